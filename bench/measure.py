@@ -1,0 +1,97 @@
+"""Pairs of measurements in one run: subject and peer in turns, so that a noisy neighbour hits both.
+
+The figure of a row is the median of the pairs' ratios with a 95 % interval by bootstrap; the run says so when the peer
+itself drifted by more than a tenth of its median, because then the ratio means little.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import statistics
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from peers import Route
+
+RR = Path(__file__).parent.parent / "build" / "bench" / "rr"
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Subject over peer, as speed: above 1 the subject is faster."""
+
+    median: float
+    low: float
+    high: float
+    subject_us: float
+    peer_us: float
+    peer_drift: float
+    pairs: int
+
+
+@contextlib.contextmanager
+def served(route: Route, *, cpu: int, binary: str = str(RR)) -> Iterator[None]:
+    """The route's server, running until the block ends."""
+    process = subprocess.Popen(
+        [*route.server, binary, "serve", str(route.port), str(cpu)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        if process.stdout is None or process.stdout.readline().strip() != "ready":
+            raise RuntimeError(f"{route.name}: the server did not start")
+        yield
+    finally:
+        process.terminate()
+        process.wait(5)
+        if process.stdout:
+            process.stdout.close()
+
+
+def sample(route: Route, mode: str, *, seconds: float, cpu: int, binary: str = str(RR)) -> dict[str, float]:
+    """One measurement: {"n", "rate", "p50_us", "p99_us", "cpu_us"}."""
+    out = subprocess.run(
+        [*route.client, binary, mode, route.address, str(route.port), str(seconds), str(cpu)],
+        capture_output=True, text=True, timeout=seconds + 30, check=False,
+    )  # fmt: skip
+    if out.returncode:
+        raise RuntimeError(f"{route.name} {mode}: {out.stderr.strip()[-300:]}")
+    return json.loads(out.stdout)
+
+
+def interval(values: list[float], *, rounds: int = 2000, seed: int = 1) -> tuple[float, float]:
+    """95 % interval of the median, by bootstrap."""
+    chance = random.Random(seed)
+    medians = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(rounds))
+    return medians[int(rounds * 0.025)], medians[int(rounds * 0.975)]
+
+
+def compare(
+    subject: Route,
+    peer: Route,
+    mode: str,
+    *,
+    pairs: int,
+    seconds: float,
+    cpu: int,
+    subject_binary: str = str(RR),
+) -> Ratio:
+    """`pairs` turns of peer and subject; both servers must be up."""
+    peers: list[float] = []
+    subjects: list[float] = []
+    for turn in range(pairs):
+        order = (0, 1) if turn % 2 == 0 else (1, 0)
+        for which in order:
+            if which:
+                subjects.append(
+                    sample(subject, mode, seconds=seconds, cpu=cpu, binary=subject_binary)["p50_us"]
+                )
+            else:
+                peers.append(sample(peer, mode, seconds=seconds, cpu=cpu)["p50_us"])
+    ratios = [p / s for p, s in zip(peers, subjects, strict=True)]
+    low, high = interval(ratios)
+    centre = statistics.median(peers)
+    drift = max(abs(p - centre) for p in peers) / centre
+    return Ratio(statistics.median(ratios), low, high, statistics.median(subjects), centre, drift, pairs)
