@@ -88,18 +88,22 @@ enum drop_reason {
 	DROP_NO_TUNNEL_KEY = 147,
 	DROP_UNKNOWN_L3_TARGET = 150,
 	DROP_UNROUTABLE_IP = 151,
+	DROP_NO_ENDPOINT = 152, /* no row for the interface the packet came from */
 	DROP_CT_INSERTION_FAILED = 155,
+	DROP_INVALID_EXTENSION_HEADER = 156,
 	DROP_SERVICE_BACKEND_NOT_FOUND = 158,
 	DROP_NO_TUNNEL_ENDPOINT = 160,
 	DROP_NAT_NO_MAPPING = 167,
+	DROP_NAT_UNSUPPORTED_PROTOCOL = 168,
 	DROP_FIB_LOOKUP_FAILED = 169,
 	DROP_INVALID_IDENTITY = 171,
 	DROP_UNKNOWN_SENDER = 172,
-	DROP_NAT_NOT_NEEDED = 173,
 	DROP_FRAGMENT_NOT_FOUND = 175,
+	DROP_FORBIDDEN_ICMP6 = 176,
 	DROP_PROXY_LOOKUP_FAILED = 178,
 	DROP_PROXY_UNSUPPORTED = 180,
 	DROP_POLICY_DENY = 181,
+	DROP_INVALID_VNI = 183,
 	DROP_TTL_EXCEEDED = 196,
 	DROP_ENDPOINT_NOT_READY = 203,
 };
@@ -127,6 +131,7 @@ enum endpoint_flags {
 enum ipcache_flags {
 	IPCACHE_TUNNEL = 1, /* reached through the overlay at `tunnel_endpoint` */
 	IPCACHE_NODE = 2,   /* an address of a node itself: NodePorts answer there */
+	IPCACHE_CLUSTER = 4, /* of the pod or service network: never masqueraded; dropped when nothing answers */
 };
 
 enum service_flags {
@@ -137,6 +142,23 @@ enum service_flags {
 	SERVICE_AFFINITY = 16,       /* sessionAffinity: ClientIP */
 	SERVICE_LOCAL_EXTERNAL = 32, /* externalTrafficPolicy: Local */
 	SERVICE_LOCAL_INTERNAL = 64, /* internalTrafficPolicy: Local */
+};
+
+/* What connection tracking remembers of a connection. */
+enum ct_flags {
+	CT_SOURCE_IS_HIGH = 1,   /* the initiator is the key's high end */
+	CT_SEEN_REPLY = 2,
+	CT_CLOSING = 4,          /* FIN or RST was seen */
+	CT_NAT_FORWARD = 8,      /* packets of the initiator are rewritten: see mycel_nat */
+	CT_NAT_REPLY = 16,       /* packets of the responder are rewritten: see mycel_nat */
+	CT_EGRESS_JUDGED = 32,   /* the initiator is a local endpoint; its egress verdict is of egress_revision */
+	CT_INGRESS_JUDGED = 64,  /* the responder is a local endpoint; its ingress verdict is of ingress_revision */
+};
+
+enum nat_flags {
+	NAT_SOURCE = 1,  /* the source changes */
+	NAT_REPLY = 2,   /* the row of the way back */
+	NAT_CLOSING = 4, /* FIN or RST was seen: a new SYN chooses again */
 };
 
 #endif

@@ -24,7 +24,10 @@ struct mac {
 	__u8 bytes[6];
 };
 
-/* mycel_endpoints: local addresses → endpoint. Also mycel_interfaces: ifindex → the same value. */
+/*
+ * mycel_endpoints: local addresses → endpoint; the node's own addresses (ENDPOINT_HOST) too, and there only `flags`,
+ * `identity` and the address are read. mycel_interfaces: ifindex of the node's side of a pod's pair → the same value.
+ */
 struct endpoint_key {
 	struct addr addr;
 };
@@ -87,6 +90,8 @@ struct policy_value {
 	__u8 deny;
 	__u8 precedence;
 	__u32 rule; /* index into the plan's rule table, for explanations */
+	__u8 match; /* enum policy_match: what the row names */
+	__u8 pad[3];
 };
 
 /* mycel_services: frontend → service. A NodePort is a row with the unspecified address. */
@@ -129,7 +134,86 @@ struct backend_value {
 	__u32 pad;
 };
 
-/* mycel_metrics: per-CPU counters. reason 0 is forwarded. */
+/*
+ * A connection's ends. In mycel_nat it is directional: the packet as it arrives. In mycel_ct it is direction-free: the
+ * lower of the two ends comes first, so both directions of a connection find one row.
+ * ICMP echo: a request is (source, identifier) → (destination, 0), a reply (source, 0) → (destination, identifier).
+ */
+struct tuple {
+	struct addr source;
+	struct addr destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+/* mycel_ct: a connection this node has let pass. [0] is the initiator's direction, [1] the responder's. */
+struct ct_value {
+	__u64 last_seen_ns; /* CLOCK_MONOTONIC, coarse */
+	__u64 traced_ns[2]; /* when the last trace event was sent */
+	identity_t source_identity; /* of the initiator */
+	identity_t destination_identity;
+	__u32 egress_revision; /* the policy revision the cached verdict is of */
+	__u32 ingress_revision;
+	__u32 policy_rule;
+	__u16 flags; /* enum ct_flags */
+	__u8 tcp_seen[2]; /* TCP flags seen so far */
+};
+
+/* mycel_nat: a packet's tuple as it arrives → as it leaves. Two rows a connection, one each way. */
+struct nat_value {
+	struct tuple rewritten;
+	__u64 last_seen_ns;
+	backend_id_t backend_id; /* of the service's choice; 0: masquerade */
+	__u32 flags; /* enum nat_flags */
+};
+
+/* mycel_affinity: (client, service) → backend. A socket's client is its network namespace's cookie in `lo`. */
+struct affinity_key {
+	struct addr client;
+	service_id_t service_id;
+	__u32 pad;
+};
+
+struct affinity_value {
+	__u64 last_used_ns;
+	backend_id_t backend_id;
+	__u32 pad;
+};
+
+/* mycel_socket_nat: (socket, backend it was sent to) → frontend it dialled. */
+struct socket_nat_key {
+	__u64 cookie;
+	struct addr addr;
+	__be16 port;
+	__u8 protocol;
+	__u8 pad[5];
+};
+
+struct socket_nat_value {
+	struct addr addr;
+	__be16 port;
+	__u8 pad[6];
+};
+
+/* mycel_fragments: a datagram's later fragments → its ports. */
+struct fragment_key {
+	struct addr source;
+	struct addr destination;
+	__be32 id;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+struct fragment_value {
+	__u64 seen_ns;
+	__be16 source_port;
+	__be16 destination_port;
+	__u32 pad;
+};
+
+/* mycel_metrics: per-CPU array; the key's four bytes are the index. reason 0 is forwarded. */
 struct metric_key {
 	__u8 reason;    /* enum drop_reason, 0: forwarded */
 	__u8 direction; /* enum direction */
@@ -182,6 +266,13 @@ struct flow_event {
 _Static_assert(sizeof(struct endpoint_value) == 72, "endpoint_value");
 _Static_assert(sizeof(struct ipcache_value) == 24, "ipcache_value");
 _Static_assert(sizeof(struct service_key) == 24, "service_key");
+_Static_assert(sizeof(struct tuple) == 40, "tuple");
+_Static_assert(sizeof(struct ct_value) == 48, "ct_value");
+_Static_assert(sizeof(struct nat_value) == 56, "nat_value");
+_Static_assert(sizeof(struct affinity_key) == 24, "affinity_key");
+_Static_assert(sizeof(struct socket_nat_key) == 32, "socket_nat_key");
+_Static_assert(sizeof(struct fragment_key) == 40, "fragment_key");
+_Static_assert(sizeof(struct policy_value) == 12, "policy_value");
 _Static_assert(sizeof(struct flow_event) == 120, "flow_event");
 
 #endif
