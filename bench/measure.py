@@ -1,7 +1,7 @@
 """Pairs of measurements in one run: subject and peer in turns, so that a noisy neighbour hits both.
 
-The figure of a row is the median of the pairs' ratios with a 95 % interval by bootstrap; the run says so when the peer
-itself drifted by more than a tenth of its median, because then the ratio means little.
+The figure of a row is the median of the pairs' ratios with a 95 % interval by bootstrap;
+the run says so when the peer itself drifted by more than a tenth of its median: then the ratio means little.
 """
 
 from __future__ import annotations

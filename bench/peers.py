@@ -1,7 +1,7 @@
-"""The peers of the benchmarks: what a plain kernel does between two namespaces, made and removed by the run itself.
+"""The peers of the benchmarks: what a plain kernel does between namespaces of the run's own.
 
-Each function is a context manager that yields a `Route`: how to start the server, how to start the client, and the address
-to dial. Nothing here knows the mesh.
+Each function is a context manager that yields a `Route`: how to start the server, how to start the
+client, and the address to dial. Nothing here knows the mesh.
 """
 
 from __future__ import annotations
