@@ -122,8 +122,8 @@ enum reserved_identity {
 };
 
 enum endpoint_flags {
-	ENDPOINT_READY = 1,           /* its policy is realized; without it every packet is dropped */
-	ENDPOINT_HOST = 2,            /* the address is this node's own */
+	ENDPOINT_READY = 1,	      /* its policy is realized; without it every packet is dropped */
+	ENDPOINT_HOST = 2,	      /* the address is this node's own */
 	ENDPOINT_ENFORCE_INGRESS = 4, /* look ingress rows up; a miss is a denial */
 	ENDPOINT_ENFORCE_EGRESS = 8,
 };
@@ -131,7 +131,8 @@ enum endpoint_flags {
 enum ipcache_flags {
 	IPCACHE_TUNNEL = 1, /* reached through the overlay at `tunnel_endpoint` */
 	IPCACHE_NODE = 2,   /* an address of a node itself: NodePorts answer there */
-	IPCACHE_CLUSTER = 4, /* of the pod or service network: never masqueraded; dropped when nothing answers */
+	IPCACHE_CLUSTER =
+	    4, /* of the pod or service network: never masqueraded; dropped when nothing answers */
 };
 
 enum service_flags {
@@ -139,25 +140,27 @@ enum service_flags {
 	SERVICE_NODE_PORT = 2,
 	SERVICE_LOAD_BALANCER = 4,
 	SERVICE_EXTERNAL_IP = 8,
-	SERVICE_AFFINITY = 16,       /* sessionAffinity: ClientIP */
+	SERVICE_AFFINITY = 16,	     /* sessionAffinity: ClientIP */
 	SERVICE_LOCAL_EXTERNAL = 32, /* externalTrafficPolicy: Local */
 	SERVICE_LOCAL_INTERNAL = 64, /* internalTrafficPolicy: Local */
 };
 
 /* What connection tracking remembers of a connection. */
 enum ct_flags {
-	CT_SOURCE_IS_HIGH = 1,   /* the initiator is the key's high end */
+	CT_SOURCE_IS_HIGH = 1, /* the initiator is the key's high end */
 	CT_SEEN_REPLY = 2,
-	CT_CLOSING = 4,          /* FIN or RST was seen */
-	CT_NAT_FORWARD = 8,      /* packets of the initiator are rewritten: see mycel_nat */
-	CT_NAT_REPLY = 16,       /* packets of the responder are rewritten: see mycel_nat */
-	CT_EGRESS_JUDGED = 32,   /* the initiator is a local endpoint; its egress verdict is of egress_revision */
-	CT_INGRESS_JUDGED = 64,  /* the responder is a local endpoint; its ingress verdict is of ingress_revision */
+	CT_CLOSING = 4,	    /* FIN or RST was seen */
+	CT_NAT_FORWARD = 8, /* packets of the initiator are rewritten: see mycel_nat */
+	CT_NAT_REPLY = 16,  /* packets of the responder are rewritten: see mycel_nat */
+	CT_EGRESS_JUDGED =
+	    32, /* the initiator is a local endpoint; its egress verdict is of egress_revision */
+	CT_INGRESS_JUDGED =
+	    64, /* the responder is a local endpoint; its ingress verdict is of ingress_revision */
 };
 
 enum nat_flags {
-	NAT_SOURCE = 1,  /* the source changes */
-	NAT_REPLY = 2,   /* the row of the way back */
+	NAT_SOURCE = 1,	 /* the source changes */
+	NAT_REPLY = 2,	 /* the row of the way back */
 	NAT_CLOSING = 4, /* FIN or RST was seen: a new SYN chooses again */
 };
 

@@ -25,8 +25,9 @@ struct mac {
 };
 
 /*
- * mycel_endpoints: local addresses → endpoint; the node's own addresses (ENDPOINT_HOST) too, and there only `flags`,
- * `identity` and the address are read. mycel_interfaces: ifindex of the node's side of a pod's pair → the same value.
+ * mycel_endpoints: local addresses → endpoint; the node's own addresses (ENDPOINT_HOST) too, and there only
+ * `flags`, `identity` and the address are read. mycel_interfaces: ifindex of the node's side of a pod's pair
+ * → the same value.
  */
 struct endpoint_key {
 	struct addr addr;
@@ -41,8 +42,8 @@ struct endpoint_value {
 	policy_set_t egress_set;
 	__u32 policy_revision;
 	__u16 endpoint_id;
-	__u16 flags;       /* enum endpoint_flags */
-	struct mac mac;      /* the pod's */
+	__u16 flags;	     /* enum endpoint_flags */
+	struct mac mac;	     /* the pod's */
 	struct mac node_mac; /* the node's side, the pod's next hop */
 	__u32 pad;
 };
@@ -80,7 +81,7 @@ struct node_value {
 struct policy_key {
 	__u32 prefixlen; /* of the fields below; ports are matched by prefix, so ranges are cut into masks */
 	identity_t identity; /* 0: any */
-	__u8 protocol;       /* 0: any */
+	__u8 protocol;	     /* 0: any */
 	__u8 pad;
 	__be16 port;
 };
@@ -105,9 +106,9 @@ struct service_key {
 struct service_value {
 	service_id_t service_id;
 	__u16 backend_count; /* slots 1..backend_count exist; 0: dropped as DROP_SERVICE_BACKEND_NOT_FOUND */
-	__u16 flags;         /* enum service_flags */
+	__u16 flags;	     /* enum service_flags */
 	__u32 affinity_s;
-	__u16 local_count;   /* slots 1..local_count are on this node: local backends come first */
+	__u16 local_count; /* slots 1..local_count are on this node: local backends come first */
 	__u16 pad;
 };
 
@@ -135,9 +136,10 @@ struct backend_value {
 };
 
 /*
- * A connection's ends. In mycel_nat it is directional: the packet as it arrives. In mycel_ct it is direction-free: the
- * lower of the two ends comes first, so both directions of a connection find one row.
- * ICMP echo: a request is (source, identifier) → (destination, 0), a reply (source, 0) → (destination, identifier).
+ * A connection's ends. In mycel_nat it is directional: the packet as it arrives. In mycel_ct it is
+ * direction-free: the lower of the two ends comes first, so both directions of a connection find one row.
+ * ICMP echo: a request is (source, identifier) → (destination, 0), a reply (source, 0) → (destination,
+ * identifier).
  */
 struct tuple {
 	struct addr source;
@@ -150,14 +152,14 @@ struct tuple {
 
 /* mycel_ct: a connection this node has let pass. [0] is the initiator's direction, [1] the responder's. */
 struct ct_value {
-	__u64 last_seen_ns; /* CLOCK_MONOTONIC, coarse */
-	__u64 traced_ns[2]; /* when the last trace event was sent */
+	__u64 last_seen_ns;	    /* CLOCK_MONOTONIC, coarse */
+	__u64 traced_ns[2];	    /* when the last trace event was sent */
 	identity_t source_identity; /* of the initiator */
 	identity_t destination_identity;
 	__u32 egress_revision; /* the policy revision the cached verdict is of */
 	__u32 ingress_revision;
 	__u32 policy_rule;
-	__u16 flags; /* enum ct_flags */
+	__u16 flags;	  /* enum ct_flags */
 	__u8 tcp_seen[2]; /* TCP flags seen so far */
 };
 
@@ -166,10 +168,11 @@ struct nat_value {
 	struct tuple rewritten;
 	__u64 last_seen_ns;
 	backend_id_t backend_id; /* of the service's choice; 0: masquerade */
-	__u32 flags; /* enum nat_flags */
+	__u32 flags;		 /* enum nat_flags */
 };
 
-/* mycel_affinity: (client, service) → backend. A socket's client is its network namespace's cookie in `lo`. */
+/* mycel_affinity: (client, service) → backend. A socket's client is its network namespace's cookie in `lo`.
+ */
 struct affinity_key {
 	struct addr client;
 	service_id_t service_id;
@@ -215,7 +218,7 @@ struct fragment_value {
 
 /* mycel_metrics: per-CPU array; the key's four bytes are the index. reason 0 is forwarded. */
 struct metric_key {
-	__u8 reason;    /* enum drop_reason, 0: forwarded */
+	__u8 reason;	/* enum drop_reason, 0: forwarded */
 	__u8 direction; /* enum direction */
 	__u16 pad;
 };
@@ -247,18 +250,18 @@ struct flow_event {
 	__u16 endpoint_id; /* the endpoint that reports, 0: the node itself */
 	struct mac source_mac;
 	struct mac destination_mac;
-	__u8 kind;     /* enum event_kind */
-	__u8 sub_type; /* enum trace_point or enum drop_reason */
-	__u8 verdict;  /* enum verdict */
+	__u8 kind;	/* enum event_kind */
+	__u8 sub_type;	/* enum trace_point or enum drop_reason */
+	__u8 verdict;	/* enum verdict */
 	__u8 direction; /* enum direction */
-	__u8 protocol;  /* IPPROTO_*; 0: not an IP packet */
+	__u8 protocol;	/* IPPROTO_*; 0: not an IP packet */
 	__u8 tcp_flags; /* as on the wire: FIN 1 SYN 2 RST 4 PSH 8 ACK 16 URG 32 ECE 64 CWR 128 */
 	__u8 icmp_type;
 	__u8 icmp_code;
-	__u8 reason;       /* enum trace_reason */
-	__u8 is_reply;     /* enum reply_state */
+	__u8 reason;	   /* enum trace_reason */
+	__u8 is_reply;	   /* enum reply_state */
 	__u8 policy_match; /* enum policy_match */
-	__u8 family;       /* 4, 6; 0: neither */
+	__u8 family;	   /* 4, 6; 0: neither */
 	__u16 ether_type;  /* host order, of what is not IP */
 	__u32 pad;
 };

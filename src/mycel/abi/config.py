@@ -12,4 +12,17 @@ class Knob(NamedTuple):
 
 
 KNOBS: dict[str, Knob] = {
+    "config_host_netns_cookie": Knob("<Q", False),
+    "config_ipv4": Knob("<B", False),
+    "config_ipv6": Knob("<B", False),
+    "config_masquerade": Knob("<B", False),
+    "config_nat_port_max": Knob("<H", False),
+    "config_nat_port_min": Knob("<H", False),
+    "config_node_ipv4": Knob("<16s", False),
+    "config_node_ipv6": Knob("<16s", False),
+    "config_nodeport_max": Knob("<H", False),
+    "config_nodeport_min": Knob("<H", False),
+    "config_trace_interval_ns": Knob("<Q", False),
+    "config_vxlan_ifindex": Knob("<I", False),
+    "config_vxlan_port": Knob("<H", False),
 }

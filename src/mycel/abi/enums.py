@@ -97,18 +97,22 @@ class DropReason(IntEnum):
     NO_TUNNEL_KEY = 147
     UNKNOWN_L3_TARGET = 150
     UNROUTABLE_IP = 151
+    NO_ENDPOINT = 152
     CT_INSERTION_FAILED = 155
+    INVALID_EXTENSION_HEADER = 156
     SERVICE_BACKEND_NOT_FOUND = 158
     NO_TUNNEL_ENDPOINT = 160
     NAT_NO_MAPPING = 167
+    NAT_UNSUPPORTED_PROTOCOL = 168
     FIB_LOOKUP_FAILED = 169
     INVALID_IDENTITY = 171
     UNKNOWN_SENDER = 172
-    NAT_NOT_NEEDED = 173
     FRAGMENT_NOT_FOUND = 175
+    FORBIDDEN_ICMP6 = 176
     PROXY_LOOKUP_FAILED = 178
     PROXY_UNSUPPORTED = 180
     POLICY_DENY = 181
+    INVALID_VNI = 183
     TTL_EXCEEDED = 196
     ENDPOINT_NOT_READY = 203
 
@@ -141,6 +145,7 @@ class IpcacheFlags(IntFlag):
 
     TUNNEL = 1
     NODE = 2
+    CLUSTER = 4
 
 
 class ServiceFlags(IntFlag):
@@ -153,3 +158,23 @@ class ServiceFlags(IntFlag):
     AFFINITY = 16
     LOCAL_EXTERNAL = 32
     LOCAL_INTERNAL = 64
+
+
+class CtFlags(IntFlag):
+    """enum ct_flags."""
+
+    SOURCE_IS_HIGH = 1
+    SEEN_REPLY = 2
+    CLOSING = 4
+    NAT_FORWARD = 8
+    NAT_REPLY = 16
+    EGRESS_JUDGED = 32
+    INGRESS_JUDGED = 64
+
+
+class NatFlags(IntFlag):
+    """enum nat_flags."""
+
+    SOURCE = 1
+    REPLY = 2
+    CLOSING = 4

@@ -18,6 +18,10 @@ def _swap16(value: int) -> int:
     return int.from_bytes(value.to_bytes(2, "little"), "big")
 
 
+def _swap32(value: int) -> int:
+    return int.from_bytes(value.to_bytes(4, "little"), "big")
+
+
 class EndpointKey(NamedTuple):
     """struct endpoint_key, 16 bytes."""
 
@@ -306,36 +310,37 @@ assert _POLICY_KEY.size == PolicyKey.SIZE
 
 
 class PolicyValue(NamedTuple):
-    """struct policy_value, 8 bytes."""
+    """struct policy_value, 12 bytes."""
 
     proxy_port: int
     deny: int
     precedence: int
     rule: int
+    match: int
 
-    SIZE = 8  # type: ignore[misc]
-    FORMAT = "<HBBI"  # type: ignore[misc]
+    SIZE = 12  # type: ignore[misc]
+    FORMAT = "<HBBIB3x"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
-        "names": ["proxy_port", "deny", "precedence", "rule"],
-        "formats": [">u2", "<u1", "<u1", "<u4"],
-        "offsets": [0, 2, 3, 4],
-        "itemsize": 8,
+        "names": ["proxy_port", "deny", "precedence", "rule", "match"],
+        "formats": [">u2", "<u1", "<u1", "<u4", "<u1"],
+        "offsets": [0, 2, 3, 4, 8],
+        "itemsize": 12,
     }
 
     def pack(self) -> bytes:
-        return _POLICY_VALUE.pack(_swap16(self.proxy_port), self.deny, self.precedence, self.rule)
+        return _POLICY_VALUE.pack(_swap16(self.proxy_port), self.deny, self.precedence, self.rule, self.match)
 
     @classmethod
     def unpack(cls, data: Buffer, offset: int = 0) -> Self:
-        proxy_port, deny, precedence, rule = _POLICY_VALUE.unpack_from(data, offset)
-        return cls(_swap16(proxy_port), deny, precedence, rule)
+        proxy_port, deny, precedence, rule, match = _POLICY_VALUE.unpack_from(data, offset)
+        return cls(_swap16(proxy_port), deny, precedence, rule, match)
 
     @classmethod
     def unpack_many(cls, data: Buffer) -> list[Self]:
-        return [cls(_swap16(proxy_port), deny, precedence, rule) for proxy_port, deny, precedence, rule in _POLICY_VALUE.iter_unpack(data)]
+        return [cls(_swap16(proxy_port), deny, precedence, rule, match) for proxy_port, deny, precedence, rule, match in _POLICY_VALUE.iter_unpack(data)]
 
 
-_POLICY_VALUE = struct.Struct("<HBBI")
+_POLICY_VALUE = struct.Struct("<HBBIB3x")
 assert _POLICY_VALUE.size == PolicyValue.SIZE
 
 
@@ -529,6 +534,309 @@ class BackendValue(NamedTuple):
 
 _BACKEND_VALUE = struct.Struct("<16sHBB4x")
 assert _BACKEND_VALUE.size == BackendValue.SIZE
+
+
+class Tuple(NamedTuple):
+    """struct tuple, 40 bytes."""
+
+    source: bytes
+    destination: bytes
+    source_port: int
+    destination_port: int
+    protocol: int
+
+    SIZE = 40  # type: ignore[misc]
+    FORMAT = "<16s16sHHB3x"  # type: ignore[misc]
+    DTYPE = {  # type: ignore[misc]
+        "names": ["source", "destination", "source_port", "destination_port", "protocol"],
+        "formats": [{"names": ["hi", "lo"], "formats": [">u8", ">u8"]}, {"names": ["hi", "lo"], "formats": [">u8", ">u8"]}, ">u2", ">u2", "<u1"],
+        "offsets": [0, 16, 32, 34, 36],
+        "itemsize": 40,
+    }
+
+    def pack(self) -> bytes:
+        return _TUPLE.pack(self.source, self.destination, _swap16(self.source_port), _swap16(self.destination_port), self.protocol)
+
+    @classmethod
+    def unpack(cls, data: Buffer, offset: int = 0) -> Self:
+        source, destination, source_port, destination_port, protocol = _TUPLE.unpack_from(data, offset)
+        return cls(source, destination, _swap16(source_port), _swap16(destination_port), protocol)
+
+    @classmethod
+    def unpack_many(cls, data: Buffer) -> list[Self]:
+        return [cls(source, destination, _swap16(source_port), _swap16(destination_port), protocol) for source, destination, source_port, destination_port, protocol in _TUPLE.iter_unpack(data)]
+
+
+_TUPLE = struct.Struct("<16s16sHHB3x")
+assert _TUPLE.size == Tuple.SIZE
+
+
+class CtValue(NamedTuple):
+    """struct ct_value, 48 bytes."""
+
+    last_seen_ns: int
+    traced_ns: tuple[int, ...]
+    source_identity: int
+    destination_identity: int
+    egress_revision: int
+    ingress_revision: int
+    policy_rule: int
+    flags: int
+    tcp_seen: bytes
+
+    SIZE = 48  # type: ignore[misc]
+    FORMAT = "<Q2QIIIIIH2s"  # type: ignore[misc]
+    DTYPE = {  # type: ignore[misc]
+        "names": ["last_seen_ns", "traced_ns", "source_identity", "destination_identity", "egress_revision", "ingress_revision", "policy_rule", "flags", "tcp_seen"],
+        "formats": ["<u8", ("<u8", (2,)), "<u4", "<u4", "<u4", "<u4", "<u4", "<u2", ("u1", (2,))],
+        "offsets": [0, 8, 24, 28, 32, 36, 40, 44, 46],
+        "itemsize": 48,
+    }
+
+    def pack(self) -> bytes:
+        return _CT_VALUE.pack(self.last_seen_ns, *self.traced_ns, self.source_identity, self.destination_identity, self.egress_revision, self.ingress_revision, self.policy_rule, self.flags, self.tcp_seen)
+
+    @classmethod
+    def unpack(cls, data: Buffer, offset: int = 0) -> Self:
+        last_seen_ns, traced_ns_0, traced_ns_1, source_identity, destination_identity, egress_revision, ingress_revision, policy_rule, flags, tcp_seen = _CT_VALUE.unpack_from(data, offset)
+        return cls(last_seen_ns, (traced_ns_0, traced_ns_1,), source_identity, destination_identity, egress_revision, ingress_revision, policy_rule, flags, tcp_seen)
+
+    @classmethod
+    def unpack_many(cls, data: Buffer) -> list[Self]:
+        return [cls(last_seen_ns, (traced_ns_0, traced_ns_1,), source_identity, destination_identity, egress_revision, ingress_revision, policy_rule, flags, tcp_seen) for last_seen_ns, traced_ns_0, traced_ns_1, source_identity, destination_identity, egress_revision, ingress_revision, policy_rule, flags, tcp_seen in _CT_VALUE.iter_unpack(data)]
+
+
+_CT_VALUE = struct.Struct("<Q2QIIIIIH2s")
+assert _CT_VALUE.size == CtValue.SIZE
+
+
+class NatValue(NamedTuple):
+    """struct nat_value, 56 bytes."""
+
+    rewritten: Tuple
+    last_seen_ns: int
+    backend_id: int
+    flags: int
+
+    SIZE = 56  # type: ignore[misc]
+    FORMAT = "<40sQII"  # type: ignore[misc]
+    DTYPE = {  # type: ignore[misc]
+        "names": ["rewritten", "last_seen_ns", "backend_id", "flags"],
+        "formats": [Tuple.DTYPE, "<u8", "<u4", "<u4"],
+        "offsets": [0, 40, 48, 52],
+        "itemsize": 56,
+    }
+
+    def pack(self) -> bytes:
+        return _NAT_VALUE.pack(self.rewritten.pack(), self.last_seen_ns, self.backend_id, self.flags)
+
+    @classmethod
+    def unpack(cls, data: Buffer, offset: int = 0) -> Self:
+        rewritten, last_seen_ns, backend_id, flags = _NAT_VALUE.unpack_from(data, offset)
+        return cls(Tuple.unpack(rewritten), last_seen_ns, backend_id, flags)
+
+    @classmethod
+    def unpack_many(cls, data: Buffer) -> list[Self]:
+        return [cls(Tuple.unpack(rewritten), last_seen_ns, backend_id, flags) for rewritten, last_seen_ns, backend_id, flags in _NAT_VALUE.iter_unpack(data)]
+
+
+_NAT_VALUE = struct.Struct("<40sQII")
+assert _NAT_VALUE.size == NatValue.SIZE
+
+
+class AffinityKey(NamedTuple):
+    """struct affinity_key, 24 bytes."""
+
+    client: bytes
+    service_id: int
+
+    SIZE = 24  # type: ignore[misc]
+    FORMAT = "<16sI4x"  # type: ignore[misc]
+    DTYPE = {  # type: ignore[misc]
+        "names": ["client", "service_id"],
+        "formats": [{"names": ["hi", "lo"], "formats": [">u8", ">u8"]}, "<u4"],
+        "offsets": [0, 16],
+        "itemsize": 24,
+    }
+
+    def pack(self) -> bytes:
+        return _AFFINITY_KEY.pack(self.client, self.service_id)
+
+    @classmethod
+    def unpack(cls, data: Buffer, offset: int = 0) -> Self:
+        return cls._make(_AFFINITY_KEY.unpack_from(data, offset))
+
+    @classmethod
+    def unpack_many(cls, data: Buffer) -> list[Self]:
+        return [cls._make(row) for row in _AFFINITY_KEY.iter_unpack(data)]
+
+
+_AFFINITY_KEY = struct.Struct("<16sI4x")
+assert _AFFINITY_KEY.size == AffinityKey.SIZE
+
+
+class AffinityValue(NamedTuple):
+    """struct affinity_value, 16 bytes."""
+
+    last_used_ns: int
+    backend_id: int
+
+    SIZE = 16  # type: ignore[misc]
+    FORMAT = "<QI4x"  # type: ignore[misc]
+    DTYPE = {  # type: ignore[misc]
+        "names": ["last_used_ns", "backend_id"],
+        "formats": ["<u8", "<u4"],
+        "offsets": [0, 8],
+        "itemsize": 16,
+    }
+
+    def pack(self) -> bytes:
+        return _AFFINITY_VALUE.pack(self.last_used_ns, self.backend_id)
+
+    @classmethod
+    def unpack(cls, data: Buffer, offset: int = 0) -> Self:
+        return cls._make(_AFFINITY_VALUE.unpack_from(data, offset))
+
+    @classmethod
+    def unpack_many(cls, data: Buffer) -> list[Self]:
+        return [cls._make(row) for row in _AFFINITY_VALUE.iter_unpack(data)]
+
+
+_AFFINITY_VALUE = struct.Struct("<QI4x")
+assert _AFFINITY_VALUE.size == AffinityValue.SIZE
+
+
+class SocketNatKey(NamedTuple):
+    """struct socket_nat_key, 32 bytes."""
+
+    cookie: int
+    addr: bytes
+    port: int
+    protocol: int
+
+    SIZE = 32  # type: ignore[misc]
+    FORMAT = "<Q16sHB5x"  # type: ignore[misc]
+    DTYPE = {  # type: ignore[misc]
+        "names": ["cookie", "addr", "port", "protocol"],
+        "formats": ["<u8", {"names": ["hi", "lo"], "formats": [">u8", ">u8"]}, ">u2", "<u1"],
+        "offsets": [0, 8, 24, 26],
+        "itemsize": 32,
+    }
+
+    def pack(self) -> bytes:
+        return _SOCKET_NAT_KEY.pack(self.cookie, self.addr, _swap16(self.port), self.protocol)
+
+    @classmethod
+    def unpack(cls, data: Buffer, offset: int = 0) -> Self:
+        cookie, addr, port, protocol = _SOCKET_NAT_KEY.unpack_from(data, offset)
+        return cls(cookie, addr, _swap16(port), protocol)
+
+    @classmethod
+    def unpack_many(cls, data: Buffer) -> list[Self]:
+        return [cls(cookie, addr, _swap16(port), protocol) for cookie, addr, port, protocol in _SOCKET_NAT_KEY.iter_unpack(data)]
+
+
+_SOCKET_NAT_KEY = struct.Struct("<Q16sHB5x")
+assert _SOCKET_NAT_KEY.size == SocketNatKey.SIZE
+
+
+class SocketNatValue(NamedTuple):
+    """struct socket_nat_value, 24 bytes."""
+
+    addr: bytes
+    port: int
+
+    SIZE = 24  # type: ignore[misc]
+    FORMAT = "<16sH6x"  # type: ignore[misc]
+    DTYPE = {  # type: ignore[misc]
+        "names": ["addr", "port"],
+        "formats": [{"names": ["hi", "lo"], "formats": [">u8", ">u8"]}, ">u2"],
+        "offsets": [0, 16],
+        "itemsize": 24,
+    }
+
+    def pack(self) -> bytes:
+        return _SOCKET_NAT_VALUE.pack(self.addr, _swap16(self.port))
+
+    @classmethod
+    def unpack(cls, data: Buffer, offset: int = 0) -> Self:
+        addr, port = _SOCKET_NAT_VALUE.unpack_from(data, offset)
+        return cls(addr, _swap16(port))
+
+    @classmethod
+    def unpack_many(cls, data: Buffer) -> list[Self]:
+        return [cls(addr, _swap16(port)) for addr, port in _SOCKET_NAT_VALUE.iter_unpack(data)]
+
+
+_SOCKET_NAT_VALUE = struct.Struct("<16sH6x")
+assert _SOCKET_NAT_VALUE.size == SocketNatValue.SIZE
+
+
+class FragmentKey(NamedTuple):
+    """struct fragment_key, 40 bytes."""
+
+    source: bytes
+    destination: bytes
+    id: int
+    protocol: int
+
+    SIZE = 40  # type: ignore[misc]
+    FORMAT = "<16s16sIB3x"  # type: ignore[misc]
+    DTYPE = {  # type: ignore[misc]
+        "names": ["source", "destination", "id", "protocol"],
+        "formats": [{"names": ["hi", "lo"], "formats": [">u8", ">u8"]}, {"names": ["hi", "lo"], "formats": [">u8", ">u8"]}, ">u4", "<u1"],
+        "offsets": [0, 16, 32, 36],
+        "itemsize": 40,
+    }
+
+    def pack(self) -> bytes:
+        return _FRAGMENT_KEY.pack(self.source, self.destination, _swap32(self.id), self.protocol)
+
+    @classmethod
+    def unpack(cls, data: Buffer, offset: int = 0) -> Self:
+        source, destination, id, protocol = _FRAGMENT_KEY.unpack_from(data, offset)
+        return cls(source, destination, _swap32(id), protocol)
+
+    @classmethod
+    def unpack_many(cls, data: Buffer) -> list[Self]:
+        return [cls(source, destination, _swap32(id), protocol) for source, destination, id, protocol in _FRAGMENT_KEY.iter_unpack(data)]
+
+
+_FRAGMENT_KEY = struct.Struct("<16s16sIB3x")
+assert _FRAGMENT_KEY.size == FragmentKey.SIZE
+
+
+class FragmentValue(NamedTuple):
+    """struct fragment_value, 16 bytes."""
+
+    seen_ns: int
+    source_port: int
+    destination_port: int
+
+    SIZE = 16  # type: ignore[misc]
+    FORMAT = "<QHH4x"  # type: ignore[misc]
+    DTYPE = {  # type: ignore[misc]
+        "names": ["seen_ns", "source_port", "destination_port"],
+        "formats": ["<u8", ">u2", ">u2"],
+        "offsets": [0, 8, 10],
+        "itemsize": 16,
+    }
+
+    def pack(self) -> bytes:
+        return _FRAGMENT_VALUE.pack(self.seen_ns, _swap16(self.source_port), _swap16(self.destination_port))
+
+    @classmethod
+    def unpack(cls, data: Buffer, offset: int = 0) -> Self:
+        seen_ns, source_port, destination_port = _FRAGMENT_VALUE.unpack_from(data, offset)
+        return cls(seen_ns, _swap16(source_port), _swap16(destination_port))
+
+    @classmethod
+    def unpack_many(cls, data: Buffer) -> list[Self]:
+        return [cls(seen_ns, _swap16(source_port), _swap16(destination_port)) for seen_ns, source_port, destination_port in _FRAGMENT_VALUE.iter_unpack(data)]
+
+
+_FRAGMENT_VALUE = struct.Struct("<QHH4x")
+assert _FRAGMENT_VALUE.size == FragmentValue.SIZE
 
 
 class MetricKey(NamedTuple):
