@@ -1,0 +1,158 @@
+"""Events become rows: wall time, and the numbers of both ends' records, services and DNS names at this moment.
+
+Addresses of a batch are grouped first, so the directory is asked once per new address and not per packet; answers are
+remembered until the directory's version changes.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mycel.flow.records import Address, Directory, Endpoint, Interner, ServiceName
+from mycel.flow.rows import ROW, Events, Mask, Numbers, Rows, Words, group, has_ports
+from mycel.flow.text import RESERVED_IDENTITIES
+
+_CACHED_ENDS = 65_536
+_REPLY = 1
+
+
+class _End(NamedTuple):
+    """What an (address, identity) was found to be."""
+
+    record: int
+    names: int
+    services: bool
+    address: Address
+
+
+class Records:
+    """The interned names that rows refer to."""
+
+    def __init__(self) -> None:
+        self.endpoints: Interner[Endpoint] = Interner()
+        self.services: Interner[ServiceName] = Interner()
+        self.names: Interner[tuple[str, ...]] = Interner()
+        self.interfaces: Interner[tuple[int, str]] = Interner()
+
+    def keep(self, rows: Rows) -> None:
+        """Forget what no row refers to any more."""
+        for interner, columns in (
+            (self.endpoints, ("source_record", "destination_record")),
+            (self.services, ("source_service", "destination_service")),
+            (self.names, ("source_names", "destination_names")),
+            (self.interfaces, ("interface",)),
+        ):
+            interner.keep({int(number) for column in columns for number in np.unique(rows[column])})
+
+
+class Enricher:
+    """Turns batches of events into rows, with a cache of names in front of the directory."""
+
+    def __init__(self, directory: Directory, records: Records) -> None:
+        self._directory = directory
+        self._records = records
+        self._version = directory.version
+        self._ends: dict[bytes, _End] = {}
+        self._interfaces: dict[int, int] = {}
+
+    def enrich(self, events: Events, *, wall_offset_ns: int) -> Rows:
+        """Rows for events, in the order of their time. `wall_offset_ns` is wall clock minus CLOCK_MONOTONIC."""
+        if self._directory.version != self._version or len(self._ends) > _CACHED_ENDS:
+            self._version = self._directory.version
+            self.forget()
+        rows = np.zeros(len(events), ROW)
+        order = np.argsort(events["time_ns"], kind="stable")
+        rows["event"] = events[order]
+        rows["wall_ns"] = rows["event"]["time_ns"] + np.uint64(wall_offset_ns)
+        self._name_ends(rows)
+        self._name_interfaces(rows)
+        return rows
+
+    def forget(self) -> None:
+        """Ask the directory again from now on."""
+        self._ends.clear()
+        self._interfaces.clear()
+
+    def _name_ends(self, rows: Rows) -> None:
+        is_reply = rows["event"]["is_reply"] == _REPLY
+        translated = (rows["event"]["original"]["hi"] | rows["event"]["original"]["lo"]) != 0
+        ip = rows["event"]["family"] != 0
+        with_ports = has_ports(rows) & ip
+        for side in ("source", "destination"):
+            place, ends = self._ends_of(rows, side)
+            rows[f"{side}_record"] = np.array([end.record for end in ends], np.uint32)[place]
+            rows[f"{side}_names"] = np.array([end.names for end in ends], np.uint32)[place]
+            served = np.array([end.services for end in ends], np.bool_)[place] & with_ports
+            self._name_services(rows, served, side=side, field=side)
+            # The frontend that was dialled names the side that answers.
+            answers = is_reply if side == "source" else ~is_reply
+            self._name_services(rows, answers & translated & ~served, side=side, field="original")
+
+    def _ends_of(self, rows: Rows, side: str) -> tuple[Numbers, list[_End]]:
+        event = rows["event"]
+        keys: Words = np.empty((len(rows), 3), np.uint64)
+        keys[:, 0] = event[side]["hi"]
+        keys[:, 1] = event[side]["lo"]
+        keys[:, 2] = event[f"{side}_identity"]
+        keys[:, 2] |= (event["family"] != 0).astype(np.uint64) << np.uint64(32)
+        first, place = group(keys)
+        return place, [self._end(keys[index]) for index in first]
+
+    def _end(self, key: Words) -> _End:
+        packed = key.tobytes()
+        found = self._ends.get(packed)
+        if found is not None:
+            return found
+        address = Address(key[:2].astype(">u8").tobytes())
+        identity, has_address = int(key[2]) & 0xFFFF_FFFF, bool(int(key[2]) >> 32)
+        endpoint = self._directory.endpoint(address) if has_address else None
+        if endpoint is None:
+            endpoint = Endpoint(identity, labels=self._labels(identity))
+        elif identity and identity != endpoint.identity:
+            # The packet carried another identity than the directory knows: what was enforced is what is shown.
+            endpoint = endpoint._replace(identity=identity, labels=self._labels(identity) or endpoint.labels)
+        names = self._directory.names(address) if has_address else ()
+        end = _End(
+            record=self._records.endpoints.number(endpoint),
+            names=self._records.names.number(names or None),
+            services=has_address and bool(self._directory.services(address)),
+            address=address,
+        )
+        self._ends[packed] = end
+        return end
+
+    def _labels(self, identity: int) -> tuple[str, ...]:
+        labels = self._directory.labels(identity)
+        if not labels and (name := RESERVED_IDENTITIES.get(identity)) is not None:
+            return (f"reserved:{name}",)
+        return labels
+
+    def _name_services(self, rows: Rows, chosen: Mask, *, side: str, field: str) -> None:
+        where = np.flatnonzero(chosen)
+        if not len(where):
+            return
+        event = rows["event"][where]
+        port = event["original_port"] if field == "original" else event[f"{field}_port"]
+        keys: Words = np.empty((len(where), 3), np.uint64)
+        keys[:, 0] = event[field]["hi"]
+        keys[:, 1] = event[field]["lo"]
+        keys[:, 2] = port.astype(np.uint64) << np.uint64(8) | event["protocol"]
+        first, place = group(keys)
+        numbers: list[int] = []
+        for key in keys[first]:
+            services = self._directory.services(Address(key[:2].astype(">u8").tobytes()))
+            numbers.append(
+                self._records.services.number(services.get((int(key[2]) >> 8, int(key[2]) & 0xFF)))
+            )
+        rows[f"{side}_service"][where] = np.array(numbers, np.uint32)[place]
+
+    def _name_interfaces(self, rows: Rows) -> None:
+        indices, place = np.unique(rows["event"]["ifindex"], return_inverse=True)
+        numbers: list[int] = []
+        for ifindex in indices.tolist():
+            if ifindex not in self._interfaces:
+                name = self._directory.interface(ifindex) if ifindex else ""
+                known = (ifindex, name) if ifindex else None
+                self._interfaces[ifindex] = self._records.interfaces.number(known)
+            numbers.append(self._interfaces[ifindex])
+        rows["interface"] = np.array(numbers, np.uint32)[place]

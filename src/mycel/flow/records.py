@@ -1,0 +1,105 @@
+"""The names a flow carries, and who is asked for them.
+
+`Directory` is all the flow room wants to know of the rest of the mesh: an agent implements it over its stores, a test
+over a dict. What it answers is remembered until its `version` changes, so that names are looked up once per address
+and not once per packet.
+"""
+
+from collections.abc import Mapping
+from typing import Generic, NamedTuple, NewType, Protocol, TypeVar
+
+Address = NewType("Address", bytes)
+"""16 bytes in network order; IPv4 is v4-mapped (RFC 4291, 2.5.5.2)."""
+
+RecordNumber = NewType("RecordNumber", int)
+"""Place of a record in an `Interner`; 0 is "nothing"."""
+
+T = TypeVar("T")
+
+
+class Workload(NamedTuple):
+    """What made a pod: `Deployment` `web`."""
+
+    kind: str
+    name: str
+
+
+class Endpoint(NamedTuple):
+    """One end of a flow as known when the event arrived. Everything may be empty but the identity."""
+
+    identity: int = 0
+    endpoint_id: int = 0  # on this node; 0: elsewhere
+    namespace: str = ""
+    pod_name: str = ""
+    labels: tuple[str, ...] = ()  # `source:key=value`, sorted
+    workloads: tuple[Workload, ...] = ()
+    cluster_name: str = ""
+
+
+class ServiceName(NamedTuple):
+    """A Kubernetes Service."""
+
+    namespace: str
+    name: str
+
+
+class Directory(Protocol):
+    """Names of addresses, identities and interfaces on this node, now."""
+
+    @property
+    def version(self) -> int:
+        """A number that differs whenever any answer below may differ."""
+        ...
+
+    def endpoint(self, address: Address) -> Endpoint | None:
+        """The pod, node or host with this address; None when it is nobody's."""
+        ...
+
+    def labels(self, identity: int) -> tuple[str, ...]:
+        """Labels of an identity, `reserved:world` for 2; empty when it is not known."""
+        ...
+
+    def services(self, address: Address) -> Mapping[tuple[int, int], ServiceName]:
+        """Frontends on this address: (port, IP protocol number) → Service; empty when there is none."""
+        ...
+
+    def names(self, address: Address) -> tuple[str, ...]:
+        """DNS names that pods of this node were told for this address, without the trailing dot."""
+        ...
+
+    def interface(self, ifindex: int) -> str:
+        """Name of the node's interface, empty when it is gone."""
+        ...
+
+
+class Interner(Generic[T]):
+    """Equal values share a number; 0 stands for None. Only grows, until `keep` is called."""
+
+    def __init__(self) -> None:
+        self._values: list[T | None] = [None]
+        self._numbers: dict[T, RecordNumber] = {}
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, number: int) -> T | None:
+        return self._values[number]
+
+    def number(self, value: T | None) -> RecordNumber:
+        """The number of a value, given at first sight."""
+        if value is None:
+            return RecordNumber(0)
+        number = self._numbers.get(value)
+        if number is None:
+            number = self._numbers[value] = RecordNumber(len(self._values))
+            self._values.append(value)
+        return number
+
+    def keep(self, used: set[int]) -> None:
+        """Forget every value whose number is not in `used`; the numbers of the others stay."""
+        for number, value in enumerate(self._values):
+            if value is not None and number not in used:
+                self._values[number] = None
+                del self._numbers[value]
+        while len(self._values) > 1 and self._values[-1] is None:
+            self._values.pop()
