@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Write src/mycel/abi from the compiler's own account of bpf/include/mycel/*.h.
 
-clang compiles the headers to BTF, `bpftool btf dump` tells what is in it, and this tool prints Python: a NamedTuple
-per struct, an IntEnum or IntFlag per enum, the limits, and the knobs programs are loaded with. Padding, order and
-byte order are therefore facts, not agreements. `--check` fails when the checked-in files are stale.
+clang compiles the headers to BTF, `bpftool btf dump` tells what is in it, and this tool prints Python: a
+NamedTuple per struct, an IntEnum or IntFlag per enum, the limits, and the knobs programs are loaded with.
+Padding, order and byte order are therefore facts, not agreements. `--check` fails when the checked-in files
+are stale.
 """
 
 from __future__ import annotations
