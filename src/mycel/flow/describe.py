@@ -1,6 +1,7 @@
 """One row as a `flow.Flow` message: the field rules of Hubble's API in one place.
 
-`describe` fills everything that rows of a kind share; `complete` adds what is a row's own (time, uuid, ports).
+`describe` fills everything that rows of a kind share; `complete` adds what is a row's own (time, uuid,
+ports).
 """
 
 from typing import NamedTuple
@@ -28,7 +29,9 @@ class Names(NamedTuple):
 
 def describe(event: abi.FlowEvent, names: Names, records: Records, *, node_name: str) -> pb.Flow:
     """The message of an event without time and uuid; `node_name` is `cluster/node`."""
-    flow = pb.Flow(node_name=node_name, verdict=event.verdict, traffic_direction=event.direction)
+    flow = pb.Flow(node_name=node_name)
+    flow.verdict = event.verdict  # type: ignore[assignment]
+    flow.traffic_direction = event.direction  # type: ignore[assignment]
     flow.Type = pb.SOCK if event.kind == abi.EventKind.TRACE_SOCK else pb.L3_L4
     _set_kind(flow, event)
     _set_reply(flow, event)

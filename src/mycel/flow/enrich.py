@@ -1,7 +1,7 @@
-"""Events become rows: wall time, and the numbers of both ends' records, services and DNS names at this moment.
+"""Events become rows: wall time, and the numbers of both ends' records, services and DNS names.
 
-Addresses of a batch are grouped first, so the directory is asked once per new address and not per packet; answers are
-remembered until the directory's version changes.
+Addresses of a batch are grouped first, so the directory is asked once per new address and not per packet;
+answers are remembered until the directory's version changes.
 """
 
 from typing import NamedTuple
@@ -56,7 +56,7 @@ class Enricher:
         self._interfaces: dict[int, int] = {}
 
     def enrich(self, events: Events, *, wall_offset_ns: int) -> Rows:
-        """Rows for events, in the order of their time. `wall_offset_ns` is wall clock minus CLOCK_MONOTONIC."""
+        """Rows in the order of time. `wall_offset_ns` is wall clock minus CLOCK_MONOTONIC."""
         if self._directory.version != self._version or len(self._ends) > _CACHED_ENDS:
             self._version = self._directory.version
             self.forget()
@@ -109,7 +109,7 @@ class Enricher:
         if endpoint is None:
             endpoint = Endpoint(identity, labels=self._labels(identity))
         elif identity and identity != endpoint.identity:
-            # The packet carried another identity than the directory knows: what was enforced is what is shown.
+            # The packet carried another identity than the directory knows: show what was enforced.
             endpoint = endpoint._replace(identity=identity, labels=self._labels(identity) or endpoint.labels)
         names = self._directory.names(address) if has_address else ()
         end = _End(

@@ -1,7 +1,8 @@
 """Whitelists and blacklists of `flow.FlowFilter` against flows.
 
-A flow passes when one whitelist filter matches (or there is none) and no blacklist filter does. For rows of a store
-each filter is judged once per kind; only ports and uuids, which are not the kind's, are compared as columns.
+A flow passes when one whitelist filter matches (or there is none) and no blacklist filter does. For rows of
+a store each filter is judged once per kind; only ports and uuids, which are not the kind's, are compared as
+columns.
 """
 
 from collections.abc import Callable, Iterable, Sequence

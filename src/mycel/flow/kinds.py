@@ -1,11 +1,12 @@
 """Kinds of flows and their encoded form.
 
-Most rows differ from an earlier one only in time, sequence and ports. For each kind the message is built and encoded
-once, as a template: a complete gRPC frame holding an `observer.GetFlowsResponse`, in which the places of what varies
-are known. Encoding a batch then is one join of templates and a few numpy stores over all rows at once.
+Most rows differ from an earlier one only in time, sequence and ports. For each kind the message is built
+and encoded once, as a template: a complete gRPC frame holding an `observer.GetFlowsResponse`, in which the
+places of what varies are known. Encoding a batch then is one join of templates and a few numpy stores over
+all rows at once.
 
-Varying numbers are written as varints of fixed width (padded with continuation bits, which every decoder accepts), so
-that a template has one length. Order of fields is free in protobuf: what varies comes last.
+Varying numbers are written as varints of fixed width (padded with continuation bits, which every decoder
+accepts), so that a template has one length. Order of fields is free in protobuf: what varies comes last.
 """
 
 from typing import NamedTuple
@@ -140,7 +141,7 @@ def _padded(
 
 
 def encode(batch: Batch, sequences: Numbers, *, uuids: UuidSpace) -> bytes:
-    """Rows as gRPC frames, one after the other. `sequences` are the rows' places in the store, for their uuid."""
+    """Rows as gRPC frames, one after the other. `sequences` are the rows' places in the store."""
     if not len(batch.rows):
         return b""
     kinds, kind_of = batch.kinds, batch.kind_of

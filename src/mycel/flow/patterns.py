@@ -1,4 +1,5 @@
-"""Patterns of names in filters: `*.cilium.io` for DNS names, `cluster/node*` for nodes. Compiled by RE2: linear time."""
+"""Patterns of names in filters: `*.cilium.io` for DNS names, `cluster/node*` for nodes. Compiled by RE2:
+linear time."""
 
 from collections.abc import Callable, Iterable
 

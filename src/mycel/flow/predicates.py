@@ -1,7 +1,7 @@
 """Every field of `flow.FlowFilter` as a predicate over a `flow.Flow`.
 
-The semantics are those of Hubble's server, field by field: of a list one value is enough, an absent field of the flow
-matches nothing unless said otherwise.
+The semantics are those of Hubble's server, field by field: of a list one value is enough, an absent field
+of the flow matches nothing unless said otherwise.
 """
 
 import ipaddress
@@ -58,7 +58,7 @@ def addresses(field: str, wanted: Names, get: Callable[[pb.Flow], str]) -> Predi
 
 
 def namespaced(field: str, wanted: Names, get: Callable[[pb.Flow], tuple[str, str]]) -> Predicate:
-    """`namespace/prefix`, `prefix` (of namespace default), `/prefix` (any namespace), `namespace/` (any name)."""
+    """`namespace/prefix`, `prefix` (in namespace default), `/prefix` (in any), `namespace/` (any name)."""
     pairs: list[tuple[str, str]] = []
     for text in wanted:
         if not text:

@@ -1,8 +1,8 @@
 """The names a flow carries, and who is asked for them.
 
-`Directory` is all the flow room wants to know of the rest of the mesh: an agent implements it over its stores, a test
-over a dict. What it answers is remembered until its `version` changes, so that names are looked up once per address
-and not once per packet.
+`Directory` is all the flow room wants to know of the rest of the mesh: an agent implements it over its
+stores, a test over a dict. What it answers is remembered until its `version` changes, so that names are
+looked up once per address and not once per packet.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,8 @@
-"""Rows: a kernel event plus the numbers of its names, 160 bytes, the unit that is stored, filtered and encoded.
+"""Rows: a kernel event plus the numbers of its names, 160 bytes, the unit that is stored, filtered and
+encoded.
 
-Rows come from `enrich`, live in the store of `observe`, and are grouped by `group` into kinds: rows that are equal in
-everything but time, ports and the like.
+Rows come from `enrich`, live in the store of `observe`, and are grouped by `group` into kinds: rows that
+are equal in everything but time, ports and the like.
 """
 
 from typing import Any
@@ -21,7 +22,8 @@ Words = NDArray[np.uint64]
 Numbers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-EVENT: np.dtype[Any] = np.dtype(abi.FlowEvent.DTYPE)
+_EVENT_LAYOUT: Any = abi.FlowEvent.DTYPE
+EVENT: np.dtype[Any] = np.dtype(_EVENT_LAYOUT)
 NAMES = (
     "source_record",
     "destination_record",
@@ -77,8 +79,8 @@ def words(records: NDArray[np.void]) -> Words:
 def group(keys: Words) -> tuple[Numbers, Numbers]:
     """Group equal rows of `keys`: the place of one row of each group, and the group of each row.
 
-    Rows are compared by a 64-bit digest, 20 times faster than by content, and every row is then checked against its
-    group's: on a collision the slow way decides.
+    Rows are compared by a 64-bit digest, 20 times faster than by content, and every row is then checked
+    against its group's: on a collision the slow way decides.
     """
     digest = np.zeros(len(keys), np.uint64)
     for column in keys.T:

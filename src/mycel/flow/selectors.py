@@ -1,4 +1,5 @@
-"""Label selectors of filters: Kubernetes' syntax over labels with a source, `k8s:app in (a, b), !reserved:host`.
+"""Label selectors of filters: Kubernetes' syntax over labels with a source, `k8s:app in (a, b),
+!reserved:host`.
 
 A key without a source means any source; a label without a value has the empty one.
 """

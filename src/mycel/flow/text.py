@@ -1,4 +1,4 @@
-"""Numbers of packets as the words that Hubble's clients print: addresses, TCP flags, ICMP types, drop reasons.
+"""Numbers as the words that Hubble's clients print: addresses, TCP flags, ICMP types, drop reasons.
 
 The drop reason texts are those of the stock client, so that `--type drop` reads the same everywhere.
 """

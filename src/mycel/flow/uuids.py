@@ -1,4 +1,5 @@
-"""Identifiers of flows: a random half per store, and the flow's sequence number, as an RFC 9562 version 8 uuid.
+"""Identifiers of flows: a random half per store, and the flow's sequence number, as an RFC 9562 version 8
+uuid.
 
 A uuid therefore leads back to its flow without an index, and none is kept.
 """
