@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from peers import Route
+from bench.peers import Route
 
 RR = Path(__file__).parent.parent / "build" / "bench" / "rr"
 
