@@ -1,9 +1,9 @@
-"""`make bench`: every row a ratio of one run, subject and peer in turns; prints a table and writes bench/results.json.
+"""`make bench`: every row a ratio of one run, subject and peer in turns; writes bench/results.json too.
 
     python -m bench [--row NAME …] [--pairs N] [--seconds S] [--services N …]
 
-Needs root and the installed project. Client and server of a pair share one CPU, so that what is compared is the path
-and not the scheduler; the other CPU is left to the control plane.
+Needs root and the installed project. Client and server of a pair share one CPU, so that what is
+compared is the path and not the scheduler; the other CPU is left to the control plane.
 """
 
 from __future__ import annotations
@@ -159,9 +159,7 @@ def main() -> int:
         results["seconds to first curl"] = {"total": subject.seconds_to_first_curl, **subject.seconds}
         if "idle" in args.row:
             results["idle"] = idle = idle_cores(NAME)
-            print(
-                f"idle CPU of everything over {idle['seconds']} s: {idle['cores']} cores  {idle['by process']}"
-            )
+            print(f"idle over {idle['seconds']} s: {idle['cores']} cores in all  {idle['by process']}")
         start_pods(subject)
         bench_paths(subject, results, args)
         if "services" in args.row:

@@ -34,7 +34,7 @@ def _spent(pids: list[int]) -> dict[int, tuple[str, float]]:
 
 def idle_cores(cluster: str, *, settle_s: float = 10, seconds: float = 60) -> dict[str, object]:
     """Cores used by the whole cluster over `seconds`, and by each kind of process."""
-    found = record.read(ClusterPaths(cluster))
+    found = record.read(ClusterPaths.of(cluster))
     if found is None:
         raise RuntimeError(f"no cluster {cluster}")
     time.sleep(settle_s)

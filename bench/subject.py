@@ -1,4 +1,4 @@
-"""The subject of the benchmarks: a whole cluster with the mesh installed, as a user gets it, nothing switched off."""
+"""The subject of the benchmarks: a whole cluster with the mesh, as a user gets it, nothing switched off."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def mycel(*arguments: str, kubeconfig: str) -> str:
 
 @contextlib.contextmanager
 def cluster(demo: Path) -> Iterator[Cluster]:
-    """A new cluster from nothing, timed up to the first curl between the pods of `demo` (a manifest), then deleted."""
+    """A new cluster from nothing, timed up to the first curl between pods of the manifest `demo`, then deleted."""
     with tempfile.TemporaryDirectory() as folder:
         config, kubeconfig = Path(folder, "kind.yaml"), str(Path(folder, "kubeconfig"))
         config.write_text(CONFIG)
