@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from mycel.cli.chart.values import merge
+
 
 def truth(value: Any) -> bool:
     """Go's truth: false, 0, nil and anything empty are false."""
@@ -33,6 +35,16 @@ def to_yaml(value: Any) -> str:
     """Keys sorted, lists as far in as their key, no line breaks in strings, no newline at the end."""
     dumped: str = yaml.dump(value, default_flow_style=False, width=2**31, allow_unicode=True)
     return dumped.removesuffix("...\n").rstrip("\n")
+
+
+def from_yaml(text: str) -> Any:
+    """Back from text to a map."""
+    return yaml.load(text, Loader=yaml.CSafeLoader) or {}
+
+
+def merge_overwrite(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Sprig changes `base` in place; nobody keeps it here, so a new map will do."""
+    return merge(base, over)
 
 
 def indent(spaces: int, text: str) -> str:
@@ -70,7 +82,9 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "b64enc": lambda text: base64.b64encode(str(text).encode()).decode(),
     "default": lambda fallback, value=None: value if truth(value) else fallback,
     "eq": equal,
+    "fromYaml": from_yaml,
     "indent": indent,
+    "mergeOverwrite": merge_overwrite,
     "ne": lambda first, second: not equal(first, second),
     "nindent": lambda spaces, text: "\n" + indent(spaces, text),
     "not": lambda value: not truth(value),

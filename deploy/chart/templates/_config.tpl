@@ -1,0 +1,50 @@
+{{/* Every key the agent and the operator read, as YAML. extraConfig goes on top. */}}
+{{- define "cilium.config" -}}
+agent-health-port: {{ .Values.healthPort | quote }}
+auto-direct-node-routes: "false"
+bpf-events-drop-enabled: {{ .Values.bpf.events.drop.enabled | quote }}
+bpf-events-trace-enabled: {{ .Values.bpf.events.trace.enabled | quote }}
+bpf-lb-external-clusterip: "false"
+bpf-root: /sys/fs/bpf
+cgroup-root: {{ .Values.cgroup.hostRoot | quote }}
+cluster-id: {{ .Values.cluster.id | quote }}
+cluster-name: {{ .Values.cluster.name | quote }}
+cni-chaining-mode: none
+cni-exclusive: {{ .Values.cni.exclusive | quote }}
+debug: {{ .Values.debug.enabled | quote }}
+enable-bpf-masquerade: {{ .Values.enableIPv4Masquerade | quote }}
+enable-endpoint-routes: "false"
+enable-envoy-config: "false"
+enable-gateway-api: "false"
+enable-hubble: {{ .Values.hubble.enabled | quote }}
+enable-ingress-controller: "false"
+enable-ipsec: "false"
+enable-ipv4: {{ .Values.ipv4.enabled | quote }}
+enable-ipv4-egress-gateway: "false"
+enable-ipv4-masquerade: {{ .Values.enableIPv4Masquerade | quote }}
+enable-ipv6: {{ .Values.ipv6.enabled | quote }}
+enable-ipv6-masquerade: "false"
+enable-l7-proxy: {{ .Values.envoy.enabled | quote }}
+enable-local-redirect-policy: "false"
+enable-policy: default
+enable-policy-secrets-sync: "false"
+enable-wireguard: "false"
+hubble-event-buffer-capacity: {{ .Values.hubble.eventBufferCapacity | quote }}
+hubble-socket-path: {{ .Values.hubble.socketPath | quote }}
+identity-allocation-mode: crd
+identity-gc-interval: {{ .Values.operator.identityGCInterval | quote }}
+cilium-endpoint-gc-interval: {{ .Values.operator.endpointGCInterval | quote }}
+ipam: {{ .Values.ipam.mode | quote }}
+kube-proxy-replacement: {{ .Values.kubeProxyReplacement | quote }}
+loadbalancer-l7: ""
+mesh-auth-mutual-enabled: "false"
+monitor-aggregation: {{ .Values.bpf.monitorAggregation | quote }}
+monitor-aggregation-interval: {{ .Values.bpf.monitorInterval | quote }}
+operator-api-serve-addr: 127.0.0.1:{{ .Values.operator.healthPort }}
+policy-cidr-match-mode: ""
+policy-default-local-cluster: "true"
+routing-mode: {{ .Values.routingMode | quote }}
+state-dir: {{ .Values.daemon.runPath | quote }}
+tunnel-port: {{ .Values.tunnelPort | quote }}
+tunnel-protocol: {{ .Values.tunnelProtocol | quote }}
+{{- end }}
