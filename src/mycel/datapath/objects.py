@@ -127,7 +127,7 @@ def load_objects(
 
 
 def set_knobs(objects: Iterable[Object], knobs: Mapping[str, KnobValue]) -> None:
-    """Write knobs into each object that has them. A knob nobody has is an error: it would be silently ignored."""
+    """Write knobs into each object that has them; one that nobody has is an error, not silence."""
     known: set[str] = set()
     for obj in objects:
         variables = obj.variables(".rodata")
@@ -209,7 +209,7 @@ def _pin_new(collection: Collection, folder: Path) -> None:
 
 
 def compatible(info: MapInfo, spec: MapSpec) -> bool:
-    """Whether a kernel map can stand for a declared one. A map of maps has its inner layout checked on insertion."""
+    """Whether a kernel map can stand for a declared one (inner layouts are checked on insertion)."""
     return (info.type, info.key_size, info.value_size, info.max_entries, info.flags) == _shape(spec)
 
 
@@ -223,4 +223,4 @@ def describe(shape: MapInfo | MapSpec) -> str:
         kind = MapType(shape.type).name.lower()
     except ValueError:
         kind = f"type {shape.type}"
-    return f"{kind} with keys of {shape.key_size} and values of {shape.value_size} bytes, {shape.max_entries} entries"
+    return f"{kind}, key {shape.key_size} and value {shape.value_size} bytes, {shape.max_entries} entries"

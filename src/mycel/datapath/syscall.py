@@ -146,7 +146,7 @@ def map_create(
 
 
 def map_lookup(fd: int, key: bytes, value_size: int, flags: int = 0) -> bytes | None:
-    """The value of `key`, or None. `value_size` is what the kernel writes: all CPUs' blocks for per-CPU maps."""
+    """The value of `key`, or None. `value_size` is what the kernel writes (all CPUs' blocks)."""
     key_buffer = ctypes.create_string_buffer(key, len(key))
     value = ctypes.create_string_buffer(value_size)
     attributes = struct.pack("<I4xQQQ", fd, address_of(key_buffer), address_of(value), flags)

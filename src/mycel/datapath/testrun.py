@@ -59,7 +59,7 @@ class SkbRun(NamedTuple):
 
 
 def run_skb(program_fd: int, packet: bytes, *, context: SkbContext | None = None, repeat: int = 1) -> SkbRun:
-    """Run a tc program `repeat` times on one frame. With repeat > 1 the program meets its own output again."""
+    """Run a tc program `repeat` times on one frame; from the second time on it meets its own output."""
     run = syscall.program_test_run(
         program_fd, packet, context=(context or SkbContext()).pack(), repeat=repeat, room=_ROOM
     )

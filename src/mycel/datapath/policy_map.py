@@ -1,0 +1,118 @@
+"""mycel_policy: one inner map of rows per policy set, swapped whole.
+
+A packet sees the old rows of a set or the new ones, never a mixture. Swapping waits for RCU (about 8 ms),
+so all swaps of a pass go in one batch, off the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+from collections.abc import Mapping, Sequence
+
+from mycel.abi import LIMIT_POLICY_ROWS, PolicyKey, PolicyValue
+from mycel.datapath import syscall
+from mycel.datapath.errors import KernelRefused
+from mycel.datapath.maps import RawMap, check_layout
+from mycel.datapath.syscall import MapType
+from mycel.kit.reconcile import Diff, TargetError
+
+PolicyRows = Mapping[PolicyKey, PolicyValue]
+_BPF_F_NO_PREALLOC = 1
+
+
+class PolicyMap:
+    """Policy set number → rows. A reconcile Target whose values are whole inner maps."""
+
+    def __init__(self, name: str, fd: int) -> None:
+        info = syscall.map_info(fd)
+        check_layout(name, info, key_size=4, value_size=4)
+        self.name = name
+        self.raw = RawMap(fd, info)
+        self._mirror: dict[int, PolicyRows] | None = None
+
+    def dump(self) -> dict[int, PolicyRows]:
+        """All rows of all sets, from the kernel."""
+        found: dict[int, PolicyRows] = {}
+        for keys, values, _ in self.raw.chunks():
+            sets = (number for (number,) in struct.iter_unpack("<I", keys))
+            ids = (number for (number,) in struct.iter_unpack("<I", values))
+            for policy_set, map_id in zip(sets, ids, strict=True):
+                found[policy_set] = _rows_of(map_id)
+        return found
+
+    def write(self, sets: Mapping[int, PolicyRows]) -> None:
+        """Make an inner map per set, fill it, and put all of them in place at once."""
+        inner: list[tuple[bytes, bytes, int]] = []
+        try:
+            for policy_set, rows in sets.items():
+                fd = new_policy_rows(rows)
+                inner.append((struct.pack("<I", policy_set), struct.pack("<I", fd), fd))
+            self.raw.write([(key, value) for key, value, _ in inner])
+        finally:
+            for _, _, fd in inner:
+                os.close(fd)
+
+    def remove(self, sets: Sequence[int]) -> None:
+        """Take sets away."""
+        self.raw.remove([struct.pack("<I", each) for each in sets])
+
+    async def read(self, *, fresh: bool) -> Mapping[int, PolicyRows]:
+        """Realized rows; a new dump when `fresh` or nothing was read yet."""
+        if fresh or self._mirror is None:
+            try:
+                self._mirror = await asyncio.to_thread(self.dump)
+            except KernelRefused as refused:
+                raise TargetError(f"map {self.name}: {refused}") from refused
+        return self._mirror
+
+    async def apply(self, change: Diff[int, PolicyRows]) -> None:
+        """Swap changed sets in, then take old ones away. Raises TargetError."""
+        try:
+            if change.upserts:
+                await asyncio.to_thread(self.write, change.upserts)
+            if change.deletes:
+                await asyncio.to_thread(self.remove, change.deletes)
+        except KernelRefused as refused:
+            self._mirror = None
+            raise TargetError(f"map {self.name}: {refused}") from refused
+        if self._mirror is not None:
+            self._mirror.update(change.upserts)
+            for each in change.deletes:
+                self._mirror.pop(each, None)
+
+
+def new_policy_rows(rows: PolicyRows) -> int:
+    """An inner map with these rows; returns its descriptor."""
+    fd = syscall.map_create(
+        MapType.LPM_TRIE,
+        key_size=PolicyKey.SIZE,
+        value_size=PolicyValue.SIZE,
+        max_entries=LIMIT_POLICY_ROWS,
+        flags=_BPF_F_NO_PREALLOC,
+        name="policy_rows",
+    )
+    try:
+        if rows:
+            RawMap(fd, syscall.map_info(fd)).write(
+                [(key.pack(), value.pack()) for key, value in rows.items()]
+            )
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _rows_of(map_id: int) -> PolicyRows:
+    try:
+        fd = syscall.map_by_id(map_id)
+    except KernelRefused:  # swapped out since we read its number: the next pass sees the new one
+        return {}
+    try:
+        rows: dict[PolicyKey, PolicyValue] = {}
+        for keys, values, _ in RawMap(fd, syscall.map_info(fd)).chunks():
+            rows.update(zip(PolicyKey.unpack_many(keys), PolicyValue.unpack_many(values), strict=True))
+        return rows
+    finally:
+        os.close(fd)
