@@ -12,10 +12,10 @@ test: ## every check and every test (root)
 	@scripts/test
 test-long: ## the long variants (root, much longer)
 	@scripts/test --long
-gen: ## regenerate src/mycel/abi from bpf/include and src/mycel/api from api/
-	@$(py) tools/gen_abi.py && $(py) tools/gen_api.py
+gen: ## regenerate src/mycel/abi, src/mycel/api and deploy/chart/crds from their sources
+	@$(py) tools/gen_abi.py && $(py) tools/gen_api.py && $(py) tools/gen_crds.py
 gen-check: ## fail when generated files are stale
-	@$(py) tools/gen_abi.py --check && $(py) tools/gen_api.py --check
+	@$(py) tools/gen_abi.py --check && $(py) tools/gen_api.py --check && $(py) tools/gen_crds.py --check
 docs-check: ## fail when a verb, setting or drop reason is missing from docs/
 	@$(py) tools/check_docs.py
 bpf: ## build the kernel programs into build/bpf
