@@ -1,4 +1,4 @@
-"""The entry point: the tree of verbs, loaded lazily, and the place where errors become sentences and exit codes.
+"""The entry point: the tree of verbs, loaded lazily; the place where errors become sentences.
 
 `--help` must not import a single verb (click alone starts in 70 ms), so the table below carries each verb's
 one-line help; a test compares it with the verb's own.
