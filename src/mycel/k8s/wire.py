@@ -1,0 +1,281 @@
+"""The shapes of Kubernetes' JSON, as thin as we use it: msgspec skips every other field without making objects of it.
+
+Only `parse` reads these; nothing outside of this room sees them. Field names are the API's own.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class _Shape(msgspec.Struct, gc=False, frozen=True, rename="camel"):
+    """Absent fields take their defaults; `null` is allowed where the API says so."""
+
+
+class OwnerReference(_Shape):
+    """metav1.OwnerReference."""
+
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool | None = None
+
+
+class Metadata(_Shape):
+    """metav1.ObjectMeta."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    labels: dict[str, str] | None = None
+    owner_references: list[OwnerReference] | None = None
+    deletion_timestamp: str | None = None
+    creation_timestamp: str | None = None
+
+
+class ContainerPort(_Shape):
+    """v1.ContainerPort."""
+
+    container_port: int = 0
+    name: str = ""
+    protocol: str = "TCP"
+
+
+class Container(_Shape):
+    """v1.Container."""
+
+    ports: list[ContainerPort] | None = None
+
+
+class PodSpec(_Shape):
+    """v1.PodSpec."""
+
+    node_name: str = ""
+    service_account_name: str = ""
+    host_network: bool = False
+    containers: list[Container] | None = None
+
+
+class PodIp(_Shape):
+    """v1.PodIP."""
+
+    ip: str = ""
+
+
+class PodStatus(_Shape):
+    """v1.PodStatus."""
+
+    phase: str = ""
+    pod_i_ps: list[PodIp] | None = msgspec.field(default=None, name="podIPs")
+
+
+class Pod(_Shape):
+    """v1.Pod."""
+
+    metadata: Metadata = Metadata()
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+
+class Namespace(_Shape):
+    """v1.Namespace."""
+
+    metadata: Metadata = Metadata()
+
+
+class Taint(_Shape):
+    """v1.Taint."""
+
+    key: str = ""
+    value: str = ""
+    effect: str = ""
+
+
+class NodeAddress(_Shape):
+    """v1.NodeAddress; also the entries of a CiliumNode, where the field is `ip`."""
+
+    type: str = ""
+    address: str = ""
+    ip: str = ""
+
+
+class NodeSpec(_Shape):
+    """v1.NodeSpec."""
+
+    pod_cidr: str = msgspec.field(default="", name="podCIDR")
+    pod_cidrs: list[str] | None = msgspec.field(default=None, name="podCIDRs")
+    taints: list[Taint] | None = None
+
+
+class NodeStatus(_Shape):
+    """v1.NodeStatus."""
+
+    addresses: list[NodeAddress] | None = None
+
+
+class Node(_Shape):
+    """v1.Node."""
+
+    metadata: Metadata = Metadata()
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
+
+
+class ServicePort(_Shape):
+    """v1.ServicePort."""
+
+    name: str = ""
+    protocol: str = "TCP"
+    port: int = 0
+    node_port: int = 0
+
+
+class ClientIp(_Shape):
+    """v1.ClientIPConfig."""
+
+    timeout_seconds: int | None = None
+
+
+class AffinityConfig(_Shape):
+    """v1.SessionAffinityConfig."""
+
+    client_ip: ClientIp | None = msgspec.field(default=None, name="clientIP")
+
+
+class ServiceSpec(_Shape):
+    """v1.ServiceSpec."""
+
+    type: str = "ClusterIP"
+    cluster_ip: str = msgspec.field(default="", name="clusterIP")
+    cluster_ips: list[str] | None = msgspec.field(default=None, name="clusterIPs")
+    external_ips: list[str] | None = msgspec.field(default=None, name="externalIPs")
+    ip_families: list[str] | None = None
+    ports: list[ServicePort] | None = None
+    session_affinity: str = "None"
+    session_affinity_config: AffinityConfig | None = None
+    external_traffic_policy: str = "Cluster"
+    internal_traffic_policy: str = "Cluster"
+
+
+class LoadBalancerIngress(_Shape):
+    """v1.LoadBalancerIngress."""
+
+    ip: str = ""
+    ip_mode: str = "VIP"
+
+
+class LoadBalancer(_Shape):
+    """v1.LoadBalancerStatus."""
+
+    ingress: list[LoadBalancerIngress] | None = None
+
+
+class ServiceStatus(_Shape):
+    """v1.ServiceStatus."""
+
+    load_balancer: LoadBalancer = LoadBalancer()
+
+
+class Service(_Shape):
+    """v1.Service."""
+
+    metadata: Metadata = Metadata()
+    spec: ServiceSpec = ServiceSpec()
+    status: ServiceStatus = ServiceStatus()
+
+
+class SlicePort(_Shape):
+    """discovery.k8s.io/v1 EndpointPort."""
+
+    name: str | None = None
+    protocol: str | None = None
+    port: int | None = None
+
+
+class Conditions(_Shape):
+    """discovery.k8s.io/v1 EndpointConditions; absent means true, except for terminating."""
+
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class SliceEndpoint(_Shape):
+    """discovery.k8s.io/v1 Endpoint."""
+
+    addresses: list[str] = []
+    conditions: Conditions = Conditions()
+    node_name: str | None = None
+
+
+class EndpointSlice(_Shape):
+    """discovery.k8s.io/v1 EndpointSlice."""
+
+    metadata: Metadata = Metadata()
+    address_type: str = "IPv4"
+    endpoints: list[SliceEndpoint] | None = None
+    ports: list[SlicePort] | None = None
+
+
+class CepIdentity(_Shape):
+    """The identity of a CiliumEndpoint."""
+
+    id: int = 0
+    labels: list[str] | None = None
+
+
+class CepAddress(_Shape):
+    """An address pair of a CiliumEndpoint."""
+
+    ipv4: str = ""
+    ipv6: str = ""
+
+
+class CepNetworking(_Shape):
+    """Where a CiliumEndpoint is."""
+
+    addressing: list[CepAddress] | None = None
+    node: str = ""
+
+
+class CepStatus(_Shape):
+    """status of a CiliumEndpoint."""
+
+    id: int = 0
+    identity: CepIdentity | None = None
+    networking: CepNetworking | None = None
+    state: str = ""
+
+
+class CiliumEndpoint(_Shape):
+    """cilium.io/v2 CiliumEndpoint."""
+
+    metadata: Metadata = Metadata()
+    status: CepStatus | None = None
+
+
+class CiliumIdentity(_Shape):
+    """cilium.io/v2 CiliumIdentity."""
+
+    metadata: Metadata = Metadata()
+    security_labels: dict[str, str] | None = msgspec.field(default=None, name="security-labels")
+
+
+class CiliumNodeIpam(_Shape):
+    """spec.ipam of a CiliumNode."""
+
+    pod_cidrs: list[str] | None = msgspec.field(default=None, name="podCIDRs")
+
+
+class CiliumNodeSpec(_Shape):
+    """spec of a CiliumNode."""
+
+    addresses: list[NodeAddress] | None = None
+    ipam: CiliumNodeIpam = CiliumNodeIpam()
+
+
+class CiliumNode(_Shape):
+    """cilium.io/v2 CiliumNode."""
+
+    metadata: Metadata = Metadata()
+    spec: CiliumNodeSpec = CiliumNodeSpec()

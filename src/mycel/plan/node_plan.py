@@ -1,0 +1,68 @@
+"""One node's plan: a mapping for every map of the datapath, under one version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mycel.abi import (
+    BackendKey,
+    BackendValue,
+    EndpointKey,
+    EndpointValue,
+    InterfaceKey,
+    IpcacheKey,
+    IpcacheLpmKey,
+    IpcacheValue,
+    NodeKey,
+    NodeValue,
+    PolicyKey,
+    PolicyValue,
+    ServiceKey,
+    ServiceValue,
+    SlotKey,
+    SlotValue,
+)
+
+APPLY_ORDER = (
+    "nodes",
+    "ipcache",
+    "ipcache_lpm",
+    "backends",
+    "service_slots",
+    "services",
+    "policy",
+    "endpoints",
+    "interfaces",
+)
+"""What is pointed at comes first (a service after its backends, an endpoint after its policy); deletes go
+backwards.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """What the node's datapath should hold. Plans of equal rows are equal, whatever their version."""
+
+    endpoints: Mapping[EndpointKey, EndpointValue]
+    interfaces: Mapping[InterfaceKey, EndpointValue]
+    ipcache: Mapping[IpcacheKey, IpcacheValue]
+    ipcache_lpm: Mapping[IpcacheLpmKey, IpcacheValue]
+    nodes: Mapping[NodeKey, NodeValue]
+    services: Mapping[ServiceKey, ServiceValue]
+    service_slots: Mapping[SlotKey, SlotValue]
+    backends: Mapping[BackendKey, BackendValue]
+    policy: Mapping[int, Mapping[PolicyKey, PolicyValue]] = field(
+        default_factory=dict[int, Mapping[PolicyKey, PolicyValue]]
+    )
+    version: int = field(default=0, compare=False)
+
+    def by_map(self) -> dict[str, Mapping[Any, Any]]:
+        """Rows by name of the map, in APPLY_ORDER."""
+        return {name: getattr(self, name) for name in APPLY_ORDER}
+
+    def __str__(self) -> str:
+        return f"plan {self.version}: " + " ".join(
+            f"{name}={len(rows)}" for name, rows in self.by_map().items()
+        )

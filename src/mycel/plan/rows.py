@@ -1,0 +1,216 @@
+"""Map rows of one node: its endpoints, everybody's addresses, services.
+
+Each function depends on few inputs, so the caller recomputes only what a change touches.
+
+The contract of every row (who reads it, what a miss means) is docs/datapath.md, "What the plan writes".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from mycel.abi import (
+    BackendKey,
+    BackendValue,
+    EndpointFlags,
+    EndpointKey,
+    EndpointValue,
+    InterfaceKey,
+    IpcacheFlags,
+    IpcacheKey,
+    IpcacheLpmKey,
+    IpcacheValue,
+    NodeKey,
+    NodeValue,
+    ReservedIdentity,
+    ServiceKey,
+    ServiceValue,
+    SlotKey,
+    SlotValue,
+)
+from mycel.model.address import NO_ADDRESS, Address, is_ipv4
+from mycel.model.workload import LocalEndpoint, PublishedEndpoint
+from mycel.service import balance
+
+POLICY_REVISION = 1  # until there is policy: every endpoint enforces the one state there is
+_NO_MAC = bytes(6)
+
+
+@dataclass(frozen=True, slots=True)
+class ThisNode:
+    """The node the plan is for."""
+
+    name: str
+    addresses: tuple[Address, ...]  # underlay first
+    router_addresses: tuple[Address, ...]
+    pod_networks: tuple[tuple[Address, int], ...]  # prefix of 128 bits
+    service_networks: tuple[tuple[Address, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OtherNode:
+    """Another node of the cluster; `addresses` begin with the one tunnels end at."""
+
+    name: str
+    addresses: tuple[Address, ...]
+    router_addresses: tuple[Address, ...]
+    pod_networks: tuple[tuple[Address, int], ...]
+
+
+def endpoint_value(endpoint: LocalEndpoint) -> EndpointValue:
+    """The row of a pod of this node. Without an identity it is not ready: everything of it is dropped."""
+    by_family = {is_ipv4(address): address for address in reversed(endpoint.addresses)}
+    return EndpointValue(
+        ipv4=by_family.get(True, NO_ADDRESS),
+        ipv6=by_family.get(False, NO_ADDRESS),
+        ifindex=endpoint.ifindex,
+        identity=endpoint.identity,
+        ingress_set=0,
+        egress_set=0,
+        policy_revision=POLICY_REVISION,
+        endpoint_id=endpoint.endpoint_id,
+        flags=EndpointFlags.READY if endpoint.identity else EndpointFlags(0),
+        mac=endpoint.mac,
+        node_mac=endpoint.node_mac,
+    )
+
+
+def interface_rows(endpoints: Iterable[LocalEndpoint]) -> dict[InterfaceKey, EndpointValue]:
+    """mycel_interfaces: the node's sides of the pods' pairs."""
+    return {InterfaceKey(each.ifindex): endpoint_value(each) for each in endpoints}
+
+
+def endpoint_rows(node: ThisNode, endpoints: Iterable[LocalEndpoint]) -> dict[EndpointKey, EndpointValue]:
+    """mycel_endpoints: the node's own addresses and its pods'."""
+    rows = {
+        EndpointKey(address): EndpointValue(
+            ipv4=address if is_ipv4(address) else NO_ADDRESS,
+            ipv6=NO_ADDRESS if is_ipv4(address) else address,
+            ifindex=0,
+            identity=ReservedIdentity.HOST,
+            ingress_set=0,
+            egress_set=0,
+            policy_revision=POLICY_REVISION,
+            endpoint_id=0,
+            flags=EndpointFlags.HOST | EndpointFlags.READY,
+            mac=_NO_MAC,
+            node_mac=_NO_MAC,
+        )
+        for address in (*node.addresses, *node.router_addresses)
+    }
+    for endpoint in endpoints:
+        value = endpoint_value(endpoint)
+        rows |= {EndpointKey(address): value for address in endpoint.addresses}
+    return rows
+
+
+def node_rows(others: Iterable[OtherNode]) -> dict[NodeKey, NodeValue]:
+    """mycel_nodes: where tunnelled packets may come from; numbered in order of names, from 1."""
+    return {
+        NodeKey(address): NodeValue(number)
+        for number, each in enumerate(sorted(others, key=lambda node: node.name), start=1)
+        for address in each.addresses
+    }
+
+
+def ipcache_rows(
+    node: ThisNode,
+    *,
+    others: Iterable[OtherNode],
+    published: Iterable[PublishedEndpoint],
+    endpoints: Iterable[LocalEndpoint],
+    apiserver: Iterable[Address],
+    parse: Callable[[str], Address],
+) -> dict[IpcacheKey, IpcacheValue]:
+    """mycel_ipcache: who an address is.
+
+    Where sources disagree: node before pod of this node before published pod.
+    """
+    own = set(node.addresses)
+    tunnels = {address: each.addresses[0] for each in others if each.addresses for address in each.addresses}
+    special = set(apiserver)
+    rows: dict[IpcacheKey, IpcacheValue] = {
+        # An API server outside of the cluster's nodes; nodes that run one are overwritten below.
+        IpcacheKey(address): IpcacheValue(NO_ADDRESS, ReservedIdentity.KUBE_APISERVER, IpcacheFlags(0))
+        for address in special
+    }
+    # Numbers only: a published endpoint whose node nobody knows cannot be reached, and one of this node's own
+    # past is not there any more.
+    for each in sorted(published, key=lambda endpoint: endpoint.ref):
+        if not each.node_address or not each.identity:
+            continue
+        tunnel = tunnels.get(parse(each.node_address))
+        if tunnel is None:
+            continue
+        value = IpcacheValue(tunnel, each.identity, IpcacheFlags.TUNNEL | IpcacheFlags.CLUSTER)
+        rows |= {IpcacheKey(parse(address)): value for address in each.addresses}
+    for endpoint in endpoints:
+        value = IpcacheValue(NO_ADDRESS, endpoint.identity or ReservedIdentity.INIT, IpcacheFlags.CLUSTER)
+        rows |= {IpcacheKey(address): value for address in endpoint.addresses}
+    for other in others:
+        if not other.addresses:
+            continue
+        for address in (*other.addresses, *other.router_addresses):
+            identity = ReservedIdentity.KUBE_APISERVER if address in special else ReservedIdentity.REMOTE_NODE
+            rows[IpcacheKey(address)] = IpcacheValue(
+                other.addresses[0], identity, IpcacheFlags.NODE | IpcacheFlags.TUNNEL
+            )
+    for address in (*own, *node.router_addresses):
+        rows[IpcacheKey(address)] = IpcacheValue(NO_ADDRESS, ReservedIdentity.HOST, IpcacheFlags.NODE)
+    return rows
+
+
+def prefix_rows(node: ThisNode, others: Iterable[OtherNode]) -> dict[IpcacheLpmKey, IpcacheValue]:
+    """mycel_ipcache_lpm: pod and service networks, for addresses nobody claims by name."""
+    rows = {
+        IpcacheLpmKey(length, network): IpcacheValue(
+            NO_ADDRESS, ReservedIdentity.UNMANAGED, IpcacheFlags.CLUSTER
+        )
+        for network, length in (*node.pod_networks, *node.service_networks)
+    }
+    for other in others:
+        if other.addresses:
+            value = IpcacheValue(
+                other.addresses[0], ReservedIdentity.UNMANAGED, IpcacheFlags.TUNNEL | IpcacheFlags.CLUSTER
+            )
+            rows |= {IpcacheLpmKey(length, network): value for network, length in other.pod_networks}
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRows:
+    """The three maps of services."""
+
+    services: Mapping[ServiceKey, ServiceValue]
+    slots: Mapping[SlotKey, SlotValue]
+    backends: Mapping[BackendKey, BackendValue]
+
+
+def service_rows(
+    frontends: Mapping[balance.FrontendKey, balance.Frontend],
+    *,
+    service_number: Callable[[balance.FrontendKey], int],
+    backend_number: Callable[[balance.BackendKey], int],
+) -> ServiceRows:
+    """mycel_services, mycel_service_slots, mycel_backends. Frontends of one group share slots."""
+    services: dict[ServiceKey, ServiceValue] = {}
+    slots: dict[SlotKey, SlotValue] = {}
+    backends: dict[BackendKey, BackendValue] = {}
+    for key in sorted(frontends):
+        frontend = frontends[key]
+        number = service_number(frontend.group)
+        services[ServiceKey(key.address, key.port, key.protocol)] = ServiceValue(
+            service_id=number,
+            backend_count=len(frontend.backends),
+            flags=frontend.flags,
+            affinity_s=frontend.affinity_s,
+            local_count=frontend.local_count,
+        )
+        for slot, backend in enumerate(frontend.backends, start=1):
+            backend_id = backend_number(backend.key)
+            slots[SlotKey(number, slot)] = SlotValue(backend_id)
+            backends[BackendKey(backend_id)] = BackendValue(
+                addr=backend.key.address, port=backend.key.port, protocol=backend.key.protocol, flags=0
+            )
+    return ServiceRows(services, slots, backends)
