@@ -114,7 +114,7 @@ def mycel(*arguments: str, kubeconfig: str) -> str:
 
 @contextlib.contextmanager
 def cluster(demo: Path) -> Iterator[Cluster]:
-    """A new cluster from nothing, timed up to the first curl between pods of the manifest `demo`, then deleted."""
+    """A new cluster, timed up to the first curl between pods of the manifest `demo`, then deleted."""
     with tempfile.TemporaryDirectory() as folder:
         config, kubeconfig = Path(folder, "kind.yaml"), str(Path(folder, "kubeconfig"))
         config.write_text(CONFIG)
