@@ -1,0 +1,61 @@
+"""Wires the controllers: one client, one informer per kind, one task per controller, the scheduler."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from mycel.cluster.controllers import (
+    daemonset,
+    deployment,
+    endpoints,
+    evictions,
+    nodes,
+    replicaset,
+    serviceaccounts,
+)
+from mycel.cluster.controllers.apply import Applier
+from mycel.cluster.controllers.loop import Controller, run_controller
+from mycel.cluster.controllers.recorder import Recorder
+from mycel.cluster.controllers.scheduler.loop import Scheduler
+from mycel.cluster.controllers.settings import ControllerSettings
+from mycel.cluster.controllers.world import World
+from mycel.k8s.client import ApiClient, Endpoint
+from mycel.k8s.informer import Informer
+
+log = logging.getLogger(__name__)
+
+
+def controllers(settings: ControllerSettings, ca_pem: str) -> tuple[Controller, ...]:
+    """All controllers of a cluster."""
+    return (
+        nodes.controller(settings),
+        serviceaccounts.controller(ca_pem),
+        deployment.CONTROLLER,
+        replicaset.CONTROLLER,
+        daemonset.CONTROLLER,
+        endpoints.CONTROLLER,
+        evictions.controller(settings),
+    )
+
+
+async def run(endpoint: Endpoint, settings: ControllerSettings | None = None) -> None:
+    """Run every controller and the scheduler against the API server at `endpoint` until cancelled."""
+    settings = settings or ControllerSettings()
+    wired = controllers(settings, settings.ca_pem or endpoint.ca_pem or "")
+    world = World(dict.fromkeys(resource for one in wired for resource in one.triggers))
+    async with ApiClient(endpoint, user_agent="mycel-controllers") as client, asyncio.TaskGroup() as group:
+        notes = Recorder(client, component="mycel-controllers")
+        group.create_task(notes.run(), name="events")
+        informers = [
+            Informer(client, resource, on_change=world[resource].hear) for resource in world.resources
+        ]
+        for informer in informers:
+            group.create_task(informer.run(), name=f"watch {informer.resource}")
+        await asyncio.gather(*(informer.wait_synced() for informer in informers))
+        log.info("the caches of %d kinds are filled, controllers start", len(informers))
+        applier = Applier(client, world, notes)
+        for controller in wired:
+            group.create_task(run_controller(controller, world, applier), name=controller.name)
+        scheduler = Scheduler(world, applier)
+        group.create_task(scheduler.run(), name="scheduler")
