@@ -48,9 +48,7 @@ def show(name: str, ratio: Ratio, results: dict[str, object]) -> None:
 def start_pods(subject: Cluster) -> None:
     serve = ["/bench/rr", "serve", "7000", str(CPU)]
     near, far = subject.workers[0], subject.workers[1]
-    subject.apply(
-        pod("client", near, ["sleep", "infinity"]), pod("near", near, serve), pod("far", far, serve)
-    )
+    subject.apply(pod("client", near, ["sleep", "infinity"]), pod("near", near, serve), pod("far", far, serve))
     subject.kubectl("-n", "bench", "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
 
 
@@ -137,9 +135,7 @@ def bench_services(subject: Cluster, results: dict[str, object], args: argparse.
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench", description=__doc__.splitlines()[0] if __doc__ else None
-    )
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--row", action="append", choices=ROWS, help="only these rows")
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0, help="of each measurement")

@@ -85,9 +85,7 @@ def compare(
         order = (0, 1) if turn % 2 == 0 else (1, 0)
         for which in order:
             if which:
-                subjects.append(
-                    sample(subject, mode, seconds=seconds, cpu=cpu, binary=subject_binary)["p50_us"]
-                )
+                subjects.append(sample(subject, mode, seconds=seconds, cpu=cpu, binary=subject_binary)["p50_us"])
             else:
                 peers.append(sample(peer, mode, seconds=seconds, cpu=cpu)["p50_us"])
     ratios = [p / s for p, s in zip(peers, subjects, strict=True)]

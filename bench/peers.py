@@ -146,9 +146,7 @@ def iptables_services(count: int) -> Iterator[Route]:
             f"-A SVC -d 10.97.{i >> 8}.{i & 255}/32 -p tcp --dport 80 -j DNAT --to 192.168.73.9:80"
             for i in range(count - 1)
         ]
-        rules.append(
-            f"-A SVC -d 10.99.0.1/32 -p tcp --dport {route.port} -j DNAT --to {route.address}:{route.port}"
-        )
+        rules.append(f"-A SVC -d 10.99.0.1/32 -p tcp --dport {route.port} -j DNAT --to {route.address}:{route.port}")
         table = "\n".join(["*nat", ":SVC - [0:0]", "-A PREROUTING -j SVC", *rules, "COMMIT", ""])
         run(*inside(f"{prefix}r"), "iptables-restore", stdin=table)
         yield Route(f"iptables, {count} services", route.client, route.server, "10.99.0.1")

@@ -106,9 +106,7 @@ def mycel(*arguments: str, kubeconfig: str) -> str:
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(
-            f"mycel {' '.join(arguments)}: exit {done.returncode}: {done.stderr.strip()[-600:]}"
-        )
+        raise RuntimeError(f"mycel {' '.join(arguments)}: exit {done.returncode}: {done.stderr.strip()[-600:]}")
     return done.stdout
 
 
