@@ -20,7 +20,6 @@ enum limits {
 	LIMIT_SOCKET_NAT = 65536,
 	LIMIT_FRAGMENTS = 8192,
 	LIMIT_METRICS = 768,	    /* 256 reasons in each of three directions */
-	LIMIT_CPUS = 1024,	    /* rows of mycel_events; the loader sets it to the possible CPUs */
 	LIMIT_RING_BYTES = 1048576, /* of each CPU's ring unless the loader chooses another power of two */
 };
 

@@ -54,7 +54,6 @@ from mycel.abi.layouts import (
 from mycel.abi.limits import (
     LIMIT_AFFINITY,
     LIMIT_BACKENDS,
-    LIMIT_CPUS,
     LIMIT_CT,
     LIMIT_ENDPOINTS,
     LIMIT_FRAGMENTS,
@@ -97,7 +96,6 @@ __all__ = [
     "Knob",
     "LIMIT_AFFINITY",
     "LIMIT_BACKENDS",
-    "LIMIT_CPUS",
     "LIMIT_CT",
     "LIMIT_ENDPOINTS",
     "LIMIT_FRAGMENTS",

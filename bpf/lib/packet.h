@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * One packet, parsed once: who talks to whom, where the layer-4 header lies, and what was found out on the
+ * way. Both families come out of here with 128-bit addresses, so nothing after the parser asks which it was,
+ * except where a header is written.
+ */
+#ifndef MYCEL_PACKET_H
+#define MYCEL_PACKET_H
+
+#include "base.h"
+
+#define L3_OFFSET      ETH_HLEN
+#define PARSE_NOT_IP   (-1)	  /* ARP and the like: the caller decides */
+#define PULL_BYTES     128	  /* enough for Ethernet, IPv6 and TCP with options */
+#define MARK_DONE      0x4d790000 /* translated already: the egress hook of the underlay lets it pass */
+#define EXTENSIONS_MAX 6	  /* IPv6 extension headers followed before the packet is called invalid */
+
+#define NEXT_HOP      0
+#define NEXT_ROUTING  43
+#define NEXT_FRAGMENT 44
+#define NEXT_AUTH     51
+#define NEXT_OPTIONS  60
+#define PROTO_SCTP    132
+
+#define ICMP4_ECHO_REPLY	0
+#define ICMP4_UNREACHABLE	3
+#define ICMP4_ECHO		8
+#define ICMP4_TIME_EXCEEDED	11
+#define ICMP4_PARAMETER		12
+#define ICMP6_PARAMETER		4 /* 1..4 are the errors */
+#define ICMP6_ECHO		128
+#define ICMP6_ECHO_REPLY	129
+#define ICMP6_ROUTER_SOLICIT	133
+#define ICMP6_NEIGHBOUR_SOLICIT 135
+#define ICMP6_REDIRECT		137
+#define ICMP6_MLD2_REPORT	143
+
+#define TCP_FIN 1
+#define TCP_SYN 2
+#define TCP_RST 4
+#define TCP_PSH 8
+#define TCP_ACK 16
+
+enum packet_flags {
+	PACKET_FIRST_FRAGMENT = 1,
+	PACKET_LATER_FRAGMENT = 2, /* no layer-4 header: ports come from mycel_fragments */
+	PACKET_ICMP_ERROR = 4,	   /* about a packet whose head it carries */
+	PACKET_TRACE = 8,	   /* connection tracking wants this one to be seen */
+	PACKET_REPLY = 16,
+	PACKET_TRANSLATED = 32, /* `original` is the frontend that was dialled */
+	PACKET_TRACKED = 64,	/* `reason` and PACKET_REPLY are known */
+};
+
+/* Which hook the packet came in by. */
+enum origin {
+	ORIGIN_POD,
+	ORIGIN_OVERLAY,
+	ORIGIN_HOST,	/* the node's stack, by cilium_net */
+	ORIGIN_STACK,	/* the node's stack, by a pod's own interface */
+	ORIGIN_NETWORK, /* the underlay */
+};
+
+struct packet {
+	struct tuple t;
+	struct addr original;
+	identity_t source_identity;
+	identity_t destination_identity;
+	__u32 l4; /* offset of the layer-4 header in the frame; 0: none */
+	__be32 fragment_id;
+	__be16 original_port;
+	__u16 endpoint_id;
+	__u16 ether_type;
+	__u8 family; /* 4, 6; 0: not IP */
+	__u8 tcp_flags;
+	__u8 icmp_type;
+	__u8 icmp_code;
+	__u8 flags;
+	__u8 origin;
+	__u8 reason; /* enum trace_reason */
+	__u8 ttl;
+};
+
+static __always_inline bool has_bytes(const struct __sk_buff *skb, __u32 length)
+{
+	return (void *)(long)skb->data + length <= (void *)(long)skb->data_end;
+}
+
+static __always_inline void tuple_reverse(struct tuple *to, const struct tuple *t)
+{
+	to->source = t->destination;
+	to->destination = t->source;
+	to->source_port = t->destination_port;
+	to->destination_port = t->source_port;
+	to->protocol = t->protocol;
+	__builtin_memset(to->pad, 0, sizeof(to->pad));
+}
+
+static __always_inline bool is_tcp_syn(const struct packet *p)
+{
+	return p->t.protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* An echo request's ports are (identifier, 0) and a reply's (0, identifier), so a request never looks like a
+ * reply. */
+static __always_inline void parse_icmp(struct packet *p, __u8 type, __u8 code, __be16 id, bool v6)
+{
+	__u8 request = v6 ? ICMP6_ECHO : ICMP4_ECHO, reply = v6 ? ICMP6_ECHO_REPLY : ICMP4_ECHO_REPLY;
+
+	p->icmp_type = type;
+	p->icmp_code = code;
+	if (type == request)
+		p->t.source_port = id;
+	else if (type == reply)
+		p->t.destination_port = id;
+	else if (v6 ? type >= 1 && type <= ICMP6_PARAMETER
+		    : type == ICMP4_UNREACHABLE || type == ICMP4_TIME_EXCEEDED || type == ICMP4_PARAMETER)
+		p->flags |= PACKET_ICMP_ERROR;
+}
+
+/* Fill ports and flags from the layer-4 header at `head` (8 bytes are there). */
+static __always_inline int parse_l4(const struct __sk_buff *skb, struct packet *p, const void *head)
+{
+	const __be16 *ports = head;
+	const __u8 *bytes = head;
+
+	switch (p->t.protocol) {
+	case IPPROTO_TCP:
+		if (unlikely(head + sizeof(struct tcphdr) > (void *)(long)skb->data_end))
+			return DROP_CT_INVALID_HEADER;
+		p->tcp_flags = bytes[13];
+		break;
+	case IPPROTO_UDP:
+	case PROTO_SCTP:
+		break;
+	case IPPROTO_ICMP:
+		if (p->family != 4)
+			return DROP_CT_UNKNOWN_PROTO;
+		parse_icmp(p, bytes[0], bytes[1], ports[2], false);
+		return 0;
+	case IPPROTO_ICMPV6:
+		if (p->family != 6)
+			return DROP_CT_UNKNOWN_PROTO;
+		parse_icmp(p, bytes[0], bytes[1], ports[2], true);
+		return 0;
+	default:
+		return DROP_CT_UNKNOWN_PROTO;
+	}
+	p->t.source_port = ports[0];
+	p->t.destination_port = ports[1];
+	return 0;
+}
+
+static __always_inline int parse_v4(const struct __sk_buff *skb, struct packet *p)
+{
+	const struct iphdr *ip = (void *)(long)skb->data + L3_OFFSET;
+	const void *head;
+	__u32 offset;
+
+	if (unlikely(!has_bytes(skb, L3_OFFSET + sizeof(*ip))))
+		return DROP_INVALID_PACKET;
+	p->family = 4;
+	p->t.source = addr_v4(ip->saddr);
+	p->t.destination = addr_v4(ip->daddr);
+	p->t.protocol = ip->protocol;
+	p->ttl = ip->ttl;
+	if (unlikely(ip->version != 4 || ip->ihl < 5))
+		return DROP_INVALID_PACKET;
+	if (!config_ipv4)
+		return DROP_UNSUPPORTED_L3;
+	offset = ip->frag_off & bpf_htons(0x1fff);
+	if (unlikely(ip->frag_off & bpf_htons(0x3fff))) {
+		p->fragment_id = (__be32)ip->id;
+		p->flags |= offset ? PACKET_LATER_FRAGMENT : PACKET_FIRST_FRAGMENT;
+		if (offset)
+			return 0;
+	}
+	p->l4 = L3_OFFSET + ip->ihl * 4;
+	head = (void *)(long)skb->data + p->l4;
+	if (unlikely(head + 8 > (void *)(long)skb->data_end))
+		return DROP_CT_INVALID_HEADER;
+	return parse_l4(skb, p, head);
+}
+
+/* Walk IPv6's extension headers. Returns 0, or a drop reason; on 0 p->l4 is set unless this is a later
+ * fragment. */
+__subprogram int parse_v6_extensions(struct __sk_buff *skb, struct packet *p)
+{
+	REQUIRE(p, DROP_INVALID_PACKET);
+	__u32 offset = L3_OFFSET + sizeof(struct ipv6hdr);
+	__u8 next = p->t.protocol;
+	__u8 head[8];
+
+	for (int i = 0; i < EXTENSIONS_MAX; i++) {
+		if (next != NEXT_HOP && next != NEXT_ROUTING && next != NEXT_OPTIONS && next != NEXT_AUTH &&
+		    next != NEXT_FRAGMENT) {
+			p->t.protocol = next;
+			p->l4 = offset;
+			return 0;
+		}
+		if (bpf_skb_load_bytes(skb, offset, head, sizeof(head)) < 0)
+			return DROP_INVALID_EXTENSION_HEADER;
+		if (next == NEXT_FRAGMENT) {
+			p->fragment_id = *(__be32 *)&head[4];
+			if (*(__be16 *)&head[2] & bpf_htons(0xfff8)) {
+				p->t.protocol = head[0];
+				p->flags |= PACKET_LATER_FRAGMENT;
+				return 0;
+			}
+			p->flags |= PACKET_FIRST_FRAGMENT;
+			offset += 8;
+		} else if (next == NEXT_AUTH) {
+			offset += (head[1] + 2) * 4;
+		} else {
+			offset += (head[1] + 1) * 8;
+		}
+		next = head[0];
+	}
+	return DROP_INVALID_EXTENSION_HEADER;
+}
+
+static __always_inline int parse_v6(struct __sk_buff *skb, struct packet *p)
+{
+	const struct ipv6hdr *ip = (void *)(long)skb->data + L3_OFFSET;
+	const void *head;
+	__u32 l4;
+	int reason;
+
+	if (unlikely(!has_bytes(skb, L3_OFFSET + sizeof(*ip))))
+		return DROP_INVALID_PACKET;
+	p->family = 6;
+	p->t.source = *(struct addr *)&ip->saddr;
+	p->t.destination = *(struct addr *)&ip->daddr;
+	p->t.protocol = ip->nexthdr;
+	p->ttl = ip->hop_limit;
+	if (!config_ipv6)
+		return DROP_UNSUPPORTED_L3;
+	/* An IPv4 address written as IPv6 would be taken for the IPv4 one: RFC 4291 2.5.5.2 keeps it off the
+	 * wire. */
+	if (unlikely(addr_is_v4(&p->t.source) || addr_is_v4(&p->t.destination)))
+		return DROP_INVALID_PACKET;
+	reason = parse_v6_extensions(skb, p);
+	if (unlikely(reason))
+		return reason;
+	if (unlikely(p->flags & PACKET_LATER_FRAGMENT))
+		return 0;
+	l4 = p->l4;
+	if (unlikely(l4 > PULL_BYTES * 8))
+		return DROP_INVALID_EXTENSION_HEADER;
+	head = (void *)(long)skb->data + l4;
+	if (unlikely(head + 8 > (void *)(long)skb->data_end)) {
+		bpf_skb_pull_data(skb, l4 + sizeof(struct tcphdr) < skb->len ? l4 + sizeof(struct tcphdr) : skb->len);
+		head = (void *)(long)skb->data + l4;
+		if (head + 8 > (void *)(long)skb->data_end)
+			return DROP_CT_INVALID_HEADER;
+	}
+	return parse_l4(skb, p, head);
+}
+
+/*
+ * Fill `p` (zeroed by the caller) from the frame. Returns 0, PARSE_NOT_IP, or a drop reason; what was read
+ * until then stays, so that the drop's event can say whose packet it was.
+ */
+static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
+{
+	const struct ethhdr *eth;
+
+	if (unlikely(!has_bytes(skb, L3_OFFSET + sizeof(struct ipv6hdr) + sizeof(struct tcphdr))))
+		bpf_skb_pull_data(skb, skb->len < PULL_BYTES ? skb->len : PULL_BYTES);
+	if (unlikely(!has_bytes(skb, L3_OFFSET)))
+		return DROP_INVALID_PACKET;
+	eth = (void *)(long)skb->data;
+	p->ether_type = bpf_ntohs(eth->h_proto);
+	if (likely(eth->h_proto == bpf_htons(ETH_P_IP)))
+		return parse_v4(skb, p);
+	if (eth->h_proto == bpf_htons(ETH_P_IPV6))
+		return parse_v6(skb, p);
+	return PARSE_NOT_IP;
+}
+
+#endif

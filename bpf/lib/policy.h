@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
+/*
+ * The verdict on a connection, for one direction of one endpoint.
+ *
+ * A set's rows are an LPM trie over (identity, protocol, port): the longest prefix is the most specific row
+ * of one identity, so a row may leave out the port, part of it (ranges are cut into masks), or the protocol
+ * too. Rows for any identity have identity 0. Two lookups therefore find both candidates; the compiler has
+ * put every broader denial into the more specific rows it covers. Between the two a denial wins, then
+ * precedence, then the named identity.
+ */
+#ifndef MYCEL_POLICY_H
+#define MYCEL_POLICY_H
+
+#include "events.h"
+#include "maps.h"
+
+#define POLICY_PREFIX_BITS 64
+
+/* What a verdict event says beside the packet. reason 0 is allowed. */
+struct verdict_of {
+	const struct policy_value *row;
+	__u32 direction;
+	__u32 reason;
+};
+
+static __noinline void policy_event(struct __sk_buff *skb, const struct packet *p,
+				    const struct endpoint_value *endpoint, const struct verdict_of *verdict)
+{
+	const struct policy_value *row = verdict->row;
+	__u32 reason = verdict->reason;
+	struct flow_event *event = event_reserve();
+
+	if (!event)
+		return;
+	event_fill(event, skb, p);
+	event->kind = EVENT_POLICY_VERDICT;
+	event->sub_type = reason;
+	event->verdict = reason ? VERDICT_DROPPED : VERDICT_FORWARDED;
+	event->direction = verdict->direction;
+	event->endpoint_id = endpoint->endpoint_id;
+	event->policy_revision = endpoint->policy_revision;
+	event->reason = REASON_NEW;
+	event->is_reply = reason ? REPLY_UNKNOWN : REPLY_FALSE;
+	if (row) {
+		event->policy_rule = row->rule;
+		event->policy_match = row->match;
+		event->proxy_port = row->proxy_port;
+	}
+	bpf_ringbuf_submit(event, 0);
+}
+
+static __always_inline struct policy_value *policy_find(policy_set_t set, identity_t identity, const struct packet *p)
+{
+	struct policy_value *named, *any;
+	struct policy_key key = {
+	    .prefixlen = POLICY_PREFIX_BITS,
+	    .identity = identity,
+	    .protocol = p->t.protocol,
+	    .port = p->t.destination_port,
+	};
+	void *rows = bpf_map_lookup_elem(&mycel_policy, &set);
+
+	if (!rows)
+		return NULL;
+	/* ICMP has a type where others have a port. */
+	if (p->t.protocol == IPPROTO_ICMP || p->t.protocol == IPPROTO_ICMPV6)
+		key.port = bpf_htons(p->icmp_type);
+	named = bpf_map_lookup_elem(rows, &key);
+	key.identity = IDENTITY_UNKNOWN;
+	any = bpf_map_lookup_elem(rows, &key);
+	if (!named || !any)
+		return named ? named : any;
+	if (named->deny != any->deny)
+		return named->deny ? named : any;
+	return any->precedence > named->precedence ? any : named;
+}
+
+/*
+ * Judge a connection in `direction` at `endpoint`, whose peer is `peer`. Returns 0 and sets *rule, or a drop
+ * reason. The node itself may always enter its own pods (it runs them: probes come from it).
+ */
+__subprogram int policy_judge(struct __sk_buff *skb, const struct packet *p, const struct endpoint_value *endpoint,
+			      __u32 direction, __u32 *rule)
+{
+	REQUIRE(p && endpoint && rule, DROP_INVALID_PACKET);
+	bool ingress = direction == DIRECTION_INGRESS;
+	__u16 enforce = ingress ? ENDPOINT_ENFORCE_INGRESS : ENDPOINT_ENFORCE_EGRESS;
+	identity_t peer = ingress ? p->source_identity : p->destination_identity;
+	struct policy_value *row;
+	struct verdict_of verdict = {.direction = direction};
+	int reason = 0;
+
+	if (!(endpoint->flags & ENDPOINT_READY))
+		return DROP_ENDPOINT_NOT_READY;
+	if (!(endpoint->flags & enforce) || (ingress && peer == IDENTITY_HOST))
+		return 0;
+	row = policy_find(ingress ? endpoint->ingress_set : endpoint->egress_set, peer, p);
+	if (!row)
+		reason = DROP_POLICY_DENIED;
+	else if (row->deny)
+		reason = DROP_POLICY_DENY;
+	else if (row->proxy_port)
+		reason = DROP_PROXY_LOOKUP_FAILED; /* no listener takes packets yet: closed, not open */
+	else
+		*rule = row->rule;
+	verdict.row = row;
+	verdict.reason = reason;
+	policy_event(skb, p, endpoint, &verdict);
+	return reason;
+}
+
+#endif
