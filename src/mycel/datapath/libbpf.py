@@ -184,9 +184,7 @@ class Object:
         self.path = path
         self._handle = handle
         self.maps = {each.name: each for each in (ObjectMap(h) for h in self._walk("bpf_object__next_map"))}
-        self.programs = {
-            each.name: each for each in (ObjectProgram(h) for h in self._walk("bpf_object__next_program"))
-        }
+        self.programs = {each.name: each for each in (ObjectProgram(h) for h in self._walk("bpf_object__next_program"))}
 
     def _walk(self, function: str) -> Iterator[int]:
         step = getattr(library(), function)

@@ -138,9 +138,7 @@ class RawMap:
                 for key in part:
                     syscall.map_delete(self.fd, key)
                 done = len(part)
-            position += (
-                done if done == len(part) else done + 1
-            )  # the one after `done` was missing: step over it
+            position += done if done == len(part) else done + 1  # the one after `done` was missing: step over it
 
 
 class KernelMap(Generic[K, V]):

@@ -139,9 +139,7 @@ def set_knobs(objects: Iterable[Object], knobs: Mapping[str, KnobValue]) -> None
                 section.write_initial(place.offset, knob_bytes(name, value, place.size))
     unknown = knobs.keys() - known
     if unknown:
-        raise DatapathError(
-            f"no program has a knob {', '.join(sorted(unknown))}: known are {', '.join(sorted(known))}"
-        )
+        raise DatapathError(f"no program has a knob {', '.join(sorted(unknown))}: known are {', '.join(sorted(known))}")
 
 
 def knob_bytes(name: str, value: KnobValue, size: int) -> bytes:
@@ -170,18 +168,14 @@ def _declared_maps(objects: list[Object], sizes: Mapping[str, int]) -> dict[str,
                 each.set_max_entries(libbpf.possible_cpus())
             other = specs.setdefault(name, each.spec)
             if _shape(other) != _shape(each.spec):
-                raise MapIncompatible(
-                    name, kernel=describe(other) + " (another object)", layout=describe(each.spec)
-                )
+                raise MapIncompatible(name, kernel=describe(other) + " (another object)", layout=describe(each.spec))
     unknown = sizes.keys() - specs.keys()
     if unknown:
         raise DatapathError(f"no object declares a map {', '.join(sorted(unknown))}")
     return specs
 
 
-def _adopt_pinned(
-    collection: Collection, folder: Path, specs: Mapping[str, MapSpec], rebuild: frozenset[str]
-) -> None:
+def _adopt_pinned(collection: Collection, folder: Path, specs: Mapping[str, MapSpec], rebuild: frozenset[str]) -> None:
     stale: list[str] = []
     for name, spec in specs.items():
         fd = syscall.get_pinned(folder / name)

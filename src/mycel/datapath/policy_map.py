@@ -95,9 +95,7 @@ def new_policy_rows(rows: PolicyRows) -> int:
     )
     try:
         if rows:
-            RawMap(fd, syscall.map_info(fd)).write(
-                [(key.pack(), value.pack()) for key, value in rows.items()]
-            )
+            RawMap(fd, syscall.map_info(fd)).write([(key.pack(), value.pack()) for key, value in rows.items()])
     except BaseException:
         os.close(fd)
         raise

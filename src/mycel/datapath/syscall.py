@@ -285,9 +285,7 @@ def get_pinned(path: str | os.PathLike[str]) -> int | None:
     """Descriptor of what is pinned at `path`, or None when nothing is."""
     text = _c_string(path)
     try:
-        return bpf(
-            Command.OBJ_GET, struct.pack("<QII", address_of(text), 0, 0), f"open pin {os.fspath(path)}"
-        )
+        return bpf(Command.OBJ_GET, struct.pack("<QII", address_of(text), 0, 0), f"open pin {os.fspath(path)}")
     except KernelRefused as refused:
         if refused.errno == errno.ENOENT:
             return None
@@ -395,6 +393,4 @@ def program_test_run(program_fd: int, data: bytes, *, context: bytes, repeat: in
     _, raw = _bpf_inout(Command.PROG_TEST_RUN, attributes, "test-run a program")
     verdict, _size_in, size_out = struct.unpack_from("<III", raw, 4)
     (duration_ns,) = struct.unpack_from("<I", raw, 36)
-    return TestRun(
-        verdict, data_out.raw[:size_out], context_out.raw if context_out is not None else b"", duration_ns
-    )
+    return TestRun(verdict, data_out.raw[:size_out], context_out.raw if context_out is not None else b"", duration_ns)

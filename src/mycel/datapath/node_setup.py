@@ -1,0 +1,202 @@
+"""The node's own devices, addresses, routes and sysctls, as docs/datapath.md asks for them.
+
+Everything is `ensure`: what is right is left alone, so an agent that starts under traffic changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from mycel.datapath import netlink as nl
+from mycel.datapath.errors import DatapathError
+from mycel.datapath.netlink import Link, Network, Route
+from mycel.datapath.rtnetlink import Netlink, NetlinkRefused
+from mycel.datapath.settings import VXLAN_OVERHEAD, DatapathSettings
+from mycel.kit.reconcile import Diff, TargetError
+
+HOST_DEVICE: Final = "cilium_host"
+NET_DEVICE: Final = "cilium_net"
+VXLAN_DEVICE: Final = "cilium_vxlan"
+_IFLA_VXLAN_PORT, _IFLA_VXLAN_METADATA = 15, 25
+_SO_NETNS_COOKIE: Final = 71
+_LOCAL_PORTS: Final = (32768, 60999)
+_IPV6_OVERHEAD: Final = 70
+
+
+class Devices(NamedTuple):
+    """Interface indexes of the node's devices, and what pods may send at most."""
+
+    host: int
+    net: int
+    vxlan: int
+    underlays: tuple[Link, ...]
+    pod_mtu: int
+
+
+def ensure_devices(netlink: Netlink, settings: DatapathSettings) -> Devices:
+    """Make what is missing of the node's devices. Raises DatapathError when no device has the node's
+    address.
+    """
+    underlays = find_underlays(netlink, settings)
+    overhead = VXLAN_OVERHEAD if settings.node_ipv6 is None else _IPV6_OVERHEAD
+    pod_mtu = settings.pod_mtu or min(each.mtu for each in underlays) - overhead
+    apply_sysctls(node_sysctls(settings.ipv6, devices=("all", "default")))
+    host, net = _ensure_host_pair(netlink)
+    vxlan = _ensure_vxlan(netlink, settings.vxlan_port)
+    apply_sysctls(node_sysctls(settings.ipv6, devices=(HOST_DEVICE, NET_DEVICE, VXLAN_DEVICE)))
+    for link, noarp in ((host, True), (net, True), (vxlan, False)):
+        if not link.up or link.noarp != noarp:
+            nl.set_link(netlink, link.ifindex, up=True, noarp=noarp)
+    _ensure_router_address(netlink, host.ifindex, settings)
+    return Devices(host.ifindex, net.ifindex, vxlan.ifindex, underlays, pod_mtu)
+
+
+def find_underlays(netlink: Netlink, settings: DatapathSettings) -> tuple[Link, ...]:
+    """Devices that lead to other nodes: those named in the settings, else those with the node's addresses."""
+    links = {each.ifindex: each for each in nl.links(netlink)}
+    if settings.underlays:
+        found = tuple(each for each in links.values() if each.name in settings.underlays)
+        missing = set(settings.underlays) - {each.name for each in found}
+        if missing:
+            raise DatapathError(f"the settings name a device {', '.join(sorted(missing))} that is not there")
+        return found
+    own = {settings.node_ipv4, settings.node_ipv6}
+    indexes = {ifindex for ifindex, address in nl.addresses(netlink) if address.ip in own}
+    if not indexes:
+        raise DatapathError(f"no device has the node's address {settings.node_ipv4}: check the node's InternalIP")
+    return tuple(links[each] for each in sorted(indexes))
+
+
+def _ensure_host_pair(netlink: Netlink) -> tuple[Link, Link]:
+    host, net = nl.find_link(netlink, HOST_DEVICE), nl.find_link(netlink, NET_DEVICE)
+    if host is None or net is None or host.peer != net.ifindex:
+        for name in (HOST_DEVICE, NET_DEVICE):
+            nl.delete_link(netlink, name)
+        nl.add_veth(netlink, HOST_DEVICE, NET_DEVICE)
+        host, net = nl.find_link(netlink, HOST_DEVICE), nl.find_link(netlink, NET_DEVICE)
+    if host is None or net is None:
+        raise DatapathError(f"{HOST_DEVICE} was taken away while it was made: does another agent run here?")
+    return host, net
+
+
+def _ensure_vxlan(netlink: Netlink, port: int) -> Link:
+    link = nl.find_link(netlink, VXLAN_DEVICE)
+    if link is not None:
+        right = link.details.get(_IFLA_VXLAN_PORT) == struct.pack(">H", port)
+        if link.kind == "vxlan" and right and link.details.get(_IFLA_VXLAN_METADATA, b"\0")[0]:
+            return link
+        nl.delete_link(netlink, VXLAN_DEVICE)
+    nl.add_vxlan(netlink, VXLAN_DEVICE, port=port)
+    link = nl.find_link(netlink, VXLAN_DEVICE)
+    if link is None:
+        raise DatapathError(f"{VXLAN_DEVICE} was taken away while it was made: does another agent run here?")
+    return link
+
+
+def _ensure_router_address(netlink: Netlink, ifindex: int, settings: DatapathSettings) -> None:
+    wanted: set[nl.Interface] = {ipaddress.ip_interface(settings.router_ipv4)}
+    if settings.ipv6 and settings.router_ipv6 is not None:
+        wanted.add(ipaddress.ip_interface(settings.router_ipv6))
+    present = {address for _, address in nl.addresses(netlink, ifindex) if not address.ip.is_link_local}
+    for address in sorted(wanted - present, key=str):
+        nl.ensure_address(netlink, ifindex, address)
+    for address in present - wanted:
+        nl.delete_address(netlink, ifindex, address)
+
+
+# ---- sysctls
+
+
+def node_sysctls(ipv6: bool, *, devices: Iterable[str]) -> dict[str, str]:
+    """Path below /proc/sys/net → value. Reverse path filters would drop what programs redirect."""
+    wanted = {"ipv4/ip_forward": "1"}
+    if ipv6:
+        wanted["ipv6/conf/all/forwarding"] = "1"
+    for device in devices:
+        wanted[f"ipv4/conf/{device}/rp_filter"] = "0"
+        if device not in ("all", "default"):
+            wanted[f"ipv6/conf/{device}/disable_ipv6"] = "0" if ipv6 else "1"
+    return wanted
+
+
+def apply_sysctls(wanted: Mapping[str, str], *, root: Path = Path("/proc/sys/net")) -> None:
+    """Write what differs. A family the kernel does not have is skipped. Raises DatapathError."""
+    for name, value in wanted.items():
+        path = root / name
+        try:
+            if path.read_text().strip() != value:
+                path.write_text(value)
+        except FileNotFoundError:
+            if name.startswith("ipv4/"):
+                raise DatapathError(f"sysctl {name} is missing: is /proc/sys mounted?") from None
+        except OSError as problem:
+            raise DatapathError(
+                f"sysctl {name} cannot be set to {value} ({problem.strerror}): the agent must run privileged"
+            ) from problem
+
+
+def reserve_nat_ports(first: int, *, path: Path = Path("/proc/sys/net/ipv4/ip_local_port_range")) -> None:
+    """Keep sockets' own ports below the ports masquerading uses."""
+    low, high = (int(each) for each in path.read_text().split())
+    if high >= first:
+        path.write_text(f"{min(low, _LOCAL_PORTS[0])} {first - 1}")
+
+
+def netns_cookie() -> int:
+    """The kernel's number of the network namespace we are in (SO_NETNS_COOKIE, kernel 5.14)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        raw = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+    return int.from_bytes(raw, "little")
+
+
+# ---- routes
+
+
+def pod_routes(networks: Iterable[Network], *, settings: DatapathSettings, devices: Devices) -> dict[Network, Route]:
+    """Routes by which the node's own stack reaches pods: through cilium_host, from the router's address."""
+    wanted: dict[Network, Route] = {}
+    for network in networks:
+        source = settings.router_ipv4 if network.version == 4 else settings.router_ipv6
+        if source is not None and (network.version == 4 or settings.ipv6):
+            scope = nl.SCOPE_LINK if network.version == 4 else nl.SCOPE_GLOBAL
+            wanted[network] = Route(network, devices.host, source=source, mtu=devices.pod_mtu, scope=scope)
+    return wanted
+
+
+class RouteTarget:
+    """The node's routes that carry our protocol number, by destination. A reconcile Target."""
+
+    name = "routes"
+
+    def __init__(self, netlink: Netlink) -> None:
+        self._netlink = netlink
+
+    async def read(self, *, fresh: bool) -> Mapping[Network, Route]:
+        """Routes of the main table that are ours."""
+        return await asyncio.to_thread(self.dump)
+
+    def dump(self) -> dict[Network, Route]:
+        """The same, blocking."""
+        return {each.destination: each for each in nl.routes(self._netlink) if each.table == nl.MAIN_TABLE}
+
+    async def apply(self, change: Diff[Network, Route]) -> None:
+        """Replace and delete routes. Raises TargetError."""
+        try:
+            await asyncio.to_thread(self.apply_now, change)
+        except NetlinkRefused as refused:
+            raise TargetError(str(refused)) from refused
+
+    def apply_now(self, change: Diff[Network, Route]) -> None:
+        """The same, blocking. Raises NetlinkRefused."""
+        for route in change.upserts.values():
+            nl.replace_route(self._netlink, route)
+        present = self.dump() if change.deletes else {}
+        for destination in change.deletes:
+            if destination in present:
+                nl.delete_route(self._netlink, present[destination])
