@@ -185,7 +185,10 @@ struct affinity_value {
 	__u32 pad;
 };
 
-/* mycel_socket_nat: (socket, backend it was sent to) → frontend it dialled. */
+/*
+ * mycel_socket_nat, two rows a translated socket: (socket, backend) → the frontend it dialled, for answers; and for UDP
+ * (socket, frontend) → the backend it was given, so that its datagrams stay together.
+ */
 struct socket_nat_key {
 	__u64 cookie;
 	struct addr addr;
@@ -197,7 +200,8 @@ struct socket_nat_key {
 struct socket_nat_value {
 	struct addr addr;
 	__be16 port;
-	__u8 pad[6];
+	__u16 pad;
+	backend_id_t backend_id;
 };
 
 /* mycel_fragments: a datagram's later fragments → its ports. */

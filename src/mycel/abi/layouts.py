@@ -745,30 +745,31 @@ class SocketNatValue(NamedTuple):
 
     addr: bytes
     port: int
+    backend_id: int
 
     SIZE = 24  # type: ignore[misc]
-    FORMAT = "<16sH6x"  # type: ignore[misc]
+    FORMAT = "<16sH2xI"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
-        "names": ["addr", "port"],
-        "formats": [{"names": ["hi", "lo"], "formats": [">u8", ">u8"]}, ">u2"],
-        "offsets": [0, 16],
+        "names": ["addr", "port", "backend_id"],
+        "formats": [{"names": ["hi", "lo"], "formats": [">u8", ">u8"]}, ">u2", "<u4"],
+        "offsets": [0, 16, 20],
         "itemsize": 24,
     }
 
     def pack(self) -> bytes:
-        return _SOCKET_NAT_VALUE.pack(self.addr, _swap16(self.port))
+        return _SOCKET_NAT_VALUE.pack(self.addr, _swap16(self.port), self.backend_id)
 
     @classmethod
     def unpack(cls, data: Buffer, offset: int = 0) -> Self:
-        addr, port = _SOCKET_NAT_VALUE.unpack_from(data, offset)
-        return cls(addr, _swap16(port))
+        addr, port, backend_id = _SOCKET_NAT_VALUE.unpack_from(data, offset)
+        return cls(addr, _swap16(port), backend_id)
 
     @classmethod
     def unpack_many(cls, data: Buffer) -> list[Self]:
-        return [cls(addr, _swap16(port)) for addr, port in _SOCKET_NAT_VALUE.iter_unpack(data)]
+        return [cls(addr, _swap16(port), backend_id) for addr, port, backend_id in _SOCKET_NAT_VALUE.iter_unpack(data)]
 
 
-_SOCKET_NAT_VALUE = struct.Struct("<16sH6x")
+_SOCKET_NAT_VALUE = struct.Struct("<16sH2xI")
 assert _SOCKET_NAT_VALUE.size == SocketNatValue.SIZE
 
 
