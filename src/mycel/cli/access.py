@@ -45,9 +45,7 @@ def cluster_options(function: _F) -> _F:
         help="Namespace the mesh is installed in.",
     )
     @functools.wraps(function)
-    def wrapper(
-        *args: Any, context: str | None, kubeconfig: str | None, namespace: str, **kwargs: Any
-    ) -> Any:
+    def wrapper(*args: Any, context: str | None, kubeconfig: str | None, namespace: str, **kwargs: Any) -> Any:
         return function(*args, target=Target(context, kubeconfig, namespace), **kwargs)
 
     return wrapper  # type: ignore[return-value]  # click reads the options from the wrapper

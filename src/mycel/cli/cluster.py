@@ -26,9 +26,7 @@ def cluster() -> None:
 @click.option(
     "--config", "config_file", type=click.Path(), help="A kind v1alpha4 cluster file; - reads standard input."
 )
-@click.option(
-    "--kubeconfig", type=click.Path(path_type=Path), help="Where the context goes (default: as kubectl)."
-)
+@click.option("--kubeconfig", type=click.Path(path_type=Path), help="Where the context goes (default: as kubectl).")
 @click.option("--recreate", is_flag=True, help="Delete a cluster of that name first.")
 def create(*, name: str | None, config_file: str | None, kubeconfig: Path | None, recreate: bool) -> None:
     """Create a cluster. Its nodes stay NotReady until a network is installed (`mycel install`)."""
@@ -47,9 +45,7 @@ def create(*, name: str | None, config_file: str | None, kubeconfig: Path | None
             delete_cluster(wanted.name, report=_report)
         made = create_cluster(wanted, report=_report, kubeconfig_file=kubeconfig)
     except LifecycleError as exc:
-        raise Failure(
-            str(exc), hint=f"mycel cluster delete --name {wanted.name} removes what was made."
-        ) from exc
+        raise Failure(str(exc), hint=f"mycel cluster delete --name {wanted.name} removes what was made.") from exc
     click.echo(f'kubectl context is now "{made.context}" ({made.kubeconfigs[0]}).')
     if not wanted.disable_default_cni:
         click.echo(
