@@ -35,7 +35,9 @@ def build(pod: Object, container: Object, services: Iterable[Object], lookup: Lo
     result.update(service_variables(services, pod))
     for source in container.get("envFrom") or []:
         prefix = source.get("prefix") or ""
-        result.update({prefix + key: value for key, value in _all_of(source, lookup).items() if _VARIABLE.fullmatch(prefix + key)})
+        result.update(
+            {prefix + key: value for key, value in _all_of(source, lookup).items() if _VARIABLE.fullmatch(prefix + key)}
+        )
     for entry in container.get("env") or []:
         value = _value(pod, container, entry, lookup, result)
         if value is not None:
@@ -127,7 +129,12 @@ def _service(name: str, address: str, ports: list[Object]) -> dict[str, str]:
         if index == 0:
             result[f"{stem}_PORT"] = url
         prefix = f"{stem}_PORT_{port['port']}_{protocol.upper()}"
-        result |= {prefix: url, f"{prefix}_PROTO": protocol, f"{prefix}_PORT": str(port["port"]), f"{prefix}_ADDR": address}
+        result |= {
+            prefix: url,
+            f"{prefix}_PROTO": protocol,
+            f"{prefix}_PORT": str(port["port"]),
+            f"{prefix}_ADDR": address,
+        }
     return result
 
 

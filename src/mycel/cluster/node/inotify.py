@@ -29,7 +29,9 @@ class Watcher:
         self._callbacks: dict[int, Callable[[str], None]] = {}
         asyncio.get_running_loop().add_reader(self._fd, self._read)
 
-    def watch(self, folder: Path, callback: Callable[[str], None], mask: int = CLOSE_WRITE | MOVED | CREATE | DELETE) -> None:
+    def watch(
+        self, folder: Path, callback: Callable[[str], None], mask: int = CLOSE_WRITE | MOVED | CREATE | DELETE
+    ) -> None:
         """Follow one folder (not what is below its folders). Raises OSError."""
         wd: int = _libc.inotify_add_watch(self._fd, str(folder).encode(), ctypes.c_uint32(mask))
         if wd < 0:
