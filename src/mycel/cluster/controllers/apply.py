@@ -100,9 +100,7 @@ class Applier:
             return
         group, _, version = ref["apiVersion"].rpartition("/")
         owner = Resource(group, version, "", ref["kind"])
-        self._recorder.record(
-            Note(owner, write.namespace, ref["name"], Uid(ref["uid"]), reason, message, warning)
-        )
+        self._recorder.record(Note(owner, write.namespace, ref["name"], Uid(ref["uid"]), reason, message, warning))
 
 
 def _raise_first(outcomes: Iterable[object]) -> None:

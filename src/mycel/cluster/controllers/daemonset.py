@@ -97,9 +97,7 @@ def wants(daemon_set: Obj, node: Obj) -> Place:
     """Whether a DaemonSet's pod belongs on a node, by its selector, affinity and the node's taints."""
     pod_spec = daemon_pod_spec(daemon_set, name(node))
     template_spec = (spec(daemon_set).get("template") or {}).get("spec") or {}
-    if template_spec.get("nodeName") not in (None, "", name(node)) or not fits_node_labels(
-        template_spec, node
-    ):
+    if template_spec.get("nodeName") not in (None, "", name(node)) or not fits_node_labels(template_spec, node):
         return Place(False, False)
     return Place(
         run=untolerated(pod_spec, node, ("NoSchedule", "NoExecute")) is None,
@@ -110,9 +108,7 @@ def wants(daemon_set: Obj, node: Obj) -> Place:
 def daemon_pod_spec(daemon_set: Obj, node: str) -> Obj:
     """The template's pod spec, bound to one node and tolerating that node's own troubles."""
     template_spec = (spec(daemon_set).get("template") or {}).get("spec") or {}
-    added = [("NoExecute", taint) for taint in _NO_EXECUTE] + [
-        ("NoSchedule", taint) for taint in _NO_SCHEDULE
-    ]
+    added = [("NoExecute", taint) for taint in _NO_EXECUTE] + [("NoSchedule", taint) for taint in _NO_SCHEDULE]
     if template_spec.get("hostNetwork"):
         added.append(("NoSchedule", "network-unavailable"))
     tolerations: list[Obj] = list(template_spec.get("tolerations") or ())
@@ -160,9 +156,7 @@ def _manage(daemon_set: Obj, nodes: list[Obj], by_node: dict[str, list[Obj]], re
         alive = [pod for pod in pods if pod not in finished]
         if place.run and not pods:
             pod_spec = daemon_pod_spec(daemon_set, name(node))
-            creates.append(
-                create_pod(DAEMON_SETS, daemon_set, extra_labels={HASH_LABEL: revision}, pod_spec=pod_spec)
-            )
+            creates.append(create_pod(DAEMON_SETS, daemon_set, extra_labels={HASH_LABEL: revision}, pod_spec=pod_spec))
         surplus = alive[1:] if place.keep else alive
         if len(alive) > 1:
             surplus = sorted(alive, key=lambda pod: (is_deleting(pod), not is_ready(pod), name(pod)))
@@ -183,9 +177,7 @@ def _roll(
     if strategy.get("type") == "OnDelete":
         return []
     wanted = [node for node in nodes if wants(daemon_set, node).run]
-    allowed = int_or_percent(
-        (strategy.get("rollingUpdate") or {}).get("maxUnavailable", 1), len(wanted), round_up=True
-    )
+    allowed = int_or_percent((strategy.get("rollingUpdate") or {}).get("maxUnavailable", 1), len(wanted), round_up=True)
     min_ready_s = spec(daemon_set).get("minReadySeconds", 0)
     unavailable = 0
     serving: list[Obj] = []

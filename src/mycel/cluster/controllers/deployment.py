@@ -122,9 +122,7 @@ def sort_sets(deployment: Obj, owned: Sequence[Obj]) -> Sets:
 def _plain_template(replica_set: Obj) -> Obj:
     """The pod template without the hash label we added."""
     template = spec(replica_set).get("template") or {}
-    kept = {
-        k: v for k, v in ((template.get("metadata") or {}).get("labels") or {}).items() if k != HASH_LABEL
-    }
+    kept = {k: v for k, v in ((template.get("metadata") or {}).get("labels") or {}).items() if k != HASH_LABEL}
     return evolve(template, "metadata", "labels", value=kept or None)
 
 
@@ -234,8 +232,7 @@ def _scaled_meanwhile(deployment: Obj, sets: Sets) -> bool:
     """The Deployment's size changed since its active ReplicaSets were last sized."""
     wanted = str(_wanted(deployment))
     return any(
-        _size(one) > 0 and DESIRED in annotations_of(one) and annotations_of(one)[DESIRED] != wanted
-        for one in sets.all
+        _size(one) > 0 and DESIRED in annotations_of(one) and annotations_of(one)[DESIRED] != wanted for one in sets.all
     )
 
 
@@ -345,9 +342,7 @@ def _clean_up(deployment: Obj, sets: Sets) -> tuple[Write, ...]:
 
 def _report(deployment: Obj, sets: Sets, now_s: float, step: Step | None = None) -> Decision:
     step = step or Step()
-    fresh, again_s = observe(
-        deployment, sets.new, sets.all, complete=is_complete(deployment, sets), now_s=now_s
-    )
+    fresh, again_s = observe(deployment, sets.new, sets.all, complete=is_complete(deployment, sets), now_s=now_s)
     reported = update(DEPLOYMENTS, deployment, fresh, subresource="status")
     return Decision((*step.writes, *reported), step.notes, again_s)
 

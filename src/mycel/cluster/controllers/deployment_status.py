@@ -91,8 +91,7 @@ def _progressing(
         return _progress("True", "NewReplicaSetCreated", f"Created new replica set for {subject}")
     before = status(deployment)
     moved = any(
-        counts[field] > before.get(field, 0)
-        for field in ("updatedReplicas", "readyReplicas", "availableReplicas")
+        counts[field] > before.get(field, 0) for field in ("updatedReplicas", "readyReplicas", "availableReplicas")
     )
     shrunk = counts["replicas"] - counts["updatedReplicas"] < before.get("replicas", 0) - before.get(
         "updatedReplicas", 0
@@ -127,8 +126,6 @@ def _place(
 ) -> list[Obj]:
     state, reason, message = wording
     old = condition(deployment, kind)
-    since = (
-        old.get("lastUpdateTime") if old is not None and old.get("status") == state else format_time(now_s)
-    )
+    since = old.get("lastUpdateTime") if old is not None and old.get("status") == state else format_time(now_s)
     fresh = {"type": kind, "status": state, "reason": reason, "message": message, "lastUpdateTime": since}
     return with_condition(conditions, fresh, now_s)

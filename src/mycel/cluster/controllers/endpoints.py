@@ -55,9 +55,7 @@ def decide(world: World, where: Key, _now_s: float) -> Decision:
     if not spec(service).get("selector"):
         stale = [delete(ENDPOINT_SLICES, one) for one in ours]
         return Decision((*stale, *_mirror(service, existing, mirrored)))
-    pods = [
-        pod for pod in world[PODS].within(where[0]) if matches_map(spec(service)["selector"], labels(pod))
-    ]
+    pods = [pod for pod in world[PODS].within(where[0]) if matches_map(spec(service)["selector"], labels(pod))]
     nodes = world[NODES]
     writes: list[Write] = [delete(ENDPOINT_SLICES, one) for one in mirrored]
     for family in _families(service):
@@ -160,9 +158,7 @@ def _slice_template(service: Obj, family: str, manager: str) -> Obj:
     }
 
 
-def _endpoints(
-    service: Obj, existing: Obj | None, pods: list[Obj], nodes: Mapping[Key, Obj]
-) -> Iterable[Write]:
+def _endpoints(service: Obj, existing: Obj | None, pods: list[Obj], nodes: Mapping[Key, Obj]) -> Iterable[Write]:
     """The older Endpoints object: ready and not ready addresses by equal sets of ports."""
     family = _families(service)[0]
     subsets: dict[Ports, dict[str, list[Obj]]] = {}
@@ -189,9 +185,7 @@ def _endpoints(
     if existing is None:
         metadata: Obj = {"name": name(service), "namespace": namespace(service), "labels": copied}
         return [create(ENDPOINTS, {"metadata": metadata, "subsets": built})]
-    fresh = evolve(
-        evolve(existing, "metadata", "labels", value=copied or None), "subsets", value=built or None
-    )
+    fresh = evolve(evolve(existing, "metadata", "labels", value=copied or None), "subsets", value=built or None)
     return update(ENDPOINTS, existing, fresh)
 
 

@@ -64,9 +64,7 @@ async def run_controller(controller: Controller, world: World, applier: Applier)
     try:
         async with asyncio.TaskGroup() as group:
             for number in range(controller.workers):
-                group.create_task(
-                    _work(controller, world, applier, queue), name=f"{controller.name}-{number}"
-                )
+                group.create_task(_work(controller, world, applier, queue), name=f"{controller.name}-{number}")
     finally:
         queue.close()
 

@@ -22,7 +22,7 @@ from mycel.cluster.controllers.objects import (
     status,
     with_condition,
 )
-from mycel.cluster.controllers.settings import ControllerSettings
+from mycel.cluster.controllers.settings import ControllerSettings, Network
 from mycel.cluster.controllers.world import World
 from mycel.cluster.controllers.writes import Decision, Note, Write, note, update
 from mycel.k8s.resources import LEASES, NODES, PODS
@@ -40,11 +40,11 @@ _PRESSURE = {
 _OURS = {NOT_READY, UNREACHABLE, UNSCHEDULABLE, NETWORK_UNAVAILABLE, *_PRESSURE.values()}
 
 
-def free_share(subnet: ipaddress.IPv4Network, prefix: int, taken: Iterable[str]) -> str | None:
+def free_share(subnet: Network, prefix: int, taken: Iterable[str]) -> str | None:
     """The lowest network of `prefix` length within `subnet` that overlaps none of `taken`."""
-    used = [ipaddress.ip_network(one) for one in taken]
+    used = {ipaddress.ip_network(one) for one in taken}
     for candidate in subnet.subnets(new_prefix=prefix):
-        if not any(candidate.overlaps(one) for one in used):
+        if candidate not in used and not any(candidate.overlaps(one) for one in used):
             return str(candidate)
     return None
 
@@ -57,9 +57,7 @@ def decide(world: World, where: Key, now_s: float, *, settings: ControllerSettin
     notes: tuple[Note, ...] = ()
     shared = _with_share(world, node, settings)
     if shared is None:
-        message = (
-            f"the pod network {settings.pod_subnet} has no free /{settings.node_prefix} left for this node"
-        )
+        message = f"the pod network {settings.pod_subnet} has no free /{settings.node_prefix} left for this node"
         notes = (note(NODES, node, "CIDRNotAvailable", message, warning=True),)
         shared = node
     writes: list[Write] = [*update(NODES, node, shared, locked=True)]
@@ -106,9 +104,7 @@ def _give_up(node: Obj, now_s: float) -> Obj:
         if (old is None and kind != "Ready") or (old is not None and old.get("status") == "Unknown"):
             continue
         reason = "NodeStatusUnknown" if old is not None else "NodeStatusNeverUpdated"
-        said = (
-            "Kubelet stopped posting node status." if old is not None else "Kubelet never posted node status."
-        )
+        said = "Kubelet stopped posting node status." if old is not None else "Kubelet never posted node status."
         fresh = {"type": kind, "status": "Unknown", "reason": reason, "message": said}
         conditions = with_condition(conditions, fresh, now_s)
     if conditions == (status(node).get("conditions") or []):
@@ -138,9 +134,7 @@ def _taints(node: Obj, now_s: float) -> list[Obj]:
         elif place in demanded:
             demanded.remove(place)
             result.append(taint)
-    return result + [
-        {"key": taint, "effect": effect, "timeAdded": format_time(now_s)} for taint, effect in demanded
-    ]
+    return result + [{"key": taint, "effect": effect, "timeAdded": format_time(now_s)} for taint, effect in demanded]
 
 
 def _pods_not_ready(world: World, node: str, now_s: float) -> Iterable[Write]:
@@ -157,9 +151,7 @@ def _pods_not_ready(world: World, node: str, now_s: float) -> Iterable[Write]:
                 "message": "Node is not ready",
             }
             conditions = with_condition(status(pod).get("conditions"), fresh, now_s)
-            yield from update(
-                PODS, pod, evolve(pod, "status", "conditions", value=conditions), subresource="status"
-            )
+            yield from update(PODS, pod, evolve(pod, "status", "conditions", value=conditions), subresource="status")
 
 
 def _lease_trigger(world: World, _old: Obj | None, new: Obj | None) -> Iterable[Key]:

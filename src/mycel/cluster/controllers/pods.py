@@ -54,9 +54,7 @@ def deletion_rank(pod: Obj, crowd: int) -> tuple[object, ...]:
     ready = condition(pod, "Ready")
     ready_since_s = parse_time(ready.get("lastTransitionTime")) if is_ready(pod) and ready else float("inf")
     phase = {"Pending": 0, "Unknown": 1}.get(status(pod).get("phase") or "Pending", 2)
-    restarts = max(
-        (one.get("restartCount", 0) for one in status(pod).get("containerStatuses") or ()), default=0
-    )
+    restarts = max((one.get("restartCount", 0) for one in status(pod).get("containerStatuses") or ()), default=0)
     return (
         bool(spec(pod).get("nodeName")),
         phase,

@@ -56,9 +56,7 @@ class Recorder:
         if known is not None:
             name, count = known[0], known[1] + 1
             try:
-                await self._client.patch(
-                    EVENTS, name, {"count": count, "lastTimestamp": now}, namespace=space
-                )
+                await self._client.patch(EVENTS, name, {"count": count, "lastTimestamp": now}, namespace=space)
             except NotFound:
                 known = None
             else:

@@ -47,9 +47,7 @@ Ports = tuple[Port, ...]
 
 def in_order(ports: Iterable[Port]) -> Ports:
     """The set of ports in its one order."""
-    return tuple(
-        sorted(ports, key=lambda port: (port.name, port.protocol, port.port, port.app_protocol or ""))
-    )
+    return tuple(sorted(ports, key=lambda port: (port.name, port.protocol, port.port, port.app_protocol or "")))
 
 
 class Member(NamedTuple):

@@ -76,9 +76,7 @@ def create(resource: Resource, body: Obj) -> Write:
     return Write(Verb.CREATE, resource, namespace(body), name(body), whole)
 
 
-def update(
-    resource: Resource, old: Obj, new: Obj, *, subresource: str = "", locked: bool = False
-) -> tuple[Write, ...]:
+def update(resource: Resource, old: Obj, new: Obj, *, subresource: str = "", locked: bool = False) -> tuple[Write, ...]:
     """The merge patch that leads from `old` to `new`, or nothing when they are equal.
 
     `locked` makes it fail with a conflict when somebody else wrote in between: for lists that others also

@@ -25,9 +25,7 @@ def term_selects(term: Mapping[str, Any], owner: Obj, other: Obj, snapshot: Snap
     spaces = term.get("namespaces") or ()
     selector = term.get("namespaceSelector")
     if selector is not None:
-        in_space = namespace(other) in spaces or matches_labels(
-            selector, snapshot.namespaces.get(namespace(other), {})
-        )
+        in_space = namespace(other) in spaces or matches_labels(selector, snapshot.namespaces.get(namespace(other), {}))
     else:
         in_space = namespace(other) in (spaces or (namespace(owner),))
     return in_space and matches_labels(_with_keys(term, owner), labels(other))
@@ -108,9 +106,7 @@ class Relations:
 
     def preference(self, node: NodeState) -> int:
         """Sum of the weights that speak for (or against) the node."""
-        return sum(
-            weight for (label, value), weight in self.preferred.items() if node.labels.get(label) == value
-        )
+        return sum(weight for (label, value), weight in self.preferred.items() if node.labels.get(label) == value)
 
 
 def relate(pod: Obj, snapshot: Snapshot) -> Relations:
@@ -188,9 +184,7 @@ def _counts(constraint: Mapping[str, Any], pod: Obj, node: NodeState) -> bool:
     """Whether a node's pods are part of the sum (nodeAffinityPolicy Honor, nodeTaintsPolicy Ignore by
     default).
     """
-    if constraint.get("nodeAffinityPolicy", "Honor") == "Honor" and not fits_node_labels(
-        spec(pod), node.node
-    ):
+    if constraint.get("nodeAffinityPolicy", "Honor") == "Honor" and not fits_node_labels(spec(pod), node.node):
         return False
     if constraint.get("nodeTaintsPolicy") == "Honor":
         return untolerated(spec(pod), node.node, ("NoSchedule", "NoExecute")) is None

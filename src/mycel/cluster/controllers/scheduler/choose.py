@@ -38,9 +38,7 @@ def choose(pod: Obj, snapshot: Snapshot) -> Choice:
             fitting.append(node)
     if not fitting:
         return Choice(None, explain(len(snapshot.nodes), reasons))
-    best = max(
-        sorted(fitting, key=lambda node: node.name), key=lambda node: _rank(pod, node, relations, requests)
-    )
+    best = max(sorted(fitting, key=lambda node: node.name), key=lambda node: _rank(pod, node, relations, requests))
     return Choice(best.name, "")
 
 
@@ -92,9 +90,7 @@ def _rank(pod: Obj, node: NodeState, relations: Relations, requests: Mapping[str
     """Higher is better: wishes of the pod first, then few siblings, then free room. Ties go by node name."""
     wishes = _node_preference(pod, node) + relations.preference(node)
     soft_skew = sum(
-        spread.skew(node)
-        for spread in relations.spreads
-        if not spread.hard and spread.topology_key in node.labels
+        spread.skew(node) for spread in relations.spreads if not spread.hard and spread.topology_key in node.labels
     )
     owner = controller_uid(pod)
     siblings = sum(controller_uid(other) == owner for other in node.pods) if owner else 0
