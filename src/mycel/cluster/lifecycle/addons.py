@@ -53,7 +53,7 @@ def manifests(cluster: ClusterRecord) -> list[dict[str, Any]]:
     for entry in sorted(folder.iterdir(), key=lambda item: item.name):
         if entry.name.endswith(".yaml"):
             text = entry.read_text().replace("${KUBE_DNS}", cluster.kube_dns)
-            objects += [item for item in yaml.load_all(text, Loader=yaml.CSafeLoader) if item]  # noqa: S506 (a safe loader, in C)
+            objects += [item for item in yaml.load_all(text, Loader=yaml.CSafeLoader) if item]
     return objects
 
 

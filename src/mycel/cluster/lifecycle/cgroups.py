@@ -102,7 +102,9 @@ def kill(path: str, *, timeout_s: float = 20) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         if time.monotonic() > deadline:
-            raise LifecycleError(f"processes {left[:5]} of {base} do not end: look at /proc/<pid>/stack, then try again")
+            raise LifecycleError(
+                f"processes {left[:5]} of {base} do not end: look at /proc/<pid>/stack, then try again"
+            )
         time.sleep(0.02)
 
 

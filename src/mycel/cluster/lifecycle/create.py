@@ -7,6 +7,7 @@ so the terminal (or a test) can show it.
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import socket
 import time
@@ -26,7 +27,7 @@ from mycel.cluster.lifecycle.record import ClusterRecord, MountRecord, NodeRecor
 
 Report = Callable[[str], AbstractContextManager[object]]
 _TOOLS = ("ip", "nft", "runc", "conmon")
-_LOCK = Path("/run/mycel.lock")  # one for the machine: state folders differ, interfaces and networks do not
+_LOCK = Path("/run")  # locked as a folder: one for the machine, and nothing is left behind
 _API_PORT = 6443
 
 
@@ -95,11 +96,13 @@ def bring_up(paths: ClusterPaths, cluster: ClusterRecord, *, report: Report) -> 
 
 def check_machine() -> None:
     """Refuse early what cannot work. Raises LifecycleError."""
-    import os
-
     if os.geteuid() != 0:
         raise LifecycleError("a cluster needs root (namespaces, mounts, BPF): run it with sudo")
-    missing = [tool for tool in _TOOLS if shutil.which(tool, path="/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin") is None]
+    missing = [
+        tool
+        for tool in _TOOLS
+        if shutil.which(tool, path="/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin") is None
+    ]
     if missing:
         raise LifecycleError(
             f"missing {', '.join(missing)}: apt-get install -y --no-install-recommends iproute2 nftables runc conmon"
@@ -185,7 +188,7 @@ def kubeconfig_document(paths: ClusterPaths, cluster: ClusterRecord) -> dict[str
     """The administrator's kubeconfig as made by `make_credentials`."""
     import yaml
 
-    return yaml.load(paths.kubeconfig.read_text(), Loader=yaml.CSafeLoader)  # noqa: S506 (a safe loader, in C)
+    return yaml.load(paths.kubeconfig.read_text(), Loader=yaml.CSafeLoader)
 
 
 def recreate(config: ClusterConfig, *, report: Report) -> ClusterRecord:
@@ -210,13 +213,18 @@ def _machine_lock(timeout_s: float = 60) -> Generator[None]:
     """Only one process at a time chooses networks and ports."""
     state_root().mkdir(parents=True, exist_ok=True, mode=0o700)
     deadline = time.monotonic() + timeout_s
-    with open(_LOCK, "w") as file:
+    file = os.open(_LOCK, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError as exc:
                 if time.monotonic() > deadline:
-                    raise LifecycleError(f"another mycel has held {_LOCK} for {timeout_s:.0f} s: look for it with ps") from exc
+                    raise LifecycleError(
+                        f"another mycel has held {_LOCK} for {timeout_s:.0f} s: look for it with ps"
+                    ) from exc
                 time.sleep(0.05)
         yield
+    finally:
+        os.close(file)

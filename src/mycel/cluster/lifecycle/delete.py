@@ -66,7 +66,18 @@ def _nameless(paths: ClusterPaths) -> ClusterRecord:
     cables = [path.name for path in Path("/sys/class/net").iterdir() if path.name.startswith(paths.veth(0)[:-1])]
     nodes = tuple(record.NodeRecord("", "", "", cable) for cable in cables)
     return ClusterRecord(
-        paths.name, paths.bridge, "", "", "", "", "", 0, paths.nft_table, paths.cgroup, nodes, ip_forward_was="1"
+        paths.name,
+        paths.bridge,
+        "",
+        "",
+        "",
+        "",
+        "",
+        0,
+        paths.nft_table,
+        paths.cgroup,
+        nodes,
+        ip_forward_was="1",
     )
 
 

@@ -22,7 +22,7 @@ def user_file() -> Path:
 
 def merge(existing: dict[str, Any] | None, ours: dict[str, Any]) -> dict[str, Any]:
     """`existing` with our entries in place of older ones of the same names, and our context current."""
-    result = dict(existing) if existing else {"apiVersion": "v1", "kind": "Config", "preferences": {}}
+    result: dict[str, Any] = dict(existing) if existing else {"apiVersion": "v1", "kind": "Config", "preferences": {}}
     for section in ("clusters", "users", "contexts"):
         names = {entry["name"] for entry in ours[section]}
         kept = [entry for entry in result.get(section) or [] if entry.get("name") not in names]
@@ -66,7 +66,7 @@ def dump(data: dict[str, Any]) -> bytes:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        data: Any = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)  # noqa: S506 (a safe loader, in C)
+        data: Any = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
     except FileNotFoundError:
         return None
     except (OSError, yaml.YAMLError) as exc:

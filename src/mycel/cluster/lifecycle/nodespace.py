@@ -23,7 +23,20 @@ from mycel.cluster.lifecycle.record import ClusterRecord, NodeRecord
 
 _KINDS = ("net", "mnt", "uts")
 # Folders in which nothing of the machine may show: a node begins with its own.
-_EMPTY = ("etc/cni", "opt/cni", "var/lib", "var/log", "var/cache", "var/tmp", "tmp", "run", "home", "root", "mnt", "srv")  # noqa: S108
+_EMPTY = (
+    "etc/cni",
+    "opt/cni",
+    "var/lib",
+    "var/log",
+    "var/cache",
+    "var/tmp",
+    "tmp",
+    "run",
+    "home",
+    "root",
+    "mnt",
+    "srv",
+)
 
 
 def install_roots() -> list[Path]:
@@ -153,9 +166,7 @@ def _inside(paths: ClusterPaths, record: ClusterRecord, node: NodeRecord, cgroup
     base = paths.node(node.name)
     root = base / "root"
     linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
-    linux.mount(
-        "overlay", root, "overlay", data=f"lowerdir=/,upperdir={base / 'upper'},workdir={base / 'work'}"
-    )
+    linux.mount("overlay", root, "overlay", data=f"lowerdir=/,upperdir={base / 'upper'},workdir={base / 'work'}")
     linux.mount("proc", root / "proc", "proc", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
     linux.mount("sysfs", root / "sys", "sysfs", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC)
     linux.bind("/sys/fs/cgroup", root / "sys/fs/cgroup", recursive=True)

@@ -24,7 +24,14 @@ class Summary:
 
     def row(self) -> list[str]:
         """Cells of the table."""
-        return [self.name, self.state, f"{self.nodes_up}/{self.nodes}", self.network, self.server, self.context]
+        return [
+            self.name,
+            self.state,
+            f"{self.nodes_up}/{self.nodes}",
+            self.network,
+            self.server,
+            self.context,
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

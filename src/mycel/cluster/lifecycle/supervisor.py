@@ -83,7 +83,8 @@ def supervise(paths: ClusterPaths, all_wards: list[Ward]) -> None:
     poll = select.poll()
     poll.register(wake_r, select.POLLIN)
     for ward in all_wards:
-        adopt(paths, ward) or _start(paths, ward)
+        if not adopt(paths, ward):
+            _start(paths, ward)
         poll.register(ward.pidfd, select.POLLIN)
     while not stopping:
         waiting = [ward for ward in all_wards if ward.pidfd < 0]

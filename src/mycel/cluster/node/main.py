@@ -23,7 +23,7 @@ def run() -> int:
     """Run until SIGTERM. Returns the exit code."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # The default child watcher starts a thread for every process we start.
-    asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
+    asyncio.set_child_watcher(asyncio.PidfdChildWatcher())  # pyright: ignore[reportDeprecated] (3.11 has no other way)
     asyncio.run(run_node(settings.load()))
     return 0
 

@@ -54,7 +54,7 @@ class Pod:
         publish: Callable[[Pod], None],
         network_ready: Callable[[], bool],
     ) -> None:
-        self.pod = pod
+        self.pod: Object = pod
         self.uid = uid_of(pod)
         self.key = key_of(pod)
         self.files = PodFiles.of(pod, pods=settings.pods, logs=settings.pod_logs)
@@ -279,16 +279,11 @@ class Pod:
         self._starter.shared_memory(self.files)
         self.state.sandbox = self._attachment().container
         # The downward API must see the addresses before the API server has told them back to us.
-        told = self.pod.get("status") or {}
-        self.pod = self.pod | {
-            "status": told
-            | {
-                "podIP": self.state.addresses[0],
-                "podIPs": [{"ip": address} for address in self.state.addresses],
-                "hostIP": self._settings.address,
-                "hostIPs": [{"ip": self._settings.address}],
-            }
-        }
+        status_: Object = dict(self.pod.get("status") or {})
+        status_ |= {"podIP": self.state.addresses[0], "hostIP": self._settings.address}
+        status_["podIPs"] = [{"ip": address} for address in self.state.addresses]
+        status_["hostIPs"] = [{"ip": self._settings.address}]
+        self.pod = {**self.pod, "status": status_}
         self._starter.network_files(self.pod, self.state, self.files)
         self._save()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -238,7 +238,7 @@ def _resize(data: bytes, sizes: asyncio.Queue[Size]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def reading(channel: SpdyChannel | WebSocketChannel) -> AsyncIterator[None]:
+async def reading(channel: SpdyChannel | WebSocketChannel) -> AsyncGenerator[None]:
     """The channel's reader as a task for the time of a block."""
     task = asyncio.create_task(channel.run(), name="remote streams")
     try:

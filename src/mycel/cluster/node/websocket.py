@@ -89,7 +89,7 @@ class Decoder:
             self._fragments += payload
             if len(self._fragments) > _MAX_MESSAGE:
                 raise ProtocolError("message too long")
-            if fin and self._op is not None:
+            if fin:
                 yield Message(self._op, bytes(self._fragments))
                 self._fragments.clear()
                 self._op = None
