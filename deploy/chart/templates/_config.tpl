@@ -35,9 +35,11 @@ identity-allocation-mode: crd
 identity-gc-interval: {{ .Values.operator.identityGCInterval | quote }}
 cilium-endpoint-gc-interval: {{ .Values.operator.endpointGCInterval | quote }}
 ipam: {{ .Values.ipam.mode | quote }}
+ipv4-service-range: {{ .Values.ipv4ServiceRange | quote }}
 kube-proxy-replacement: {{ .Values.kubeProxyReplacement | quote }}
 loadbalancer-l7: ""
 mesh-auth-mutual-enabled: "false"
+mtu: {{ .Values.MTU | quote }}
 monitor-aggregation: {{ .Values.bpf.monitorAggregation | quote }}
 monitor-aggregation-interval: {{ .Values.bpf.monitorInterval | quote }}
 operator-api-serve-addr: 127.0.0.1:{{ .Values.operator.healthPort }}
