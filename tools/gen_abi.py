@@ -269,7 +269,7 @@ def struct_class(layout: Layout) -> str:
     offsets = ", ".join(str(each.offset) for each in visible)
     out += [
         "",
-        f"    SIZE = {layout.size}  # type: ignore[misc]",
+        f"    SIZE = int({layout.size})  # type: ignore[misc]",
         f'    FORMAT = "{fmt}"  # type: ignore[misc]',
         "    DTYPE = {  # type: ignore[misc]",
         f'        "names": [{names}],',

@@ -27,7 +27,7 @@ class EndpointKey(NamedTuple):
 
     addr: bytes
 
-    SIZE = 16  # type: ignore[misc]
+    SIZE = int(16)  # type: ignore[misc]
     FORMAT = "<16s"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["addr"],
@@ -67,7 +67,7 @@ class EndpointValue(NamedTuple):
     mac: bytes
     node_mac: bytes
 
-    SIZE = 72  # type: ignore[misc]
+    SIZE = int(72)  # type: ignore[misc]
     FORMAT = "<16s16sIIIIIHH6s6s4x"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["ipv4", "ipv6", "ifindex", "identity", "ingress_set", "egress_set", "policy_revision", "endpoint_id", "flags", "mac", "node_mac"],
@@ -97,7 +97,7 @@ class InterfaceKey(NamedTuple):
 
     ifindex: int
 
-    SIZE = 4  # type: ignore[misc]
+    SIZE = int(4)  # type: ignore[misc]
     FORMAT = "<I"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["ifindex"],
@@ -127,7 +127,7 @@ class IpcacheKey(NamedTuple):
 
     addr: bytes
 
-    SIZE = 16  # type: ignore[misc]
+    SIZE = int(16)  # type: ignore[misc]
     FORMAT = "<16s"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["addr"],
@@ -158,7 +158,7 @@ class IpcacheLpmKey(NamedTuple):
     prefixlen: int
     addr: bytes
 
-    SIZE = 20  # type: ignore[misc]
+    SIZE = int(20)  # type: ignore[misc]
     FORMAT = "<I16s"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["prefixlen", "addr"],
@@ -190,7 +190,7 @@ class IpcacheValue(NamedTuple):
     identity: int
     flags: int
 
-    SIZE = 24  # type: ignore[misc]
+    SIZE = int(24)  # type: ignore[misc]
     FORMAT = "<16sII"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["tunnel_endpoint", "identity", "flags"],
@@ -220,7 +220,7 @@ class NodeKey(NamedTuple):
 
     addr: bytes
 
-    SIZE = 16  # type: ignore[misc]
+    SIZE = int(16)  # type: ignore[misc]
     FORMAT = "<16s"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["addr"],
@@ -250,7 +250,7 @@ class NodeValue(NamedTuple):
 
     node_id: int
 
-    SIZE = 4  # type: ignore[misc]
+    SIZE = int(4)  # type: ignore[misc]
     FORMAT = "<I"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["node_id"],
@@ -283,7 +283,7 @@ class PolicyKey(NamedTuple):
     protocol: int
     port: int
 
-    SIZE = 12  # type: ignore[misc]
+    SIZE = int(12)  # type: ignore[misc]
     FORMAT = "<IIB1xH"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["prefixlen", "identity", "protocol", "port"],
@@ -318,7 +318,7 @@ class PolicyValue(NamedTuple):
     rule: int
     match: int
 
-    SIZE = 12  # type: ignore[misc]
+    SIZE = int(12)  # type: ignore[misc]
     FORMAT = "<HBBIB3x"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["proxy_port", "deny", "precedence", "rule", "match"],
@@ -351,7 +351,7 @@ class ServiceKey(NamedTuple):
     port: int
     protocol: int
 
-    SIZE = 24  # type: ignore[misc]
+    SIZE = int(24)  # type: ignore[misc]
     FORMAT = "<16sHB5x"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["addr", "port", "protocol"],
@@ -386,7 +386,7 @@ class ServiceValue(NamedTuple):
     affinity_s: int
     local_count: int
 
-    SIZE = 16  # type: ignore[misc]
+    SIZE = int(16)  # type: ignore[misc]
     FORMAT = "<IHHIH2x"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["service_id", "backend_count", "flags", "affinity_s", "local_count"],
@@ -417,7 +417,7 @@ class SlotKey(NamedTuple):
     service_id: int
     slot: int
 
-    SIZE = 8  # type: ignore[misc]
+    SIZE = int(8)  # type: ignore[misc]
     FORMAT = "<II"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["service_id", "slot"],
@@ -447,7 +447,7 @@ class SlotValue(NamedTuple):
 
     backend_id: int
 
-    SIZE = 4  # type: ignore[misc]
+    SIZE = int(4)  # type: ignore[misc]
     FORMAT = "<I"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["backend_id"],
@@ -477,7 +477,7 @@ class BackendKey(NamedTuple):
 
     backend_id: int
 
-    SIZE = 4  # type: ignore[misc]
+    SIZE = int(4)  # type: ignore[misc]
     FORMAT = "<I"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["backend_id"],
@@ -510,7 +510,7 @@ class BackendValue(NamedTuple):
     protocol: int
     flags: int
 
-    SIZE = 24  # type: ignore[misc]
+    SIZE = int(24)  # type: ignore[misc]
     FORMAT = "<16sHBB4x"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["addr", "port", "protocol", "flags"],
@@ -545,7 +545,7 @@ class Tuple(NamedTuple):
     destination_port: int
     protocol: int
 
-    SIZE = 40  # type: ignore[misc]
+    SIZE = int(40)  # type: ignore[misc]
     FORMAT = "<16s16sHHB3x"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["source", "destination", "source_port", "destination_port", "protocol"],
@@ -584,7 +584,7 @@ class CtValue(NamedTuple):
     flags: int
     tcp_seen: bytes
 
-    SIZE = 48  # type: ignore[misc]
+    SIZE = int(48)  # type: ignore[misc]
     FORMAT = "<Q2QIIIIIH2s"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["last_seen_ns", "traced_ns", "source_identity", "destination_identity", "egress_revision", "ingress_revision", "policy_rule", "flags", "tcp_seen"],
@@ -618,7 +618,7 @@ class NatValue(NamedTuple):
     backend_id: int
     flags: int
 
-    SIZE = 56  # type: ignore[misc]
+    SIZE = int(56)  # type: ignore[misc]
     FORMAT = "<40sQII"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["rewritten", "last_seen_ns", "backend_id", "flags"],
@@ -650,7 +650,7 @@ class AffinityKey(NamedTuple):
     client: bytes
     service_id: int
 
-    SIZE = 24  # type: ignore[misc]
+    SIZE = int(24)  # type: ignore[misc]
     FORMAT = "<16sI4x"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["client", "service_id"],
@@ -681,7 +681,7 @@ class AffinityValue(NamedTuple):
     last_used_ns: int
     backend_id: int
 
-    SIZE = 16  # type: ignore[misc]
+    SIZE = int(16)  # type: ignore[misc]
     FORMAT = "<QI4x"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["last_used_ns", "backend_id"],
@@ -714,7 +714,7 @@ class SocketNatKey(NamedTuple):
     port: int
     protocol: int
 
-    SIZE = 32  # type: ignore[misc]
+    SIZE = int(32)  # type: ignore[misc]
     FORMAT = "<Q16sHB5x"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["cookie", "addr", "port", "protocol"],
@@ -747,7 +747,7 @@ class SocketNatValue(NamedTuple):
     port: int
     backend_id: int
 
-    SIZE = 24  # type: ignore[misc]
+    SIZE = int(24)  # type: ignore[misc]
     FORMAT = "<16sH2xI"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["addr", "port", "backend_id"],
@@ -781,7 +781,7 @@ class FragmentKey(NamedTuple):
     id: int
     protocol: int
 
-    SIZE = 40  # type: ignore[misc]
+    SIZE = int(40)  # type: ignore[misc]
     FORMAT = "<16s16sIB3x"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["source", "destination", "id", "protocol"],
@@ -814,7 +814,7 @@ class FragmentValue(NamedTuple):
     source_port: int
     destination_port: int
 
-    SIZE = 16  # type: ignore[misc]
+    SIZE = int(16)  # type: ignore[misc]
     FORMAT = "<QHH4x"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["seen_ns", "source_port", "destination_port"],
@@ -846,7 +846,7 @@ class MetricKey(NamedTuple):
     reason: int
     direction: int
 
-    SIZE = 4  # type: ignore[misc]
+    SIZE = int(4)  # type: ignore[misc]
     FORMAT = "<BB2x"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["reason", "direction"],
@@ -877,7 +877,7 @@ class MetricValue(NamedTuple):
     packets: int
     bytes: int
 
-    SIZE = 16  # type: ignore[misc]
+    SIZE = int(16)  # type: ignore[misc]
     FORMAT = "<QQ"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["packets", "bytes"],
@@ -936,7 +936,7 @@ class FlowEvent(NamedTuple):
     family: int
     ether_type: int
 
-    SIZE = 120  # type: ignore[misc]
+    SIZE = int(120)  # type: ignore[misc]
     FORMAT = "<Q16s16s16sIIIIIIHHHHH6s6sBBBBBBBBBBBBH4x"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
         "names": ["time_ns", "source", "destination", "original", "source_identity", "destination_identity", "ifindex", "length", "policy_rule", "policy_revision", "source_port", "destination_port", "original_port", "proxy_port", "endpoint_id", "source_mac", "destination_mac", "kind", "sub_type", "verdict", "direction", "protocol", "tcp_flags", "icmp_type", "icmp_code", "reason", "is_reply", "policy_match", "family", "ether_type"],

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from mycel.datapath import libbpf, syscall
 from mycel.datapath.errors import KernelRefused, MapIncompatible
@@ -24,7 +25,7 @@ _NO_BATCH = (errno.EINVAL, errno.EOPNOTSUPP, 524)  # 524: ENOTSUPP, which the ke
 class Layout(Protocol):
     """What every class of mycel.abi.layouts offers."""
 
-    SIZE: ClassVar[int]
+    SIZE: int
 
     def pack(self) -> bytes:
         """As it lies in memory."""
@@ -139,6 +140,36 @@ class RawMap:
                     syscall.map_delete(self.fd, key)
                 done = len(part)
             position += done if done == len(part) else done + 1  # the one after `done` was missing: step over it
+
+
+def copy_rows(source_fd: int, target_fd: int) -> None:
+    """Copy every row of a map into another of the same layout. Raises KernelRefused when it has too few
+    rows.
+    """
+    source = RawMap(source_fd, syscall.map_info(source_fd))
+    target = RawMap(target_fd, syscall.map_info(target_fd))
+    key_size, stride = source.info.key_size, source.value_bytes
+    for keys, values, count in source.chunks():
+        rows = [
+            (keys[at * key_size : (at + 1) * key_size], values[at * stride : (at + 1) * stride]) for at in range(count)
+        ]
+        if source.info.type in (MapType.HASH_OF_MAPS, MapType.ARRAY_OF_MAPS):
+            _copy_inner(rows, target)
+        elif rows:
+            target.write(rows)
+
+
+def _copy_inner(rows: Sequence[tuple[bytes, bytes]], target: RawMap) -> None:
+    """Inner maps are read as numbers and written as descriptors."""
+    for key, value in rows:
+        number = int.from_bytes(value, "little")
+        if not number:
+            continue
+        fd = syscall.map_by_id(number)
+        try:
+            target.write([(key, struct.pack("<I", fd))])
+        finally:
+            os.close(fd)
 
 
 class KernelMap(Generic[K, V]):

@@ -7,7 +7,6 @@ here (`links`).
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from mycel.abi import KNOBS
 from mycel.datapath import libbpf, syscall
 from mycel.datapath.errors import DatapathError, MapIncompatible
 from mycel.datapath.libbpf import MapSpec, Object
+from mycel.datapath.maps import copy_rows
 from mycel.datapath.syscall import MapInfo, MapType
 
 KnobValue = int | bool | bytes
@@ -95,7 +95,8 @@ def load_objects(
     `knobs` sets `const volatile` variables by name; `sizes` sets max_entries of maps by name. `pin_maps` is
     a folder on a bpffs: maps pinned there are used again and new ones are pinned there; without it nothing
     is pinned. `rebuild` names maps that may be thrown away when their layout changed (caches: what they
-    hold is found anew); for any other map that raises MapIncompatible, before anything was changed.
+    hold is found anew); for any other map that raises MapIncompatible, before anything was changed. A map
+    that only changed its size is made anew and its rows are copied.
     """
     folder = Path(pin_maps) if pin_maps is not None else None
     collection = Collection()
@@ -127,8 +128,8 @@ def load_objects(
 
 
 def set_knobs(objects: Iterable[Object], knobs: Mapping[str, KnobValue]) -> None:
-    """Write knobs into each object that has them; one that nobody has is an error, not silence."""
-    known: set[str] = set()
+    """Write knobs into each object that has them; one that nobody knows is an error, not silence."""
+    known: set[str] = set(KNOBS)
     for obj in objects:
         variables = obj.variables(".rodata")
         known |= variables.keys()
@@ -176,7 +177,7 @@ def _declared_maps(objects: list[Object], sizes: Mapping[str, int]) -> dict[str,
 
 
 def _adopt_pinned(collection: Collection, folder: Path, specs: Mapping[str, MapSpec], rebuild: frozenset[str]) -> None:
-    stale: list[str] = []
+    """Use pinned maps of the right shape; those of another stay pinned until their successor is ready."""
     for name, spec in specs.items():
         fd = syscall.get_pinned(folder / name)
         if fd is None:
@@ -186,20 +187,36 @@ def _adopt_pinned(collection: Collection, folder: Path, specs: Mapping[str, MapS
             collection._adopt(name, fd)  # pyright: ignore[reportPrivateUsage]
             continue
         os.close(fd)
-        if name not in rebuild:
+        if name not in rebuild and not only_resized(info, spec):
             raise MapIncompatible(name, kernel=describe(info), layout=describe(spec))
-        stale.append(name)
-    for name in stale:
-        (folder / name).unlink()
 
 
 def _pin_new(collection: Collection, folder: Path) -> None:
+    """Pin what was created; rows of a map that only changed its size move over first."""
     folder.mkdir(parents=True, exist_ok=True)
     for each in collection.maps.values():
-        if not each.adopted:
-            with contextlib.suppress(FileNotFoundError):
-                (folder / each.name).unlink()
-            syscall.pin(each.fd, folder / each.name)
+        if each.adopted:
+            continue
+        path = folder / each.name
+        old_fd = syscall.get_pinned(path)
+        if old_fd is not None:
+            try:
+                old = syscall.map_info(old_fd)
+                if old.type == each.info.type and _layout(old) == _layout(each.info):
+                    copy_rows(old_fd, each.fd)
+            finally:
+                os.close(old_fd)
+            path.unlink()
+        syscall.pin(each.fd, path)
+
+
+def only_resized(info: MapInfo, spec: MapSpec) -> bool:
+    """Whether a kernel map differs from the declared one in how many rows it holds, and nothing else."""
+    return info.type == spec.type and _layout(info) == (spec.key_size, spec.value_size, spec.flags)
+
+
+def _layout(info: MapInfo) -> tuple[int, int, int]:
+    return info.key_size, info.value_size, info.flags
 
 
 def compatible(info: MapInfo, spec: MapSpec) -> bool:
