@@ -26,7 +26,7 @@ static __always_inline int hop(struct __sk_buff *skb, const struct packet *p)
  */
 static __always_inline void forwarded(struct __sk_buff *skb, struct packet *p, __u32 point, __u16 endpoint_id)
 {
-	bool inward = point == TRACE_TO_ENDPOINT;
+	bool inward = point == TRACE_TO_ENDPOINT || p->origin == ORIGIN_OVERLAY || p->origin == ORIGIN_NETWORK;
 
 	count(0, inward ? DIRECTION_INGRESS : DIRECTION_EGRESS, skb->len);
 	if (p->flags & PACKET_TRACE) {

@@ -1,0 +1,266 @@
+"""A small cluster of bare namespaces: two nodes and a machine outside on one bridge, pods behind the nodes.
+
+Only kernel parts are real nodes' (devices, routes, sysctls, programs, maps); no agent runs. Names carry the process id, so
+labs of parallel test processes never meet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import struct
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mycel import abi
+from mycel.datapath import links, syscall
+from tests.bpf.kernel import Datapath
+from tests.bpf.rows import addr, endpoint, host_endpoint, mac, prefix
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNET = 0x40000000
+_SO_NETNS_COOKIE = 71
+CLUSTER = "10.244.0.0/16"
+SERVICES = "10.96.0.0/16"
+UNDERLAY = "172.31.77"
+
+
+def run(*command: str, check: bool = True, timeout_s: float = 20) -> str:
+    """Run a command; its output, or CalledProcessError with it."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+@contextlib.contextmanager
+def inside(namespace: str) -> Iterator[None]:
+    """Be in a network namespace for a while. The process must have one thread that matters: this one."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    there = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
+    try:
+        if _LIBC.setns(there, _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"enter {namespace}")
+        yield
+    finally:
+        _LIBC.setns(home, _CLONE_NEWNET)
+        os.close(home)
+        os.close(there)
+
+
+@dataclass
+class Pod:
+    """One pod's namespace and how its node knows it."""
+
+    namespace: str
+    ip: str
+    mac: str
+    node_mac: str
+    ifindex: int
+    identity: int
+    endpoint_id: int
+
+    def exec(self, *command: str, check: bool = True) -> str:
+        """Run a command in the pod."""
+        return run("ip", "netns", "exec", self.namespace, *command, check=check)
+
+    def spawn(self, *command: str, cgroup: Path | None = None) -> subprocess.Popen[bytes]:
+        """Start a server in the pod."""
+        return subprocess.Popen(
+            ["ip", "netns", "exec", self.namespace, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+
+@dataclass
+class Node:
+    """A node's namespace with the datapath attached."""
+
+    namespace: str
+    number: int
+    ip: str
+    router: str
+    datapath: Datapath
+    links: list[int] = field(default_factory=list[int])
+    pods: list[Pod] = field(default_factory=list[Pod])
+
+    def exec(self, *command: str, check: bool = True) -> str:
+        """Run a command in the node's own namespace."""
+        return run("ip", "netns", "exec", self.namespace, *command, check=check)
+
+    def attach(self, program: str, device: str) -> None:
+        """Attach a packet program to a device of the node."""
+        with inside(self.namespace):
+            ifindex = _ifindex(device)
+            hook = links.PROGRAM_HOOKS[program]
+            self.links.append(syscall.link_create(self.datapath.program(program), ifindex, hook, program))
+
+
+def _ifindex(device: str) -> int:
+    import socket
+
+    return socket.if_nametoindex(device)
+
+
+def _mac_of(namespace: str, device: str) -> str:
+    return run("ip", "netns", "exec", namespace, "cat", f"/sys/class/net/{device}/address").strip()
+
+
+class Lab:
+    """Build it, use it, close it."""
+
+    def __init__(self, tmp: Path) -> None:
+        self.tag = f"my{os.getpid() % 100000}"
+        self.tmp = tmp
+        self.namespaces: list[str] = []
+        self.bridge = self._namespace("br")
+        self._ip(self.bridge, "link add br0 type bridge")
+        self._ip(self.bridge, "link set br0 up")
+        self.outside = self._namespace("out")
+        self._plug(self.outside, f"{UNDERLAY}.1/24")
+        self.nodes = [self._node(number) for number in (1, 2)]
+        self._introduce()
+
+    # -- building
+
+    def _ip(self, namespace: str, words: str) -> None:
+        run("ip", "-n", namespace, *words.split())
+
+    def _namespace(self, name: str) -> str:
+        full = f"{self.tag}-{name}"
+        run("ip", "netns", "add", full)
+        self.namespaces.append(full)
+        self._ip(full, "link set lo up")
+        return full
+
+    def _plug(self, namespace: str, address: str) -> None:
+        """eth0 in `namespace`, on the bridge."""
+        port = f"p{len(self.namespaces)}"
+        run("ip", "link", "add", "eth0", "netns", namespace, "type", "veth", "peer", "name", port, "netns", self.bridge)
+        self._ip(self.bridge, f"link set {port} master br0 up")
+        self._ip(namespace, f"addr add {address} dev eth0")
+        self._ip(namespace, "link set eth0 up")
+
+    def _sysctl(self, namespace: str, **settings: str) -> None:
+        run("ip", "netns", "exec", namespace, "sysctl", "-qw", *(f"{name}={value}" for name, value in settings.items()))
+
+    def _node(self, number: int) -> Node:
+        namespace = self._namespace(f"n{number}")
+        self._sysctl(
+            namespace,
+            **{
+                "net.ipv4.ip_forward": "1",
+                "net.ipv4.conf.all.rp_filter": "0",
+                "net.ipv4.conf.default.rp_filter": "0",
+                "net.ipv6.conf.all.disable_ipv6": "1",
+                "net.ipv6.conf.default.disable_ipv6": "1",
+            },
+        )
+        self._plug(namespace, f"{UNDERLAY}.{number + 1}/24")
+        self._ip(namespace, f"route add default via {UNDERLAY}.1")
+        self._ip(namespace, "link add cilium_host type veth peer name cilium_net")
+        self._ip(namespace, "link set cilium_host arp off up")
+        self._ip(namespace, "link set cilium_net arp off up")
+        self._ip(namespace, f"addr add 10.244.{number}.1/32 dev cilium_host")
+        self._ip(namespace, "link add cilium_vxlan type vxlan external dstport 8472 nolearning")
+        self._ip(namespace, "link set cilium_vxlan up")
+        self._ip(namespace, f"route add {CLUSTER} dev cilium_host src 10.244.{number}.1 mtu 1450")
+        with inside(namespace):
+            vxlan, cookie = _ifindex("cilium_vxlan"), _netns_cookie()
+        ip = f"{UNDERLAY}.{number + 1}"
+        knobs = {"config_vxlan_ifindex": vxlan, "config_node_ipv4": addr(ip), "config_host_netns_cookie": cookie}
+        node = Node(
+            namespace, number, ip, f"10.244.{number}.1", Datapath(knobs, lock=self.tmp / f"ring{number}")
+        )
+        for program, device in (
+            ("from_host", "cilium_net"),
+            ("from_overlay", "cilium_vxlan"),
+            ("from_network", "eth0"),
+            ("to_network", "eth0"),
+        ):
+            node.attach(program, device)
+        return node
+
+    def _introduce(self) -> None:
+        """What the plan would write of nodes and networks."""
+        flags, reserved = abi.IpcacheFlags, abi.ReservedIdentity
+        for node in self.nodes:
+            ipcache = {}
+            lpm = {
+                prefix(SERVICES): abi.IpcacheValue(bytes(16), reserved.UNMANAGED, flags.CLUSTER),
+                prefix(f"10.244.{node.number}.0/24"): abi.IpcacheValue(
+                    bytes(16), reserved.UNMANAGED, flags.CLUSTER
+                ),
+            }
+            for other in self.nodes:
+                own = other is node
+                value = abi.IpcacheValue(
+                    bytes(16) if own else addr(other.ip),
+                    reserved.HOST if own else reserved.REMOTE_NODE,
+                    flags.NODE | (0 if own else flags.TUNNEL),
+                )
+                ipcache |= {abi.IpcacheKey(addr(other.ip)): value, abi.IpcacheKey(addr(other.router)): value}
+                if not own:
+                    node.datapath.write({"nodes": {abi.NodeKey(addr(other.ip)): abi.NodeValue(other.number)}})
+                    lpm[prefix(f"10.244.{other.number}.0/24")] = abi.IpcacheValue(
+                        addr(other.ip), reserved.UNMANAGED, flags.TUNNEL | flags.CLUSTER
+                    )
+            own_rows = {abi.EndpointKey(addr(each)): host_endpoint() for each in (node.ip, node.router)}
+            node.datapath.write({"ipcache": ipcache, "ipcache_lpm": lpm, "endpoints": own_rows})
+
+    def pod(self, node: Node, name: str, *, identity: int, flags: int = 0) -> Pod:
+        """A pod as CNI makes it, known to both nodes."""
+        index = len(node.pods) + 10
+        namespace, device, ip = self._namespace(name), f"lxc{index}", f"10.244.{node.number}.{index}"
+        run("ip", "link", "add", "eth0", "netns", namespace, "mtu", "1450", "type", "veth",
+            "peer", "name", device, "netns", node.namespace)  # fmt: skip
+        self._sysctl(namespace, **{"net.ipv6.conf.all.disable_ipv6": "1"})
+        node_mac, pod_mac = _mac_of(node.namespace, device), _mac_of(namespace, "eth0")
+        with inside(node.namespace):
+            ifindex = _ifindex(device)
+        pod = Pod(namespace, ip, pod_mac, node_mac, ifindex, identity, 1000 * node.number + index)
+        row = endpoint(
+            ipv4=addr(ip), ifindex=ifindex, identity=identity, policy_revision=1, endpoint_id=pod.endpoint_id,
+            flags=abi.EndpointFlags.READY | flags, mac=mac(pod_mac), node_mac=mac(node_mac),
+        )  # fmt: skip
+        node.datapath.write(
+            {"interfaces": {abi.InterfaceKey(ifindex): row}, "endpoints": {abi.EndpointKey(addr(ip)): row}}
+        )
+        for other in self.nodes:
+            remote = other is not node
+            value = abi.IpcacheValue(
+                addr(node.ip) if remote else bytes(16),
+                identity,
+                abi.IpcacheFlags.CLUSTER | (abi.IpcacheFlags.TUNNEL if remote else 0),
+            )
+            other.datapath.write({"ipcache": {abi.IpcacheKey(addr(ip)): value}})
+        node.attach("from_pod", device)
+        node.attach("to_pod", device)
+        self._ip(node.namespace, f"link set {device} up")
+        self._ip(namespace, f"addr add {ip}/32 dev eth0")
+        self._ip(namespace, "link set eth0 up")
+        self._ip(namespace, f"neigh add {node.router} lladdr {node_mac} dev eth0 nud permanent")
+        self._ip(namespace, f"route add default via {node.router} dev eth0 onlink")
+        node.pods.append(pod)
+        return pod
+
+    def close(self) -> None:
+        """Take everything away."""
+        for node in getattr(self, "nodes", []):
+            for fd in node.links:
+                os.close(fd)
+            node.datapath.close()
+        for namespace in self.namespaces:
+            run("ip", "netns", "delete", namespace, check=False)
+
+
+def _netns_cookie() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        return int(struct.unpack("<Q", probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))[0])
