@@ -55,9 +55,7 @@ class FlowMetrics:
             (
                 _family("hubble_flows_processed_total", "Flows by type and verdict.", processed),
                 _family("hubble_drop_total", "Dropped packets that were reported, by reason.", dropped),
-                _family(
-                    "hubble_lost_events_total", "Events the kernel had no room for.", {"": statistics.lost}
-                ),
+                _family("hubble_lost_events_total", "Events the kernel had no room for.", {"": statistics.lost}),
                 _family("hubble_flows_held", "Flows in the store.", {"": statistics.held}, kind="gauge"),
             )
         )
@@ -66,7 +64,6 @@ class FlowMetrics:
 def _family(name: str, text_: str, samples: dict[str, int], *, kind: str = "counter") -> str:
     lines = [f"# HELP {name} {text_}", f"# TYPE {name} {kind}"]
     lines += [
-        f"{name}{{{labels}}} {value}" if labels else f"{name} {value}"
-        for labels, value in sorted(samples.items())
+        f"{name}{{{labels}}} {value}" if labels else f"{name} {value}" for labels, value in sorted(samples.items())
     ]
     return "\n".join(lines) + "\n"

@@ -43,10 +43,7 @@ class FlowPipeline:
             self.metrics.count(rows)
             self.store.namespaces.note(rows)
             self.store.append(rows)
-            if (
-                len(self.store.records.endpoints) > _MANY_RECORDS
-                or len(self.store.records.names) > _MANY_RECORDS
-            ):
+            if len(self.store.records.endpoints) > _MANY_RECORDS or len(self.store.records.names) > _MANY_RECORDS:
                 self.store.forget_unused_records()
                 self._enricher.forget()
         if self._pending:

@@ -103,9 +103,7 @@ class FlowReader:
             end = begin
         return store.tail
 
-    def _judge(
-        self, begin: int, end: int
-    ) -> tuple[Batch, Mask, "np.ndarray[tuple[int], np.dtype[np.int64]]", int]:
+    def _judge(self, begin: int, end: int) -> tuple[Batch, Mask, "np.ndarray[tuple[int], np.dtype[np.int64]]", int]:
         piece = self._store.read(begin, end)
         batch = self._store.kinds.sort(piece.rows)
         sequences = np.arange(piece.start, piece.start + len(piece.rows))

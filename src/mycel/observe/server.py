@@ -41,9 +41,7 @@ class Observer(ObserverBase):
         self._version = version
         self._readers = 0
 
-    async def GetFlows(
-        self, stream: Stream[observer_pb2.GetFlowsRequest, observer_pb2.GetFlowsResponse]
-    ) -> None:
+    async def GetFlows(self, stream: Stream[observer_pb2.GetFlowsRequest, observer_pb2.GetFlowsResponse]) -> None:
         request = await _request(stream)
         if self._readers >= _MOST_READERS:
             raise GRPCError(Status.RESOURCE_EXHAUSTED, f"{_MOST_READERS} clients read flows already")
@@ -71,9 +69,7 @@ class Observer(ObserverBase):
     ) -> None:
         await _nothing(stream, follow=(await _request(stream)).follow)
 
-    async def GetNodes(
-        self, stream: Stream[observer_pb2.GetNodesRequest, observer_pb2.GetNodesResponse]
-    ) -> None:
+    async def GetNodes(self, stream: Stream[observer_pb2.GetNodesRequest, observer_pb2.GetNodesResponse]) -> None:
         statistics = self._store.statistics()
         node = observer_pb2.Node(
             name=self._store.node_name,
@@ -127,17 +123,13 @@ class PeerService(PeerBase):
 class Health(HealthBase):
     """grpc.health.v1: a process that answers serves."""
 
-    async def Check(
-        self, stream: Stream[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]
-    ) -> None:
+    async def Check(self, stream: Stream[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]) -> None:
         request = await _request(stream)
         if request.service not in _SERVICES:
             raise GRPCError(Status.NOT_FOUND, f"no service {request.service}: ask for one of {_SERVICES[1:]}")
         await stream.send_message(_serving())
 
-    async def Watch(
-        self, stream: Stream[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]
-    ) -> None:
+    async def Watch(self, stream: Stream[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]) -> None:
         await stream.send_message(_serving())
         await asyncio.Event().wait()  # until the client goes: the state does not change
 
@@ -174,9 +166,7 @@ class FlowServer:
         self._path.unlink(missing_ok=True)
 
 
-async def serve(
-    path: str | Path, store: FlowStore, *, peers: Peers | None = None, version: str = ""
-) -> FlowServer:
+async def serve(path: str | Path, store: FlowStore, *, peers: Peers | None = None, version: str = "") -> FlowServer:
     """Serve on a unix socket that only its owner may open; one that an earlier process left is replaced."""
     path = Path(path)
     if path.exists() and stat.S_ISSOCK(path.stat().st_mode):

@@ -58,9 +58,7 @@ class StoreStatistics(NamedTuple):
 class FlowStore:
     """Ring of rows with the records they refer to."""
 
-    def __init__(
-        self, *, node_name: str, cluster_name: str = "default", capacity: int = DEFAULT_CAPACITY
-    ) -> None:
+    def __init__(self, *, node_name: str, cluster_name: str = "default", capacity: int = DEFAULT_CAPACITY) -> None:
         if capacity < 1:
             raise ValueError(f"the flow store needs room for at least one flow, not {capacity}")
         self.node_name = f"{cluster_name}/{node_name}"
