@@ -119,7 +119,7 @@ def _nodes(value: Any, cluster: str) -> tuple[NodeConfig, ...]:
 
 
 def _mounts(value: Any, path: str) -> Iterable[Mount]:
-    for index, entry in enumerate(_list(value or [], f"{path}.extraMounts")):
+    for index, entry in enumerate(_list([] if value is None else value, f"{path}.extraMounts")):
         where = f"{path}.extraMounts[{index}]"
         mount = _mapping(entry, where, {"hostPath", "containerPath", "readOnly"})
         paths = [_string(mount.get(key), f"{where}.{key}") for key in ("hostPath", "containerPath")]
@@ -133,7 +133,7 @@ def _networking(value: Any) -> dict[str, Any]:
     known = {
         "disableDefaultCNI", "podSubnet", "serviceSubnet", "apiServerAddress", "apiServerPort", "ipFamily", "kubeProxyMode",
     }  # fmt: skip
-    net = _mapping(value or {}, "networking", known)
+    net = _mapping({} if value is None else value, "networking", known)
     if net.get("ipFamily", "ipv4") != "ipv4":
         raise ConfigInvalid(f"networking.ipFamily: {net['ipFamily']!r} is not supported yet, only ipv4")
     if net.get("kubeProxyMode", "none") != "none":
