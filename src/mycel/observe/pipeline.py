@@ -4,6 +4,7 @@ The agent calls `feed` for each batch and `lost` for what the kernel could not h
 gathered and told once per window, so that a flood of them does not become a flood of messages.
 """
 
+import asyncio
 import time
 
 from mycel.flow.enrich import Enricher
@@ -33,6 +34,7 @@ class FlowPipeline:
         self._enricher = Enricher(directory, self.store.records)
         self._pending: dict[int | None, tuple[int, int]] = {}
         self._loss_told_at = -_LOSS_WINDOW_S
+        self._teller: asyncio.TimerHandle | None = None
         self._offset_at = -_CLOCK_WINDOW_S
         self._offset_ns = 0
 
@@ -46,23 +48,21 @@ class FlowPipeline:
             if len(self.store.records.endpoints) > _MANY_RECORDS or len(self.store.records.names) > _MANY_RECORDS:
                 self.store.forget_unused_records()
                 self._enricher.forget()
-        if self._pending:
-            self.tell_losses()
 
     def lost(self, count: int, *, cpu: int | None = None) -> None:
-        """Note `count` events that the kernel had no room for."""
+        """Note `count` events that the kernel had no room for. To be called in the event loop."""
         if count <= 0:
             return
         total, first_ns = self._pending.get(cpu, (0, time.time_ns()))
         self._pending[cpu] = (total + count, first_ns)
-        self.tell_losses()
+        if self._teller is None:
+            wait_s = self._loss_told_at + _LOSS_WINDOW_S - time.monotonic()
+            self._teller = asyncio.get_running_loop().call_later(max(0.0, wait_s), self._tell_losses)
 
-    def tell_losses(self) -> None:
-        """Pass gathered losses on, at most once per window."""
-        now = time.monotonic()
-        if now - self._loss_told_at < _LOSS_WINDOW_S:
-            return
-        self._loss_told_at = now
+    def _tell_losses(self) -> None:
+        """Pass gathered losses on."""
+        self._teller = None
+        self._loss_told_at = time.monotonic()
         last_ns = time.time_ns()
         for cpu, (count, first_ns) in self._pending.items():
             self.store.append_loss(count, cpu=cpu, first_ns=first_ns, last_ns=last_ns)
