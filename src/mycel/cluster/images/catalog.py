@@ -56,7 +56,7 @@ _MESH_COMMANDS = {
     "cilium-health": Command(module="mycel.agent.health"),
     "cilium-operator": Command(module="mycel.operator"),
     "cilium-operator-generic": Command(module="mycel.operator"),
-    "hubble-dial": Command(module="mycel.observe.dial"),
+    "hubble-dial": Command(module="mycel.observe.dial", light=True),
     "hubble": Command(module="mycel.cli.hubble_main"),
     "mycel": Command(module="mycel.cli.main"),
     "sh": Command(program="/usr/bin/dash"),

@@ -3,16 +3,21 @@
 Flags as there: -text, -listen (:5678), -status-code (200), -version; one or two dashes, `=` or a space.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import tiny_http
+from mycel.cluster.images import tiny_http
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 VERSION = "0.2.3"
 
 
-def settings(arguments, environment):
+def settings(arguments: list[str], environment: Mapping[str, str]) -> tuple[str, str, int, int]:
     """(text, address, port, status) from the command line. Raises SystemExit with Go's exit code 2 on unknown flags."""
     values = {"text": environment.get("ECHO_TEXT", ""), "listen": ":5678", "status-code": "200"}
     rest = list(arguments)
@@ -33,14 +38,14 @@ def settings(arguments, environment):
     return values["text"], address.strip("[]"), int(port), int(values["status-code"])
 
 
-def main():
+def main() -> None:
     """Serve until SIGTERM."""
     text, address, port, status = settings(sys.argv[1:], os.environ)
     body = (text + "\n").encode()
 
-    def handle(request):
+    def handle(request: tiny_http.Request) -> tiny_http.Answer:
         print(
-            f"{request.headers.get('host', '')} {request.peer[0]}:{request.peer[1]} {request.method} {request.target}",
+            f"{request.headers.get('host', '')} {request.peer[0].removeprefix('::ffff:')}:{request.peer[1]} {request.method} {request.target}",
             flush=True,
         )
         headers = [

@@ -4,15 +4,15 @@
 Authorization header, `/echo…` repeats the request, POST is 201 with the body given back, everything else is 404 `{}`.
 """
 
+from __future__ import annotations
+
 import base64
 import os
-import sys
 
 # hashlib would load OpenSSL: 4 MB for one digest.
-from _sha1 import sha1  # type: ignore[import-not-found]
+from _sha1 import sha1
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import tiny_http
+from mycel.cluster.images import tiny_http
 
 _INDEX = b"""<html>
   <head>
@@ -30,15 +30,15 @@ _DOCUMENTS = {
 }
 
 
-def etag(body):
+def etag(body: bytes) -> str:
     """Express' weak tag: length in hex and the first 27 characters of the base64 SHA-1."""
     digest = base64.b64encode(sha1(body).digest()).decode()[:27]  # what Express sends
     return f'W/"{len(body):x}-{digest}"'
 
 
-def quoted(text):
+def quoted(text: str) -> str:
     """A JSON string."""
-    out = []
+    out: list[str] = []
     for char in text:
         if char in '"\\':
             out.append("\\" + char)
@@ -49,12 +49,12 @@ def quoted(text):
     return '"' + "".join(out) + '"'
 
 
-def _units(char):
+def _units(char: str) -> list[int]:
     raw = char.encode("utf-16-be", "surrogatepass")
     return [int.from_bytes(raw[i : i + 2], "big") for i in range(0, len(raw), 2)]
 
 
-def answer(request):
+def answer(request: tiny_http.Request) -> tiny_http.Answer:
     """(status, headers, body) for one request."""
     path = request.path.rstrip("/") or "/"
     status, kind, body = _content(request, path)
@@ -70,16 +70,12 @@ def answer(request):
         ("ETag", etag(body)),
         ("Date", tiny_http.date()),
     ]
-    if (
-        request.headers.get("if-none-match") == etag(body)
-        and request.method in ("GET", "HEAD")
-        and status == 200
-    ):
+    if request.headers.get("if-none-match") == etag(body) and request.method in ("GET", "HEAD") and status == 200:
         return 304, headers, b""
     return status, headers, body
 
 
-def _content(request, path):
+def _content(request: tiny_http.Request, path: str) -> tuple[int, str, bytes]:
     json = "application/json; charset=utf-8"
     if path == "/auth-header-required" and "authorization" not in request.headers:
         return 401, json, b'{\n  "error": "Unauthorized"\n}'
@@ -96,15 +92,13 @@ def _content(request, path):
         address = request.peer[0].removeprefix("::ffff:")
         return 200, json, f'{{\n  "client-ip": {quoted(address)}\n}}'.encode()
     if path == "/echo" or path.startswith("/echo/"):
-        lines = ",\n".join(
-            f"    {quoted(name)}: {quoted(value)}" for name, value in sorted(request.headers.items())
-        )
+        lines = ",\n".join(f"    {quoted(name)}: {quoted(value)}" for name, value in sorted(request.headers.items()))
         text = f'{{\n  "method": {quoted(request.method)},\n  "url": {quoted(request.target)},\n  "headers": {{\n{lines}\n  }}\n}}'
         return 200, json, text.encode()
     return 404, json, b"{}"
 
 
-def main():
+def main() -> None:
     """Serve on $PORT (3000, as json-server) and, where NAMED_PORT is a number, nothing else: it is only a label."""
     port = int(os.environ.get("PORT", "3000"))
     listener = tiny_http.listen("", port)

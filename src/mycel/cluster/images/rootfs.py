@@ -80,6 +80,7 @@ def script(command: Command) -> str:
     """A small shell script that becomes the module; light ones skip site packages, which halves their start-up."""
     python = sys.executable
     if command.light:
-        module = Path(__file__).parents[3] / (command.module.replace(".", "/") + ".py")
-        return f'#!/bin/sh\nexec {os.path.realpath(python)} -I -S {module} "$@"\n'
+        source = Path(__file__).parents[3]
+        start = f"import sys; sys.path.insert(0, {str(source)!r}); from {command.module} import main; sys.exit(main())"
+        return f'#!/bin/sh\nexec {os.path.realpath(python)} -I -S -c "{start}" "$@"\n'
     return f'#!/bin/sh\nexec {python} -m {command.module} "$@"\n'

@@ -5,10 +5,21 @@ about 20 ms, holds 9 MB and answers some thousand requests per second, so a hund
 It speaks what test clients use: keep-alive, pipelining, HEAD, Content-Length and chunked bodies, Expect: 100-continue.
 """
 
+from __future__ import annotations
+
 import select
 import signal
 import socket
 import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing takes as long to import as everything else together
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    Answer = tuple[int, list[tuple[str, str]], bytes]
+    Handler = Callable[["Request"], Answer]
+    Peer = tuple[str, int]
 
 _REASONS = {
     100: "Continue", 200: "OK", 201: "Created", 204: "No Content", 301: "Moved Permanently", 302: "Found",
@@ -27,7 +38,9 @@ class Request:
 
     __slots__ = ("body", "headers", "method", "path", "peer", "target", "version")
 
-    def __init__(self, method, target, version, headers, body, peer):  # noqa: D107
+    def __init__(
+        self, method: str, target: str, version: str, headers: dict[str, str], body: bytes, peer: Peer
+    ) -> None:
         self.method = method
         self.target = target
         self.path = target.partition("?")[0]
@@ -38,14 +51,14 @@ class Request:
 
 
 class _Bad(Exception):
-    def __init__(self, status):
+    def __init__(self, status: int) -> None:
         self.status = status
 
 
 class _Connection:
     __slots__ = ("closing", "continued", "inbox", "outbox", "peer", "sock")
 
-    def __init__(self, sock, peer):
+    def __init__(self, sock: socket.socket, peer: Peer) -> None:
         self.sock = sock
         self.peer = peer
         self.inbox = bytearray()
@@ -54,7 +67,7 @@ class _Connection:
         self.continued = False
 
 
-def date():
+def date() -> str:
     """The Date header's value."""
     import time
 
@@ -65,7 +78,7 @@ def date():
     )
 
 
-def parse(inbox, peer):
+def parse(inbox: bytearray, peer: Peer) -> Request | None:
     """Take one whole request off the front of `inbox`; None when more bytes are needed. Raises _Bad."""
     end = inbox.find(b"\r\n\r\n")
     if end < 0:
@@ -76,7 +89,7 @@ def parse(inbox, peer):
     words = lines[0].split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
         raise _Bad(400)
-    headers = {}
+    headers: dict[str, str] = {}
     for line in lines[1:]:
         name, colon, value = line.partition(":")
         if not colon or not name or name != name.strip():
@@ -102,7 +115,7 @@ def parse(inbox, peer):
     return Request(words[0], words[1], words[2], headers, body, peer)
 
 
-def _chunks(inbox, at):
+def _chunks(inbox: bytearray, at: int) -> tuple[bytes, int] | None:
     body = bytearray()
     while True:
         end = inbox.find(b"\r\n", at)
@@ -127,7 +140,9 @@ def _chunks(inbox, at):
         at += size + 2
 
 
-def render(status, headers, body, *, head=False, close=False):
+def render(
+    status: int, headers: list[tuple[str, str]], body: bytes, *, head: bool = False, close: bool = False
+) -> bytes:
     """The bytes of an answer; Content-Length and Connection are added, the body is left out for HEAD."""
     lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}"]
     lines += [f"{name}: {value}" for name, value in headers]
@@ -138,17 +153,17 @@ def render(status, headers, body, *, head=False, close=False):
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + (b"" if head or status == 204 else body)
 
 
-def serve(listeners, handle):
+def serve(listeners: list[socket.socket], handle: Handler) -> NoReturn:
     """Answer requests on the bound sockets with `handle(request) -> (status, [(name, value)], body)` until SIGTERM."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: sys.exit(0))
     epoll = select.epoll()
-    accepting = {}
+    accepting: dict[int, socket.socket] = {}
     for listener in listeners:
         listener.setblocking(False)
         epoll.register(listener.fileno(), select.EPOLLIN)
         accepting[listener.fileno()] = listener
-    connections = {}
+    connections: dict[int, _Connection] = {}
     while True:
         for fd, events in epoll.poll():
             if fd in accepting:
@@ -167,7 +182,7 @@ def serve(listeners, handle):
                 epoll.modify(fd, select.EPOLLIN | (select.EPOLLOUT if connection.outbox else 0))
 
 
-def _accept(listener, epoll, connections):
+def _accept(listener: socket.socket, epoll: select.epoll, connections: dict[int, _Connection]) -> None:
     try:
         sock, peer = listener.accept()
     except OSError:
@@ -179,7 +194,7 @@ def _accept(listener, epoll, connections):
     epoll.register(sock.fileno(), select.EPOLLIN)
 
 
-def _turn(connection, events, handle):
+def _turn(connection: _Connection, events: int, handle: Handler) -> bool:
     if events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
         data = connection.sock.recv(65536)
         if not data:
@@ -195,7 +210,7 @@ def _turn(connection, events, handle):
     return bool(connection.outbox) or not connection.closing
 
 
-def _answer(connection, handle):
+def _answer(connection: _Connection, handle: Handler) -> None:
     while not connection.closing:
         try:
             request = parse(connection.inbox, connection.peer)
@@ -204,11 +219,7 @@ def _answer(connection, handle):
             connection.closing = True
             return
         if request is None:
-            if (
-                b"100-continue" in connection.inbox
-                and not connection.continued
-                and b"\r\n\r\n" in connection.inbox
-            ):
+            if b"100-continue" in connection.inbox and not connection.continued and b"\r\n\r\n" in connection.inbox:
                 connection.continued = True
                 connection.outbox += b"HTTP/1.1 100 Continue\r\n\r\n"
             return
@@ -216,18 +227,14 @@ def _answer(connection, handle):
         wants = request.headers.get("connection", "").lower()
         connection.closing = "close" in wants or (request.version == "HTTP/1.0" and "keep-alive" not in wants)
         status, headers, body = handle(request)
-        connection.outbox += render(
-            status, headers, body, head=request.method == "HEAD", close=connection.closing
-        )
+        connection.outbox += render(status, headers, body, head=request.method == "HEAD", close=connection.closing)
 
 
-def listen(address, port):
+def listen(address: str, port: int) -> socket.socket:
     """A listening TCP socket; an empty address is every address of both families."""
     if not address:
         try:
-            return socket.create_server(
-                ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024
-            )
+            return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
         except OSError:
             address = "0.0.0.0"  # noqa: S104
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
