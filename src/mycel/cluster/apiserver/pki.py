@@ -1,9 +1,9 @@
 """The cluster's keys and certificates: made once in `<cluster>/pki`, read by every process that needs them.
 
-One CA signs everything. Files: ca, apiserver (serving), admin, controllers, apiserver-kubelet-client (what the API
-server shows to nodes), `nodes/<node>` (client and serving), and sa (the key pair that signs service-account tokens).
-Certificates are `.crt`, keys `.key` (0600), the directory 0700. P-256 throughout: a fraction of RSA's cost to make
-and to shake hands with.
+One CA signs everything. Files: ca, apiserver (serving), admin, controllers, apiserver-kubelet-client (what the
+API server shows to nodes), `nodes/<node>` (client and serving), and sa (the key pair that signs service-account
+tokens). Certificates are `.crt`, keys `.key` (0600), the directory 0700. P-256 throughout: a fraction of RSA's
+cost to make and to shake hands with.
 """
 
 from __future__ import annotations
@@ -80,9 +80,7 @@ class Pki:
             _write(self.service_account_public, _public_pem(key), private=False)
         self._ensure_leaf("admin", "kubernetes-admin", groups=("system:masters",))
         self._ensure_leaf("controllers", "system:kube-controller-manager", groups=("system:masters",))
-        self._ensure_leaf(
-            "apiserver-kubelet-client", "kube-apiserver-kubelet-client", groups=("system:masters",)
-        )
+        self._ensure_leaf("apiserver-kubelet-client", "kube-apiserver-kubelet-client", groups=("system:masters",))
         self._ensure_leaf(
             "apiserver",
             "kube-apiserver",
@@ -173,9 +171,7 @@ class Pki:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         )
         if wanted:
             builder = builder.add_extension(x509.SubjectAlternativeName(wanted), critical=False)
@@ -237,9 +233,7 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _public_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _write(path: Path, content: bytes, *, private: bool) -> None:

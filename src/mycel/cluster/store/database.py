@@ -1,7 +1,7 @@
 """The SQLite file: current objects and the log of changes, written in groups by one thread.
 
-WAL with synchronous=FULL: a commit is acknowledged only when it is on the disk. The writer gathers what arrives
-within a millisecond or two into one commit, which is worth a factor of seven at 100 writes a group.
+WAL with synchronous=FULL: a commit is acknowledged only when it is on the disk. The writer gathers what
+arrives within a millisecond or two into one commit, which is worth a factor of seven at 100 writes a group.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,7 +38,7 @@ OnCommit = Callable[[list[Change], StoreFailed | None], None]
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """Open or create the database at `path` (0600 in a 0700 directory), checked; StoreCorrupt when it is not whole."""
+    """Open or create the database at `path` (0600 in a 0700 directory); StoreCorrupt if damaged."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.parent.chmod(0o700)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -144,9 +145,10 @@ class Writer(threading.Thread):
 
     def _gather(self, first: Change) -> tuple[list[Change], bool]:
         group = [first]
+        deadline = time.monotonic() + _GATHER_S
         while len(group) < _GROUP_LIMIT:
             try:
-                following = self._queue.get(timeout=_GATHER_S)
+                following = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 return group, False
             if following is None:

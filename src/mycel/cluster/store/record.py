@@ -1,7 +1,7 @@
 """What the store keeps: one object's version, and one change.
 
-A record is born as a dict (from a request) or as bytes (from disk). The bytes are what lists and watches send,
-so they are encoded once per version; the dict of a version that is no longer current is dropped.
+A record is born as a dict (from a request) or as bytes (from disk). The bytes are what lists and watches
+send, so they are encoded once per version; the dict of a version that is no longer current is dropped.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Objects in memory, made durable by the writer thread.
 
-Two views of the same objects: `head` has what was accepted, which the next write must build upon; `committed` has
-what is on the disk, which alone is read, listed and watched. So nobody ever sees a version that a crash could take
-back, and resourceVersion never goes backwards for anyone.
+Two views of the same objects: `head` has what was accepted, which the next write must build upon; `committed`
+has what is on the disk, which alone is read, listed and watched. So nobody ever sees a version that a crash
+could take back, and resourceVersion never goes backwards for anyone.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Store:
     # --- writing ---
 
     def put(self, resource: ResourceId, obj: Object) -> tuple[Record, asyncio.Future[None]]:
-        """Accept a new version of `obj` (its resourceVersion is set here); await the future before acknowledging."""
+        """Accept a new version of `obj` (sets its resourceVersion); await the future, then acknowledge."""
         meta = obj["metadata"]
         before = self.head(resource, meta.get("namespace", ""), meta["name"])
         revision = self._take_revision()
@@ -171,7 +171,7 @@ class Store:
                 future.set_result(None)
 
     def _fail(self, error: StoreFailed) -> None:
-        """A lost commit leaves accepted versions without ground: refuse writes from here on, keep answering reads."""
+        """A lost commit leaves accepted versions without ground: refuse writes from now on, answer reads."""
         self._failed = error
         self._pending.clear()
         while self._waiting:
