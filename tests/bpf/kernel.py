@@ -18,6 +18,7 @@ from mycel.datapath import objects, syscall
 from mycel.datapath.events import EventReader
 from mycel.datapath.maps import CounterMap, KernelMap
 from mycel.datapath.policy_map import PolicyMap
+from mycel.datapath.ring import EVENT_DTYPE
 from mycel.datapath.rings import ensure_rings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +71,7 @@ class Datapath:
 
     def events(self) -> list[abi.FlowEvent]:
         """What happened since the last call."""
-        return abi.FlowEvent.unpack_many(self._reader.drain().tobytes())
+        return abi.FlowEvent.unpack_many(self._reader.drain().astype(EVENT_DTYPE).tobytes())
 
     def lost(self) -> int:
         """Events that found no room."""
