@@ -10,7 +10,7 @@ import base64
 import os
 
 # hashlib would load OpenSSL: 4 MB for one digest.
-from _sha1 import sha1
+from _sha1 import sha1  # pyright: ignore[reportMissingImports, reportUnknownVariableType] (private, but in every CPython 3.11)
 
 from mycel.cluster.images import tiny_http
 

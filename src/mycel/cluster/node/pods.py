@@ -16,14 +16,13 @@ from pathlib import Path
 
 from mycel.cluster.node import clock, cni, decide, runtime, sandbox, state, status, volumes
 from mycel.cluster.node.containers import Starter
-from mycel.cluster.node.errors import CniError, ConfigError, ImageError, NodeError, RunError, VolumeError
+from mycel.cluster.node.errors import CniError, NodeError
 from mycel.cluster.node.events import Recorder
-from mycel.cluster.node.hooks import run_hook
 from mycel.cluster.node.names import ContainerId, Object, PodFiles, key_of, uid_of
 from mycel.cluster.node.objects import Objects
-from mycel.cluster.node.probes import Kind, Probes, Target
+from mycel.cluster.node.runs import Runs
 from mycel.cluster.node.settings import NodeSettings
-from mycel.cluster.node.state import ContainerState, Ended, PodState
+from mycel.cluster.node.state import PodState
 
 log = logging.getLogger(__name__)
 _RETRY_S = (0.5, 20.0)
@@ -66,9 +65,7 @@ class Pod:
         self._publish = publish
         self._network_ready = network_ready
         self.state = state.load(self.files.state) or PodState(self.key.namespace, self.key.name, self.uid)
-        self._probes: dict[str, Probes] = {}
-        self._unhealthy: dict[str, str] = {}
-        self._wake = asyncio.Event()
+        self.changed = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._failures = 0
         self._retry_at = 0.0
@@ -77,6 +74,7 @@ class Pod:
         self._spec_changed = False
         self._told_no_network = False
         self.deleted = False  # the object is gone from the API
+        self._runs = Runs(self, settings=settings, starter=starter, recorder=recorder, gate=gates.containers)
         self.done = asyncio.Event()  # nothing of the pod is left here
 
     # --- what others tell ---
@@ -96,7 +94,7 @@ class Pod:
 
     def wake(self) -> None:
         """Look again."""
-        self._wake.set()
+        self.changed.set()
 
     def network_changed(self) -> None:
         """The node's network came or went: try again at once."""
@@ -112,10 +110,10 @@ class Pod:
         """Once after a start of the node program: take over what runs, notice what ended meanwhile."""
         if self.state.sandbox:
             self._volumes_ready = True
-        for container in self._every():
+        for container in self.every():
             held = self.state.container(container["name"])
             if held.running:
-                self._watch(container, held)
+                self._runs.watch(container, held)
 
     @property
     def terminating(self) -> bool:
@@ -126,7 +124,7 @@ class Pod:
     async def run(self) -> None:
         """Until the pod is gone."""
         while not self.done.is_set():
-            self._wake.clear()
+            self.changed.clear()
             try:
                 wake_at = await self._step()
                 self._failures = 0
@@ -135,12 +133,12 @@ class Pod:
             except OSError as exc:
                 log.warning("%s: %s", self.key, exc)
                 wake_at = self._retry(NodeError(str(exc)))
-            self._save()
+            self.save()
             self._publish(self)
             if self.done.is_set():
                 return
             self._sleep_until(wake_at)
-            await self._wake.wait()
+            await self.changed.wait()
 
     def _sleep_until(self, wake_at: float | None) -> None:
         if self._timer is not None:
@@ -160,7 +158,7 @@ class Pod:
         return self._retry_at
 
     async def _step(self) -> float | None:
-        self._notice_ends()
+        self._runs.notice_ends()
         if self.terminating or self.state.failed:
             await self._terminate()
             return None
@@ -177,7 +175,7 @@ class Pod:
             return None
         if not self.state.start_time:
             self.state.start_time = clock.stamp(clock.now())
-            self._save()
+            self.save()
             self._publish(self)
         if self._retry_at > now and not self._volumes_ready:
             return self._retry_at
@@ -201,16 +199,15 @@ class Pod:
             self._spec_changed = False
         if not self.state.initialized and decide.initialized(self.pod, self.state):
             self.state.initialized = True
-        for name, message in list(self._unhealthy.items()):
-            await self._kill_unhealthy(name, message)
+        await self._runs.stop_unhealthy()
         decision = decide.decide(self.pod, self.state, time.time())
         if decision.start:
-            containers = {container["name"]: container for container in self._every()}
-            await asyncio.gather(*(self._start(containers[name]) for name in decision.start))
+            containers = {container["name"]: container for container in self.every()}
+            await asyncio.gather(*(self._runs.start(containers[name]) for name in decision.start))
             self.wake()  # their start may allow more
         if decision.finished:
             for name in decision.stop_sidecars:
-                await self._stop_container(name, self._grace_s())
+                await self._runs.stop(name, self._runs.grace_s())
             await self._finish()
             return None
         return min((at for at in (decision.wake_at, deadline, self._next_refresh()) if at is not None), default=None)
@@ -225,7 +222,8 @@ class Pod:
             return None
         return clock.parse(self.state.start_time).timestamp() + float(seconds)
 
-    def _every(self) -> list[Object]:
+    def every(self) -> list[Object]:
+        """All containers, init ones first."""
         return [*decide.init_containers(self.pod), *self.pod["spec"]["containers"]]
 
     def _all_begun(self) -> bool:
@@ -285,7 +283,7 @@ class Pod:
         status_["hostIPs"] = [{"ip": self._settings.address}]
         self.pod = {**self.pod, "status": status_}
         self._starter.network_files(self.pod, self.state, self.files)
-        self._save()
+        self.save()
 
     async def _drop_sandbox(self) -> None:
         if not self.pod["spec"].get("hostNetwork"):
@@ -294,248 +292,20 @@ class Pod:
         await asyncio.get_running_loop().run_in_executor(None, sandbox.remove, self.uid, self.files.base)
         self.state.sandbox = ""
 
-    # --- containers ---
-
-    async def _start(self, container: Object) -> None:
-        """One run of one container; failures become its waiting state, never the pod's."""
-        name = container["name"]
-        held = self.state.container(name)
-        old = held.container
-        if old:
-            await runtime.delete(ContainerId(old), self.files.bundle(ContainerId(old)))
-        fresh = self._starter.new_id()
-        previous = held.ended
-        held.message = ""
-        try:
-            image = self._starter.image(self.pod, container)
-            if not held.image_id:
-                self._recorder.normal(
-                    self.pod,
-                    "Pulled",
-                    f'Container image "{container["image"]}" already present on machine',
-                    container=name,
-                )
-            held.image_id = image.image_id
-            if old:
-                held.restarts += 1
-            held.container, held.started, held.passed_startup, held.ready = fresh, "", False, False
-            self._save()  # before anything of it exists
-            async with self._gates.containers:
-                await self._starter.create(self.pod, container, self.state, self.files, fresh)
-                self._recorder.normal(self.pod, "Created", f"Created container: {name}", container=name)
-                await runtime.start(fresh)
-        except (ImageError, ConfigError, VolumeError) as exc:
-            held.container = old
-            self._cannot_start(container, held, exc)
-            return
-        except RunError as exc:
-            self._run_failed(container, held, fresh, exc)
-            return
-        if previous is not None:
-            held.last = previous
-        held.ended = None
-        held.waiting, held.started = "", clock.stamp(clock.now())
-        self._recorder.normal(self.pod, "Started", f"Started container {name}", container=name)
-        self._save()
-        self._watch(container, held)
-        hook = (container.get("lifecycle") or {}).get("postStart")
-        if hook:
-            failure = await run_hook(hook, self._target(container, held), timeout_s=self._grace_s())
-            if failure:
-                self._recorder.warning(
-                    self.pod, "FailedPostStartHook", f"PostStartHook failed: {failure}", container=name
-                )
-                await self._stop_container(name, self._grace_s())
-        self._starter.link_log(self.pod, container, self.files, held)
-
-    def _cannot_start(self, container: Object, held: ContainerState, exc: NodeError) -> None:
-        held.failures += 1
-        repeated = held.failures > 1
-        held.waiting = exc.reason
-        if exc.reason == "ErrImagePull" and repeated:
-            held.waiting = "ImagePullBackOff"
-        held.message = str(exc)
-        wait_s = decide.backoff_s(held.failures + 1)
-        held.not_before = time.time() + wait_s
-        self._recorder.warning(self.pod, "Failed", str(exc), container=container["name"])
-        if held.waiting == "ImagePullBackOff":
-            self._recorder.normal(
-                self.pod,
-                "BackOff",
-                f'Back-off pulling image "{container["image"]}"',
-                container=container["name"],
-            )
-
-    def _run_failed(self, container: Object, held: ContainerState, fresh: ContainerId, exc: RunError) -> None:
-        now = clock.stamp(clock.now())
-        held.started = ""
-        self._recorder.warning(self.pod, "Failed", f"Error: {exc}", container=container["name"])
-        ended = Ended(fresh, exc.code, "StartError" if exc.code == 128 else "ContainerCannotRun", "", now, str(exc))
-        self._ended(container, held, ended, ran_s=0)
-
-    def _watch(self, container: Object, held: ContainerState) -> None:
-        name = container["name"]
-        self._stop_probes(name)
-        if not container.get("readinessProbe"):
-            held.ready = held.passed_startup or not container.get("startupProbe")
-        self._probes[name] = Probes(
-            container,
-            self._target(container, held),
-            changed=lambda kind, good, message: self._probed(container, kind, good, message),
-            failed=lambda kind, message: self._probe_failed(container, kind, message),
-            passed_startup=held.passed_startup,
-        )
-
-    def _target(self, container: Object, held: ContainerState) -> Target:
-        ports = {port["name"]: port["containerPort"] for port in container.get("ports") or [] if port.get("name")}
-        address = self.state.addresses[0] if self.state.addresses else self._settings.address
-        return Target(ContainerId(held.container), address, ports)
-
-    def _probed(self, container: Object, kind: Kind, good: bool, message: str) -> None:
-        held = self.state.container(container["name"])
-        if kind is Kind.READINESS:
-            held.ready = good
-        elif kind is Kind.STARTUP and good:
-            held.passed_startup = True
-            held.ready = not container.get("readinessProbe")
-        elif not good:
-            self._unhealthy[container["name"]] = f"Container {container['name']} failed {kind} probe, will be restarted"
-        del message
-        self.wake()
-
-    def _probe_failed(self, container: Object, kind: Kind, message: str) -> None:
-        text = f"{kind.capitalize()} probe failed: {message}"
-        self._recorder.warning(self.pod, "Unhealthy", text, container=container["name"])
-
-    def _stop_probes(self, name: str) -> None:
-        probes = self._probes.pop(name, None)
-        if probes is not None:
-            probes.stop()
-
-    async def _kill_unhealthy(self, name: str, message: str) -> None:
-        del self._unhealthy[name]
-        held = self.state.container(name)
-        if not held.running:
-            return
-        self._recorder.normal(self.pod, "Killing", message, container=name)
-        container = next(item for item in self._every() if item["name"] == name)
-        probe = container.get("livenessProbe") or container.get("startupProbe") or {}
-        grace_s = float(probe.get("terminationGracePeriodSeconds") or self._grace_s())
-        await self._stop_container(name, grace_s, quiet=True)
-
-    def _notice_ends(self) -> None:
-        """Exit files of containers that were running."""
-        for container in self._every():
-            held = self.state.container(container["name"])
-            if not held.running:
-                continue
-            container_id = ContainerId(held.container)
-            found = runtime.exit_of(container_id)
-            if found is None:
-                if runtime.alive(self.files.bundle(container_id)):
-                    continue
-                found = runtime.Exit(137, clock.now())  # it went together with its conmon
-            reason = (
-                "Completed"
-                if found.code == 0
-                else "OOMKilled"
-                if (self.files.bundle(container_id) / "oom").exists()
-                else "Error"
-            )
-            message = self._starter.termination_message(container, self.files, held)
-            ended = Ended(held.container, found.code, reason, held.started, clock.stamp(found.at), message)
-            ran_s = (found.at - clock.parse(held.started)).total_seconds()
-            self._ended(container, held, ended, ran_s=ran_s)
-
-    def _ended(self, container: Object, held: ContainerState, ended: Ended, *, ran_s: float) -> None:
-        name = container["name"]
-        self._stop_probes(name)
-        held.ended, held.started, held.ready, held.passed_startup = ended, "", False, False
-        held.waiting = ""
-        held.failures = 1 if ran_s > decide.FORGIVE_S else held.failures + 1
-        again = not self.terminating and (decide.is_sidecar(container) or decide.should_restart(self.pod, held))
-        is_done_init = (
-            container in decide.init_containers(self.pod) and ended.code == 0 and not decide.is_sidecar(container)
-        )
-        if not again or is_done_init:
-            return
-        wait_s = decide.backoff_s(held.failures)
-        held.not_before = time.time() + wait_s
-        if wait_s > 0:
-            held.last = ended
-            held.waiting = "CrashLoopBackOff"
-            held.message = (
-                f"back-off {_span(wait_s)} restarting failed container={name} "
-                f"pod={self.key.name}_{self.key.namespace}({self.uid})"
-            )
-            text = (
-                f"Back-off restarting failed container {name} in pod {self.key.name}_{self.key.namespace}({self.uid})"
-            )
-            self._recorder.warning(self.pod, "BackOff", text, container=name)
-
     # --- the end ---
 
-    def _grace_s(self) -> float:
-        metadata, spec = self.pod["metadata"], self.pod["spec"]
-        grace = metadata.get("deletionGracePeriodSeconds")
-        if grace is None:
-            grace = spec.get("terminationGracePeriodSeconds")
-        return 30.0 if grace is None else max(1.0, float(grace))
-
-    async def _stop_container(self, name: str, grace_s: float, *, quiet: bool = False) -> None:
-        """preStop, SIGTERM, and after the grace period SIGKILL; returns when the container has ended."""
-        held = self.state.container(name)
-        if not held.running:
-            return
-        container = next(item for item in self._every() if item["name"] == name)
-        if not quiet:
-            self._recorder.normal(self.pod, "Killing", f"Stopping container {name}", container=name)
-        deadline = time.monotonic() + grace_s
-        container_id = ContainerId(held.container)
-        if name in self._probes:
-            self._probes[name].stop(keep_readiness=True)
-        hook = (container.get("lifecycle") or {}).get("preStop")
-        if hook and not self.deleted:
-            failure = await run_hook(hook, self._target(container, held), timeout_s=grace_s)
-            if failure:
-                self._recorder.warning(self.pod, "FailedPreStopHook", f"PreStopHook failed: {failure}", container=name)
-        if runtime.exit_of(container_id) is None:
-            await runtime.kill(container_id, 15)
-        if not await self._wait_exit(container_id, max(2.0 if hook else 0.0, deadline - time.monotonic())):
-            await runtime.kill(container_id, 9)
-            await self._wait_exit(container_id, 10)
-        self._stop_probes(name)
-        self._notice_ends()
-
-    async def _wait_exit(self, container: ContainerId, timeout_s: float) -> bool:
-        """Until the container's exit file is there; a deletion that becomes forced ends the wait."""
-        deadline = time.monotonic() + timeout_s
-        while runtime.exit_of(container) is None:
-            if not runtime.alive(self.files.bundle(container)):
-                # conmon writes the file just after the process is reaped
-                await asyncio.sleep(0.05)
-                return True
-            left = deadline - time.monotonic()
-            if left <= 0 or self.deleted:
-                return False
-            self._wake.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), min(left, 5.0))
-        return True
-
     async def _stop_all(self) -> None:
-        grace_s = 0.0 if self.deleted else self._grace_s()
+        grace_s = 0.0 if self.deleted else self._runs.grace_s()
         mains = [container["name"] for container in self.pod["spec"]["containers"]]
         others = [container["name"] for container in decide.init_containers(self.pod)]
         running = [name for name in mains if self.state.container(name).running]
-        await asyncio.gather(*(self._stop_container(name, grace_s) for name in running))
+        await asyncio.gather(*(self._runs.stop(name, grace_s) for name in running))
         for name in reversed(others):
-            await self._stop_container(name, grace_s)
+            await self._runs.stop(name, grace_s)
 
     async def _finish(self) -> None:
         """Everything ran to its end: give the network back; containers stay for their logs."""
-        for name in list(self._probes):
-            self._stop_probes(name)
+        self._runs.stop_all_probes()
         if self.state.sandbox:
             await self._drop_sandbox()
 
@@ -564,7 +334,8 @@ class Pod:
         shutil.rmtree(self.files.base, ignore_errors=True)
         shutil.rmtree(self.files.logs, ignore_errors=True)
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write the state down; a full disk must not end the pod."""
         if not self.done.is_set():
             with contextlib.suppress(OSError):
                 state.save(self.files.state, self.state)
@@ -580,10 +351,3 @@ class Pod:
             return None
         number = held.restarts - 1 if previous else held.restarts
         return self.files.log(name, number) if number >= 0 else None
-
-
-def _span(seconds: float) -> str:
-    """Go's way of writing a duration of whole seconds."""
-    whole = int(seconds)
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
