@@ -19,7 +19,7 @@ from mycel.cluster.apiserver.schema.openapi import (
 from mycel.cluster.apiserver.schema.types import struct
 
 Object = dict[str, Any]
-CONTENT_TYPE = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+CONTENT_TYPE = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _V3 = "#/components/schemas/"
 _V2 = "#/definitions/"
 
