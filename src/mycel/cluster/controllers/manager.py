@@ -51,7 +51,7 @@ async def run(endpoint: Endpoint, cluster: ClusterSettings) -> None:
     triggers = (resource for one in wired for resource in one.triggers)
     world = World(dict.fromkeys([*triggers, NAMESPACES, CRDS]))
     async with ApiClient(endpoint, user_agent="mycel-controllers") as client, asyncio.TaskGroup() as group:
-        notes = Recorder(client, component="mycel-controllers")
+        notes = Recorder(client)
         group.create_task(notes.run(), name="events")
         await _fill(client, world, group)
         applier = Applier(client, world, notes)

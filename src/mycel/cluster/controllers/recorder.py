@@ -27,9 +27,8 @@ _REMEMBERED = 2048
 class Recorder:
     """Takes notes at any rate and writes them one after the other."""
 
-    def __init__(self, client: ApiClient, *, component: str) -> None:
+    def __init__(self, client: ApiClient) -> None:
         self._client = client
-        self._component = component
         self._queue: asyncio.Queue[Note] = asyncio.Queue(_WAITING)
         self._known: collections.OrderedDict[Note, tuple[str, int]] = collections.OrderedDict()
 
@@ -83,8 +82,8 @@ class Recorder:
             "reason": note.reason,
             "message": note.message,
             "type": "Warning" if note.warning else "Normal",
-            "source": {"component": self._component},
-            "reportingComponent": self._component,
+            "source": {"component": note.component},
+            "reportingComponent": note.component,
             "firstTimestamp": now,
             "lastTimestamp": now,
             "count": 1,

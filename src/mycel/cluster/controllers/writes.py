@@ -59,6 +59,8 @@ class Note:
     reason: str
     message: str
     warning: bool = False
+    component: str = "mycel-controllers"
+    """Who says it."""
 
 
 class Decision(NamedTuple):

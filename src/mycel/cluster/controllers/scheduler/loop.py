@@ -31,7 +31,7 @@ from mycel.cluster.controllers.objects import (
 from mycel.cluster.controllers.scheduler.choose import choose
 from mycel.cluster.controllers.scheduler.snapshot import take
 from mycel.cluster.controllers.world import World
-from mycel.cluster.controllers.writes import Decision, Verb, Write, note, update
+from mycel.cluster.controllers.writes import Decision, Note, Verb, Write, update
 from mycel.k8s.errors import ApiError
 from mycel.k8s.resources import NODES, PODS
 
@@ -107,7 +107,7 @@ class Scheduler:
             return
         if self._world[PODS].get(key(pod)) is None:
             self._assumed.pop(uid(pod), None)
-        scheduled = note(PODS, pod, "Scheduled", f"Successfully assigned {where} to {node}")
+        scheduled = _said(pod, "Scheduled", f"Successfully assigned {where} to {node}")
         await self._applier.apply(Decision(notes=(scheduled,)))
 
     async def _report(self, pod: Obj, message: str) -> None:
@@ -118,7 +118,7 @@ class Scheduler:
         fresh = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
         conditions = with_condition(status(pod).get("conditions"), fresh, time.time())
         waiting = evolve(pod, "status", "conditions", value=conditions)
-        failed = note(PODS, pod, "FailedScheduling", message, warning=True)
+        failed = _said(pod, "FailedScheduling", message, warning=True)
         try:
             await self._applier.apply(Decision(update(PODS, pod, waiting, subresource="status"), (failed,)))
         except ApiError as exc:
@@ -158,6 +158,10 @@ class Scheduler:
         self._waiting.update(self._parked)
         self._parked.clear()
         self._wake.set()
+
+
+def _said(pod: Obj, reason: str, message: str, *, warning: bool = False) -> Note:
+    return Note(PODS, namespace(pod), name(pod), uid(pod), reason, message, warning, component=NAME)
 
 
 def _is_ours(pod: Obj) -> bool:
