@@ -1,0 +1,186 @@
+"""What the agent's socket answers: each view gathers from the stores and hands to `views`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from mycel.abi import InterfaceKey
+from mycel.agent import views
+from mycel.agent.endpoints import Endpoints
+from mycel.agent.identities import Identities
+from mycel.agent.planner import Planner
+from mycel.agent.server import View
+from mycel.agent.settings import VERSION, Settings
+from mycel.agent.watches import Watches
+from mycel.datapath.node import Datapath
+from mycel.kit.readiness import Readiness
+from mycel.kit.reconcile import Report
+from mycel.model.address import format_address
+from mycel.plan.rows import POLICY_REVISION, ThisNode
+
+_MAPS = (
+    "endpoints",
+    "interfaces",
+    "ipcache",
+    "ipcache_lpm",
+    "nodes",
+    "services",
+    "service_slots",
+    "backends",
+    "ct",
+    "nat",
+    "affinity",
+    "socket_nat",
+    "fragments",
+    "metrics",
+)
+
+
+class Answers:
+    """The views of one agent."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        this: ThisNode,
+        watches: Watches,
+        endpoints: Endpoints,
+        identities: Identities,
+        planner: Planner,
+        datapath: Datapath,
+        report: Report,
+        ready: Readiness,
+    ) -> None:
+        self._settings = settings
+        self._this = this
+        self._watches = watches
+        self._endpoints = endpoints
+        self._identities = identities
+        self._planner = planner
+        self._datapath = datapath
+        self._report = report
+        self._ready = ready
+        self.flow_metrics: Callable[[], str] | None = None
+        self.hubble_problem = "starting" if settings.hubble else "disabled"
+
+    def views(self) -> dict[str, View]:
+        """Views by path."""
+        return {
+            "/v1/healthz": self.status,
+            "/v1/status": self.status,
+            "/v1/endpoint": self.endpoints,
+            "/v1/identity": self.identities,
+            "/v1/service": self.services,
+            "/v1/bpf/{map}": self.bpf,
+            "/v1/plan/{map}": self.plan,
+            "/v1/metrics.json": self.metrics,
+            "/v1/policy": self.policy,
+            "/v1/config": self.config,
+            "/v1/node": self.nodes,
+            "/v1/debug": self.debug,
+        }
+
+    async def status(self, _request: web.Request) -> Any:
+        """models.StatusResponse."""
+        failing = [each for each in (informer.statistics() for informer in self._watches.all()) if each.last_error]
+        return views.status(
+            waiting_for=self._ready.waiting_for(),
+            problems=self._report.problems(),
+            kubernetes="; ".join(f"{each.resource}: {each.last_error}" for each in failing),
+            hubble=self.hubble_problem,
+            node=self._settings.node_name,
+            cluster=self._settings.cluster_name,
+            addresses_used=self._endpoints.pool_usage(),
+            router=format_address(self._this.router_addresses[0]),
+            targets=self._report.targets.values(),
+            version=VERSION,
+            nodes=sorted(node.name for node in self._watches.nodes.store.values()),
+        )
+
+    async def endpoints(self, _request: web.Request) -> Any:
+        """models.Endpoint of every pod here, and of the node."""
+        interfaces = self._datapath.maps.interfaces
+        pods = [
+            views.endpoint(each, interfaces.get(InterfaceKey(each.ifindex)))
+            for _, each in sorted(self._endpoints.all().items())
+        ]
+        return [views.host_endpoint(self._settings.node_name), *pods]
+
+    async def identities(self, _request: web.Request) -> Any:
+        """models.Identity."""
+        return views.identities(self._identities.all())
+
+    async def services(self, _request: web.Request) -> Any:
+        """models.Service."""
+        numbers = {
+            frontend.group: self._planner.service_numbers.number(frontend.group)
+            for frontend in self._planner.frontends.values()
+        }
+        return views.services(self._planner.frontends, numbers)
+
+    async def bpf(self, request: web.Request) -> Any:
+        """Rows of a map, from the kernel. Raises LookupError."""
+        name = request.match_info["map"]
+        if name not in _MAPS:
+            raise LookupError(f"no map {name}: there are {', '.join(_MAPS)}")
+        rows = await asyncio.to_thread(self._datapath.dump, name)
+        return [{"key": views.row(key), "value": views.row(value)} for key, value in rows.items()]
+
+    async def plan(self, request: web.Request) -> Any:
+        """Rows the plan wants in a map. Raises LookupError."""
+        name = request.match_info["map"]
+        wanted = self._planner.plan.by_map().get(name) if self._planner.plan else None
+        if wanted is None:
+            raise LookupError(f"the plan has no map {name}")
+        return [{"key": views.row(key), "value": views.row(value)} for key, value in wanted.items()]
+
+    async def metrics(self, _request: web.Request) -> Any:
+        """Every metric."""
+        counters = await asyncio.to_thread(self._datapath.metrics)
+        return views.metrics(counters, endpoints=len(self._endpoints.all()), targets=self._report.targets.values())
+
+    async def metrics_text(self, request: web.Request) -> str:
+        """Every metric for Prometheus."""
+        text = views.prometheus(await self.metrics(request))
+        return text + self.flow_metrics() if self.flow_metrics else text
+
+    async def policy(self, _request: web.Request) -> Any:
+        """models.Policy."""
+        return {"revision": POLICY_REVISION, "policy": "[]"}
+
+    async def config(self, _request: web.Request) -> Any:
+        """The settings in force."""
+        return {
+            name: value if isinstance(value, bool | int | float) else str(value)
+            for name in self._settings.__dataclass_fields__
+            for value in (getattr(self._settings, name),)
+        }
+
+    async def nodes(self, _request: web.Request) -> Any:
+        """Nodes with their addresses and pod networks."""
+        return [
+            {
+                "name": node.name,
+                "local": node.name == self._settings.node_name,
+                "addresses": list(node.internal_addresses),
+                "pod-networks": list(node.pod_networks),
+            }
+            for _, node in sorted(self._watches.nodes.store.items())
+        ]
+
+    async def debug(self, _request: web.Request) -> Any:
+        """Counters of the machinery."""
+        return {
+            "informers": [views.row(_plain(informer.statistics())) for informer in self._watches.all()],
+            "targets": [_plain(each) for each in self._report.targets.values()],
+            "plan": str(self._planner.plan),
+        }
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}

@@ -1,0 +1,140 @@
+"""Names for flows: who has an address, what an identity's labels are, which service a frontend is."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+
+from mycel.agent.endpoints import Endpoints
+from mycel.agent.identities import Identities
+from mycel.agent.planner import Planner
+from mycel.agent.watches import Watches
+from mycel.flow.records import Address, Endpoint, ServiceName, Workload
+from mycel.identity.reserved import HOST, RESERVED_LABELS
+from mycel.model.address import ANY_IPV4, parse_address
+from mycel.model.workload import IdentityId, LocalEndpoint, PodRef
+from mycel.plan.rows import ThisNode
+
+_POD_HASH = "pod-template-hash"
+
+
+class StoreDirectory:
+    """A `flow.records.Directory` over the agent's stores.
+
+    The tables are made anew after a change, on demand.
+    """
+
+    def __init__(
+        self,
+        watches: Watches,
+        endpoints: Endpoints,
+        *,
+        identities: Identities,
+        planner: Planner,
+        this: Callable[[], ThisNode],
+        cluster: str,
+    ) -> None:
+        self._watches = watches
+        self._endpoints = endpoints
+        self._identities = identities
+        self._planner = planner
+        self._this = this
+        self._cluster = cluster
+        self._version = 1
+        self._by_address: dict[bytes, Endpoint] | None = None
+        self._services: dict[bytes, dict[tuple[int, int], ServiceName]] | None = None
+        self._services_of = -1
+
+    @property
+    def version(self) -> int:
+        """See flow.records.Directory."""
+        return self._version
+
+    def changed(self) -> None:
+        """Something that has names changed."""
+        self._version += 1
+        self._by_address = None
+
+    def endpoint(self, address: Address) -> Endpoint | None:
+        """The pod or node with this address; None when it is outside."""
+        if self._by_address is None:
+            self._by_address = self._index()
+        return self._by_address.get(address)
+
+    def labels(self, identity: int) -> tuple[str, ...]:
+        """Labels of an identity."""
+        number = IdentityId(identity)
+        return RESERVED_LABELS.get(number) or self._identities.labels(number)
+
+    def services(self, address: Address) -> Mapping[tuple[int, int], ServiceName]:
+        """Frontends on an address. NodePorts are on every address of this node."""
+        if self._services is None or self._services_of != self._planner.frontends_version:
+            self._services_of = self._planner.frontends_version
+            self._services = self._index_services()
+        return self._services.get(address, {})
+
+    def names(self, address: Address) -> tuple[str, ...]:
+        """DNS names; nobody collects them yet."""
+        return ()
+
+    def interface(self, ifindex: int) -> str:
+        """The device's name."""
+        try:
+            return socket.if_indextoname(ifindex)
+        except OSError:
+            return ""
+
+    def _index(self) -> dict[bytes, Endpoint]:
+        found: dict[bytes, Endpoint] = {}
+        for published in self._watches.endpoints.store.values():
+            record = Endpoint(
+                identity=published.identity,
+                namespace=published.ref.namespace,
+                pod_name=published.ref.name,
+                labels=published.labels,
+                cluster_name=self._cluster,
+            )
+            found |= {parse_address(address): record for address in published.addresses}
+        for endpoint in self._endpoints.all().values():
+            record = self._local(endpoint)
+            found |= dict.fromkeys(endpoint.addresses, record)
+        for node in self._watches.nodes.store.values():
+            number = HOST if node.name == self._this().name else IdentityId(6)
+            record = Endpoint(identity=number, labels=RESERVED_LABELS[number], cluster_name=self._cluster)
+            for text in (*node.internal_addresses, *node.other_addresses):
+                found[parse_address(text)] = record
+        host = Endpoint(identity=HOST, labels=RESERVED_LABELS[HOST], cluster_name=self._cluster)
+        found |= dict.fromkeys((*self._this().addresses, *self._this().router_addresses), host)
+        return found
+
+    def _local(self, endpoint: LocalEndpoint) -> Endpoint:
+        return Endpoint(
+            identity=endpoint.identity,
+            endpoint_id=endpoint.endpoint_id,
+            namespace=endpoint.ref.namespace,
+            pod_name=endpoint.ref.name,
+            labels=endpoint.labels,
+            workloads=self._workloads(endpoint.ref),
+            cluster_name=self._cluster,
+        )
+
+    def _workloads(self, ref: PodRef) -> tuple[Workload, ...]:
+        """The pod's controller; a ReplicaSet named after its template is shown as its Deployment."""
+        pod = self._watches.pods.get(ref.name, ref.namespace)
+        if pod is None or not pod.owner[0]:
+            return ()
+        kind, name = pod.owner
+        suffix = f"-{pod.labels.get(_POD_HASH, '')}"
+        if kind == "ReplicaSet" and len(suffix) > 1 and name.endswith(suffix):
+            return (Workload("Deployment", name.removesuffix(suffix)),)
+        return (Workload(kind, name),)
+
+    def _index_services(self) -> dict[bytes, dict[tuple[int, int], ServiceName]]:
+        found: dict[bytes, dict[tuple[int, int], ServiceName]] = {}
+        this = self._this()
+        for key, frontend in self._planner.frontends.items():
+            name = ServiceName(frontend.service.namespace, frontend.service.name)
+            addresses = this.addresses if key.address == ANY_IPV4 else (key.address,)
+            for address in addresses:
+                found.setdefault(address, {})[key.port, key.protocol] = name
+        return found

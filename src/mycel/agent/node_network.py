@@ -1,0 +1,84 @@
+"""The node's datapath as this agent needs it: settings from the node's object, routes to the pod networks."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Iterable
+
+from mycel.agent.ipam import router_address
+from mycel.agent.settings import Settings
+from mycel.agent.watches import Watches
+from mycel.datapath.node import Datapath
+from mycel.datapath.node_setup import pod_routes
+from mycel.datapath.settings import VXLAN_OVERHEAD, DatapathSettings
+from mycel.kit.latest import Latest
+from mycel.model.address import format_address
+from mycel.model.node import Node
+
+log = logging.getLogger(__name__)
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+async def wait_own_node(watches: Watches, name: str) -> Node:
+    """This node's object, once it has a pod network and an address."""
+    changed = asyncio.Event()
+    watches.nodes.subscribe(lambda _key, _old, _new: changed.set())
+    await watches.nodes.wait_synced()
+    told = False
+    while True:
+        node = watches.nodes.get(name)
+        if node is not None and node.pod_networks and node.internal_addresses:
+            return node
+        if not told:
+            log.info("waiting for node %s to have a podCIDR and an InternalIP", name)
+            told = True
+        changed.clear()
+        await changed.wait()
+
+
+def pod_networks(watches: Watches) -> tuple[Network, ...]:
+    """Every node's pod networks."""
+    texts = {network for node in watches.nodes.store.values() for network in node.pod_networks}
+    return tuple(sorted(map(ipaddress.ip_network, texts), key=str))
+
+
+def datapath_settings(settings: Settings, node: Node, networks: Iterable[Network]) -> DatapathSettings:
+    """What the datapath is told."""
+    addresses = [ipaddress.ip_address(text) for text in (settings.node_address, *node.internal_addresses) if text]
+    ipv4 = next(each for each in addresses if each.version == 4)
+    ipv6 = next((each for each in addresses if each.version == 6), None) if settings.ipv6 else None
+    routers = [ipaddress.ip_address(format_address(router_address(network))) for network in node.pod_networks]
+    return DatapathSettings(
+        node_ipv4=ipaddress.IPv4Address(ipv4),
+        router_ipv4=next(each for each in routers if each.version == 4),
+        pod_networks=tuple(networks),
+        node_ipv6=ipv6,
+        router_ipv6=next((each for each in routers if each.version == 6), None) if settings.ipv6 else None,
+        ipv6=settings.ipv6,
+        masquerade=settings.masquerade,
+        vxlan_port=settings.tunnel_port,
+        pod_mtu=settings.mtu - VXLAN_OVERHEAD if settings.mtu else 0,
+        knobs={"config_trace_interval_ns": round(settings.trace_interval_s * 1e9)},
+        pins=settings.bpf_root / "mycel",
+        cgroup=settings.cgroup_root,
+        run_dir=settings.state_dir,
+    )
+
+
+class Routes:
+    """Desired routes to every node's pods."""
+
+    def __init__(self, watches: Watches, datapath: Datapath) -> None:
+        self._watches = watches
+        self._datapath = datapath
+        self.desired: Latest[dict[Network, object]] = Latest()
+        watches.nodes.subscribe(lambda _key, _old, _new: self.update())
+
+    def update(self) -> None:
+        """Make them anew."""
+        wanted = pod_routes(
+            pod_networks(self._watches), settings=self._datapath.settings, devices=self._datapath.devices
+        )
+        self.desired.set(dict(wanted))

@@ -1,0 +1,176 @@
+"""From the stores to the plan: recomputes the parts a change touches and hands the newest plan to the datapath.
+
+Changes within a moment become one plan. `realize` is for callers who have to know that their change is in the
+kernel (CNI ADD): it plans at once and returns when that plan, or a newer one, has been applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from enum import Flag, auto
+from typing import Any
+
+from mycel.abi import BackendKey, BackendValue, EndpointKey, EndpointValue, InterfaceKey, ServiceKey, ServiceValue
+from mycel.kit.latest import Latest
+from mycel.model.address import Address
+from mycel.model.service import EndpointSlice, Service
+from mycel.model.workload import LocalEndpoint, PublishedEndpoint
+from mycel.plan import rows
+from mycel.plan.node_plan import NodePlan
+from mycel.service import balance
+from mycel.service.numbering import Numbering
+
+log = logging.getLogger(__name__)
+_GATHER_S = 0.05
+
+
+class Part(Flag):
+    """What a change touches."""
+
+    NONE = 0
+    ENDPOINTS = auto()  # this node's pods
+    CLUSTER = auto()  # other nodes and their pods
+    SERVICES = auto()
+    ALL = ENDPOINTS | CLUSTER | SERVICES
+
+
+class Sources:
+    """Where the planner looks, as plain functions. `agent.main` connects them to the stores."""
+
+    def node(self) -> rows.ThisNode:
+        """This node."""
+        raise NotImplementedError
+
+    def others(self) -> list[rows.OtherNode]:
+        """The other nodes."""
+        raise NotImplementedError
+
+    def local(self) -> Iterable[LocalEndpoint]:
+        """This node's pods."""
+        raise NotImplementedError
+
+    def published(self) -> Iterable[PublishedEndpoint]:
+        """Other nodes' pods."""
+        raise NotImplementedError
+
+    def services(self) -> Iterable[Service]:
+        """All services."""
+        raise NotImplementedError
+
+    def slices(self) -> Iterable[EndpointSlice]:
+        """All slices."""
+        raise NotImplementedError
+
+    def apiserver(self) -> Iterable[Address]:
+        """Addresses of the API server."""
+        raise NotImplementedError
+
+    def parse(self, text: str) -> Address:
+        """An address of the API's; memoised."""
+        raise NotImplementedError
+
+
+class Planner:
+    """Keeps `desired` at the newest plan's rows, by map."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self.desired: Latest[Mapping[str, Mapping[Any, Any]]] = Latest()
+        self.realized: Latest[int] = Latest()
+        self.plan: NodePlan | None = None
+        self.frontends: Mapping[balance.FrontendKey, balance.Frontend] = {}
+        self.backend_numbers: Numbering[balance.BackendKey] = Numbering()
+        self.service_numbers: Numbering[balance.FrontendKey] = Numbering(most=2**32 - 1)
+        self._parts: dict[str, Mapping[Any, Any]] = {}
+        self._dirty = Part.ALL
+        self._wake = asyncio.Event()
+        self._started = asyncio.Event()
+        self.frontends_version = 0
+
+    def adopt(self, services: Mapping[ServiceKey, ServiceValue], backends: Mapping[BackendKey, BackendValue]) -> None:
+        """Go on with the numbers an earlier agent gave, as its maps tell them."""
+        self.backend_numbers = Numbering(
+            {
+                balance.BackendKey(Address(value.addr), value.port, value.protocol): key.backend_id
+                for key, value in backends.items()
+            }
+        )
+        # Frontends of one group share a number; only the group's first is asked for, the others do no harm.
+        first: dict[int, balance.FrontendKey] = {}
+        for key, value in sorted(services.items(), key=lambda row: row[1].flags & 0xF):
+            first.setdefault(value.service_id, balance.FrontendKey(Address(key.addr), key.port, key.protocol))
+        self.service_numbers = Numbering({key: number for number, key in first.items()})
+
+    def touch(self, part: Part) -> None:
+        """Something changed; a new plan follows soon."""
+        self._dirty |= part
+        self._wake.set()
+
+    async def realize(self, part: Part) -> None:
+        """Plan at once and wait until the kernel has it. Waits for ever while the datapath refuses."""
+        self._dirty |= part
+        await self._started.wait()
+        self._plan()
+        version = self.desired.version
+        await self._applied(version)
+
+    async def run(self) -> None:
+        """Plan whenever something changed. Start it when every informer is synced, never before."""
+        self._started.set()
+        while True:
+            self._wake.clear()
+            self._plan()
+            await self._wake.wait()
+            await asyncio.sleep(_GATHER_S)
+
+    async def _applied(self, version: int) -> None:
+        seen = self.realized.version
+        while not (seen and self.realized.value >= version):
+            seen = await self.realized.newer_than(seen)
+
+    def _plan(self) -> None:
+        dirty, self._dirty = self._dirty, Part.NONE
+        if not dirty:
+            return
+        sources = self._sources
+        node, local = sources.node(), list(sources.local())
+        if dirty & Part.SERVICES:
+            self._plan_services(node.name)
+        if dirty & (Part.ENDPOINTS | Part.CLUSTER):
+            others = sources.others()
+            endpoints: Mapping[EndpointKey, EndpointValue] = rows.endpoint_rows(node, local)
+            interfaces: Mapping[InterfaceKey, EndpointValue] = rows.interface_rows(local)
+            self._parts |= {
+                "endpoints": endpoints,
+                "interfaces": interfaces,
+                "nodes": rows.node_rows(others),
+                "ipcache_lpm": rows.prefix_rows(node, others),
+                "ipcache": rows.ipcache_rows(
+                    node,
+                    others=others,
+                    published=sources.published(),
+                    endpoints=local,
+                    apiserver=sources.apiserver(),
+                    parse=sources.parse,
+                ),
+            }
+        version = self.plan.version + 1 if self.plan else 1
+        plan = NodePlan(**self._parts, version=version)  # pyright: ignore[reportArgumentType]
+        if plan != self.plan:
+            self.plan = plan
+            self.desired.set({f"mycel_{name}": each for name, each in plan.by_map().items() if name != "policy"})
+            log.debug("%s", plan)
+
+    def _plan_services(self, node: str) -> None:
+        self.frontends = balance.balance(self._sources.services(), self._sources.slices(), node)
+        self.frontends_version += 1
+        made = rows.service_rows(
+            self.frontends,
+            service_number=self.service_numbers.number,
+            backend_number=self.backend_numbers.number,
+        )
+        self._parts |= {"services": made.services, "service_slots": made.slots, "backends": made.backends}
+        self.service_numbers.keep(frontend.group for frontend in self.frontends.values())
+        self.backend_numbers.keep(backend.key for frontend in self.frontends.values() for backend in frontend.backends)

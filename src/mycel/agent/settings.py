@@ -1,0 +1,134 @@
+"""The agent's settings: the ConfigMap `cilium-config`, mounted as files, and the pod's environment.
+
+Keys and values are Cilium's. A value that cannot be used stops the agent with the key's name; a key it does
+not know is left alone, as the ConfigMap also serves others.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+VERSION = "1.19.4"  # of Cilium, whose interfaces we keep
+_CONFIG_LIMIT = 1 << 20
+
+
+class SettingsError(Exception):
+    """A setting cannot be used; the message names it and says what it may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the agent is told."""
+
+    node_name: str
+    node_address: str = ""  # empty: the node object's InternalIP
+    namespace: str = "kube-system"
+    cluster_name: str = "default"
+    state_dir: Path = Path("/var/run/cilium")
+    bpf_root: Path = Path("/sys/fs/bpf")
+    cgroup_root: Path = Path("/run/cilium/cgroupv2")
+    cni_conf_dir: Path = Path("/host/etc/cni/net.d")
+    cni_bin_dir: Path = Path("/host/opt/cni/bin")
+    cni_exclusive: bool = True
+    health_port: int = 9879
+    hubble: bool = True
+    hubble_socket: Path = Path("/var/run/cilium/hubble.sock")
+    hubble_capacity: int = 16383
+    monitor_aggregation: str = "medium"
+    monitor_interval_s: float = 5.0
+    ipv6: bool = False
+    masquerade: bool = True
+    tunnel_port: int = 8472
+    mtu: int = 0  # of the underlay; 0: the device's
+    service_range: str = ""  # empty: not known
+    debug: bool = False
+
+    @property
+    def socket(self) -> Path:
+        """Where the agent answers."""
+        return self.state_dir / "cilium.sock"
+
+    @property
+    def trace_interval_s(self) -> float:
+        """Seconds between traces of a connection; 0: every packet."""
+        return 0.0 if self.monitor_aggregation in ("none", "lowest", "low") else self.monitor_interval_s
+
+
+def read_config_dir(path: Path) -> dict[str, str]:
+    """The files of a mounted ConfigMap; empty when there is none."""
+    if not path.is_dir():
+        return {}
+    return {
+        file.name: file.read_text().strip()
+        for file in path.iterdir()
+        if not file.name.startswith("..") and file.is_file() and file.stat().st_size <= _CONFIG_LIMIT
+    }
+
+
+def parse_settings(config: Mapping[str, str], environment: Mapping[str, str]) -> Settings:
+    """Settings of the ConfigMap's keys and the environment. Raises SettingsError."""
+    node_name = environment.get("K8S_NODE_NAME", "")
+    if not node_name:
+        raise SettingsError("K8S_NODE_NAME is not set: the DaemonSet fills it from spec.nodeName")
+    if config.get("tunnel-protocol", "vxlan") != "vxlan" or config.get("routing-mode", "tunnel") != "tunnel":
+        raise SettingsError("routing-mode must be tunnel and tunnel-protocol vxlan: there is no other datapath")
+    if config.get("ipam", "kubernetes") != "kubernetes":
+        raise SettingsError("ipam must be kubernetes: pod networks are the nodes' podCIDRs")
+    state_dir = Path(config.get("state-dir") or "/var/run/cilium")
+    service_range = config.get("ipv4-service-range", "auto")
+    return Settings(
+        node_name=node_name,
+        node_address=environment.get("K8S_NODE_IP", ""),
+        namespace=environment.get("CILIUM_K8S_NAMESPACE") or "kube-system",
+        cluster_name=config.get("cluster-name") or "default",
+        state_dir=state_dir,
+        bpf_root=Path(config.get("bpf-root") or "/sys/fs/bpf"),
+        cgroup_root=Path(config.get("cgroup-root") or "/run/cilium/cgroupv2"),
+        cni_conf_dir=Path(environment.get("CNI_CONF_DIR") or "/host/etc/cni/net.d"),
+        cni_bin_dir=Path(environment.get("CNI_BIN_DIR") or "/host/opt/cni/bin"),
+        cni_exclusive=_flag(config, "cni-exclusive", default=True),
+        health_port=_number(config, "agent-health-port", 9879),
+        hubble=_flag(config, "enable-hubble", default=True),
+        hubble_socket=Path(config.get("hubble-socket-path") or state_dir / "hubble.sock"),
+        hubble_capacity=_number(config, "hubble-event-buffer-capacity", 16383),
+        monitor_aggregation=config.get("monitor-aggregation", "medium"),
+        monitor_interval_s=_duration_s(config, "monitor-aggregation-interval", 5.0),
+        ipv6=_flag(config, "enable-ipv6", default=False),
+        masquerade=_flag(config, "enable-ipv4-masquerade", default=True),
+        tunnel_port=_number(config, "tunnel-port", 8472),
+        mtu=_number(config, "mtu", 0),
+        service_range="" if service_range == "auto" else service_range,
+        debug=_flag(config, "debug", default=False),
+    )
+
+
+def _flag(config: Mapping[str, str], key: str, *, default: bool) -> bool:
+    value = config.get(key, "").lower()
+    if value not in ("", "true", "false"):
+        raise SettingsError(f"{key} is {value!r}: say true or false")
+    return value == "true" if value else default
+
+
+def _number(config: Mapping[str, str], key: str, default: int) -> int:
+    value = config.get(key, "")
+    if not value:
+        return default
+    if not value.isdecimal():
+        raise SettingsError(f"{key} is {value!r}: say a whole number")
+    return int(value)
+
+
+def _duration_s(config: Mapping[str, str], key: str, default_s: float) -> float:
+    """Go's notation: `5s`, `1m30s`."""
+    value = config.get(key, "")
+    if not value:
+        return default_s
+    parts = _DURATION.findall(value)
+    if not parts or "".join(number + unit for number, unit in parts) != value:
+        raise SettingsError(f"{key} is {value!r}: say a duration such as 5s or 1m30s")
+    return sum(float(number) * _UNIT_S[unit] for number, unit in parts)

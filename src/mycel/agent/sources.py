@@ -1,0 +1,110 @@
+"""The stores as the planner sees them: this node, other nodes, pods, services.
+
+Parsed addresses are remembered.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+
+from mycel.agent.endpoints import Endpoints
+from mycel.agent.ipam import router_address
+from mycel.agent.planner import Sources
+from mycel.agent.watches import Watches
+from mycel.model.address import Address, format_address, parse_address, parse_prefix
+from mycel.model.node import Node
+from mycel.model.service import EndpointSlice, Service, ServiceRef
+from mycel.model.workload import LocalEndpoint, PublishedEndpoint
+from mycel.plan.rows import OtherNode, ThisNode
+
+_KUBERNETES = ServiceRef("default", "kubernetes")
+
+
+class StoreSources(Sources):
+    """Sources over the agent's informers and endpoints."""
+
+    def __init__(self, watches: Watches, endpoints: Endpoints, this: ThisNode) -> None:
+        self._watches = watches
+        self._endpoints = endpoints
+        self._this = this
+        self._addresses: dict[str, Address] = {}
+
+    def node(self) -> ThisNode:
+        """This node, with what its object says meanwhile (further addresses)."""
+        return self._this
+
+    def others(self) -> list[OtherNode]:
+        """Other nodes: their CiliumNode, or their node object while its agent has not published one."""
+        found: list[OtherNode] = []
+        for node in self._watches.nodes.store.values():
+            if node.name == self._this.name:
+                continue
+            published = self._watches.published_nodes.get(node.name)
+            networks = published.pod_networks if published and published.pod_networks else node.pod_networks
+            routers = tuple(map(self.parse, published.router_addresses)) if published else ()
+            found.append(
+                OtherNode(
+                    name=node.name,
+                    addresses=tuple(map(self.parse, (*node.internal_addresses, *node.other_addresses))),
+                    router_addresses=routers or tuple(router_address(network) for network in networks),
+                    pod_networks=tuple(map(_prefix, networks)),
+                )
+            )
+        return sorted(found, key=lambda other: other.name)
+
+    def local(self) -> Iterable[LocalEndpoint]:
+        """This node's pods."""
+        return self._endpoints.all().values()
+
+    def published(self) -> Iterable[PublishedEndpoint]:
+        """Other nodes' pods (ours are among them and have no tunnel, so the plan leaves them out)."""
+        return self._watches.endpoints.store.values()
+
+    def services(self) -> Iterable[Service]:
+        """All services."""
+        return self._watches.services.store.values()
+
+    def slices(self) -> Iterable[EndpointSlice]:
+        """Slices that belong to a service."""
+        return (each for each in self._watches.slices.store.values() if each.ref.name)
+
+    def apiserver(self) -> Iterable[Address]:
+        """Where the API servers are, as their own EndpointSlice tells."""
+        return [
+            self.parse(endpoint.address)
+            for each in self._watches.slices.store.values()
+            if each.ref == _KUBERNETES
+            for endpoint in each.endpoints
+        ]
+
+    def parse(self, text: str) -> Address:
+        """An address of the API's."""
+        found = self._addresses.get(text)
+        if found is None:
+            if len(self._addresses) > 100_000:
+                self._addresses.clear()
+            found = self._addresses[text] = parse_address(text)
+        return found
+
+
+def this_node(node: Node, *, address: str, service_range: str) -> ThisNode:
+    """This node of its object; `address` (of the environment) goes first when it is given."""
+    addresses = dict.fromkeys(text for text in (address, *node.internal_addresses, *node.other_addresses) if text)
+    return ThisNode(
+        name=node.name,
+        addresses=tuple(map(parse_address, addresses)),
+        router_addresses=tuple(router_address(network) for network in node.pod_networks),
+        pod_networks=tuple(map(_prefix, node.pod_networks)),
+        service_networks=(_prefix(service_range),) if service_range else (),
+    )
+
+
+def node_address_text(this: ThisNode) -> str:
+    """The address other nodes reach this one at."""
+    return format_address(this.addresses[0])
+
+
+@functools.lru_cache(maxsize=4096)
+def _prefix(network: str) -> tuple[Address, int]:
+    return parse_prefix(network)

@@ -1,0 +1,77 @@
+"""The agent's informers: what it follows of the API server, and the names of what it still waits for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from mycel.k8s import parse
+from mycel.k8s.client import ApiClient
+from mycel.k8s.informer import Informer
+from mycel.k8s.resources import (
+    CILIUM_ENDPOINTS,
+    CILIUM_IDENTITIES,
+    CILIUM_NODES,
+    ENDPOINT_SLICES,
+    NAMESPACES,
+    NODES,
+    PODS,
+    SERVICES,
+)
+from mycel.kit.readiness import Readiness
+from mycel.kit.tasks import spawn
+
+
+class Watches:
+    """One informer per kind. Pods are this node's only; other nodes' come as CiliumEndpoints."""
+
+    def __init__(self, client: ApiClient, node_name: str) -> None:
+        self.pods = Informer(client, PODS, parse.PODS_CODEC, field_selector=f"spec.nodeName={node_name}")
+        self.namespaces = Informer(client, NAMESPACES, parse.NAMESPACES_CODEC)
+        self.nodes = Informer(client, NODES, parse.NODES_CODEC)
+        self.services = Informer(client, SERVICES, parse.SERVICES_CODEC)
+        self.slices = Informer(client, ENDPOINT_SLICES, parse.SLICES_CODEC)
+        self.endpoints = Informer(client, CILIUM_ENDPOINTS, parse.ENDPOINTS_CODEC)
+        self.identities = Informer(client, CILIUM_IDENTITIES, parse.IDENTITIES_CODEC)
+        self.published_nodes = Informer(client, CILIUM_NODES, parse.PUBLISHED_NODES_CODEC)
+
+    def all(self) -> tuple[Informer[Any], ...]:
+        """Every informer."""
+        return (
+            self.pods,
+            self.namespaces,
+            self.nodes,
+            self.services,
+            self.slices,
+            self.endpoints,
+            self.identities,
+            self.published_nodes,
+        )
+
+    def start(self, group: asyncio.TaskGroup, ready: Readiness) -> None:
+        """Run every informer in the process's task group; each blocks readiness until it is synced."""
+        for informer in self.all():
+            name = f"informer {informer.resource}"
+            ready.block(name)
+            spawn(group, informer.run(), name)
+            spawn(group, _unblock(informer, ready, name), f"{name} synced", finishes=True)
+
+    async def wait_synced(self) -> None:
+        """Until every first list has been taken in."""
+        await asyncio.gather(*(informer.wait_synced() for informer in self.all()))
+
+    def on_any(self, informers: tuple[Informer[Any], ...], wake: Callable[[], None]) -> None:
+        """Call `wake` whenever one of `informers` changes."""
+        for informer in informers:
+            informer.subscribe(lambda _key, _old, _new: wake())
+
+    @property
+    def connected(self) -> bool:
+        """Whether every watch is on."""
+        return all(informer.connected for informer in self.all())
+
+
+async def _unblock(informer: Informer[Any], ready: Readiness, name: str) -> None:
+    await informer.wait_synced()
+    ready.unblock(name)
