@@ -151,9 +151,7 @@ class ApiClient:
         items: list[Object] = []
         params = selectors(label_selector, field_selector)
         while True:
-            page = _object(
-                await self.request("GET", resource.path(namespace), params={**params, "limit": _PAGE})
-            )
+            page = _object(await self.request("GET", resource.path(namespace), params={**params, "limit": _PAGE}))
             for item in page.get("items") or []:
                 items.append({"apiVersion": resource.api_version, "kind": resource.kind} | item)
             metadata = page.get("metadata") or {}

@@ -119,9 +119,7 @@ def _from_files(paths: list[Path], context: str | None) -> Endpoint:
     cluster_path, cluster = named["clusters"][chosen["cluster"]]
     user_path, user = named["users"].get(str(chosen.get("user")), (paths[0], {}))
     if user.get("exec") or user.get("auth-provider"):
-        raise ConfigError(
-            f"user {chosen.get('user')} in {user_path} uses a login plugin, which is not supported"
-        )
+        raise ConfigError(f"user {chosen.get('user')} in {user_path} uses a login plugin, which is not supported")
     token_file = user.get("tokenFile")
     return Endpoint(
         server=str(cluster.get("server", "")).rstrip("/"),

@@ -100,9 +100,7 @@ class ExecSession:
 
     async def resize(self, width: int, height: int) -> None:
         """Tell the size of the terminal in characters."""
-        await self._socket.send_bytes(
-            bytes([Channel.RESIZE]) + msgspec.json.encode({"Width": width, "Height": height})
-        )
+        await self._socket.send_bytes(bytes([Channel.RESIZE]) + msgspec.json.encode({"Width": width, "Height": height}))
 
     async def read(self) -> Output | None:
         """The next piece of output; None when the command has ended.

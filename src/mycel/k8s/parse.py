@@ -1,4 +1,4 @@
-"""Kubernetes' objects → the mesh's nouns, at the border and once. Everything raises ValueError on what it cannot use.
+"""Kubernetes' objects → the mesh's nouns, at the border and once. ValueError on what cannot be used.
 
 Each kind has a `Codec` for its informer: `Informer(client, PODS, parse.PODS_CODEC)`.
 """
@@ -91,8 +91,7 @@ def parse_service(service: wire.Service) -> Service:
         # A `Proxy` address belongs to a load balancer that wants its own hop (KEP-1860).
         ingress_addresses=tuple(each.ip for each in ingress if each.ip and each.ip_mode == "VIP"),
         ports=tuple(
-            ServicePort(port.name, Protocol(port.protocol), port.port, port.node_port)
-            for port in spec.ports or []
+            ServicePort(port.name, Protocol(port.protocol), port.port, port.node_port) for port in spec.ports or []
         ),
         ip_families=tuple(4 if family == "IPv4" else 6 for family in spec.ip_families or ()),
         affinity_s=affinity_s if spec.session_affinity == "ClientIP" else 0,

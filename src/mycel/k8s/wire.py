@@ -1,4 +1,4 @@
-"""The shapes of Kubernetes' JSON, as thin as we use it: msgspec skips every other field without making objects of it.
+"""The shapes of Kubernetes' JSON, as thin as we use it: msgspec skips every other field unmade.
 
 Only `parse` reads these; nothing outside of this room sees them. Field names are the API's own.
 """
@@ -12,7 +12,7 @@ class _Shape(msgspec.Struct, gc=False, frozen=True, rename="camel"):
     """Absent fields take their defaults; `null` is allowed where the API says so."""
 
 
-class OwnerReference(_Shape):
+class OwnerReference(_Shape, frozen=True):
     """metav1.OwnerReference."""
 
     kind: str = ""
@@ -21,7 +21,7 @@ class OwnerReference(_Shape):
     controller: bool | None = None
 
 
-class Metadata(_Shape):
+class Metadata(_Shape, frozen=True):
     """metav1.ObjectMeta."""
 
     name: str = ""
@@ -33,7 +33,7 @@ class Metadata(_Shape):
     creation_timestamp: str | None = None
 
 
-class ContainerPort(_Shape):
+class ContainerPort(_Shape, frozen=True):
     """v1.ContainerPort."""
 
     container_port: int = 0
@@ -41,13 +41,13 @@ class ContainerPort(_Shape):
     protocol: str = "TCP"
 
 
-class Container(_Shape):
+class Container(_Shape, frozen=True):
     """v1.Container."""
 
     ports: list[ContainerPort] | None = None
 
 
-class PodSpec(_Shape):
+class PodSpec(_Shape, frozen=True):
     """v1.PodSpec."""
 
     node_name: str = ""
@@ -56,20 +56,20 @@ class PodSpec(_Shape):
     containers: list[Container] | None = None
 
 
-class PodIp(_Shape):
+class PodIp(_Shape, frozen=True):
     """v1.PodIP."""
 
     ip: str = ""
 
 
-class PodStatus(_Shape):
+class PodStatus(_Shape, frozen=True):
     """v1.PodStatus."""
 
     phase: str = ""
     pod_i_ps: list[PodIp] | None = msgspec.field(default=None, name="podIPs")
 
 
-class Pod(_Shape):
+class Pod(_Shape, frozen=True):
     """v1.Pod."""
 
     metadata: Metadata = Metadata()
@@ -77,13 +77,13 @@ class Pod(_Shape):
     status: PodStatus = PodStatus()
 
 
-class Namespace(_Shape):
+class Namespace(_Shape, frozen=True):
     """v1.Namespace."""
 
     metadata: Metadata = Metadata()
 
 
-class Taint(_Shape):
+class Taint(_Shape, frozen=True):
     """v1.Taint."""
 
     key: str = ""
@@ -91,7 +91,7 @@ class Taint(_Shape):
     effect: str = ""
 
 
-class NodeAddress(_Shape):
+class NodeAddress(_Shape, frozen=True):
     """v1.NodeAddress; also the entries of a CiliumNode, where the field is `ip`."""
 
     type: str = ""
@@ -99,7 +99,7 @@ class NodeAddress(_Shape):
     ip: str = ""
 
 
-class NodeSpec(_Shape):
+class NodeSpec(_Shape, frozen=True):
     """v1.NodeSpec."""
 
     pod_cidr: str = msgspec.field(default="", name="podCIDR")
@@ -107,13 +107,13 @@ class NodeSpec(_Shape):
     taints: list[Taint] | None = None
 
 
-class NodeStatus(_Shape):
+class NodeStatus(_Shape, frozen=True):
     """v1.NodeStatus."""
 
     addresses: list[NodeAddress] | None = None
 
 
-class Node(_Shape):
+class Node(_Shape, frozen=True):
     """v1.Node."""
 
     metadata: Metadata = Metadata()
@@ -121,7 +121,7 @@ class Node(_Shape):
     status: NodeStatus = NodeStatus()
 
 
-class ServicePort(_Shape):
+class ServicePort(_Shape, frozen=True):
     """v1.ServicePort."""
 
     name: str = ""
@@ -130,19 +130,19 @@ class ServicePort(_Shape):
     node_port: int = 0
 
 
-class ClientIp(_Shape):
+class ClientIp(_Shape, frozen=True):
     """v1.ClientIPConfig."""
 
     timeout_seconds: int | None = None
 
 
-class AffinityConfig(_Shape):
+class AffinityConfig(_Shape, frozen=True):
     """v1.SessionAffinityConfig."""
 
     client_ip: ClientIp | None = msgspec.field(default=None, name="clientIP")
 
 
-class ServiceSpec(_Shape):
+class ServiceSpec(_Shape, frozen=True):
     """v1.ServiceSpec."""
 
     type: str = "ClusterIP"
@@ -157,26 +157,26 @@ class ServiceSpec(_Shape):
     internal_traffic_policy: str = "Cluster"
 
 
-class LoadBalancerIngress(_Shape):
+class LoadBalancerIngress(_Shape, frozen=True):
     """v1.LoadBalancerIngress."""
 
     ip: str = ""
     ip_mode: str = "VIP"
 
 
-class LoadBalancer(_Shape):
+class LoadBalancer(_Shape, frozen=True):
     """v1.LoadBalancerStatus."""
 
     ingress: list[LoadBalancerIngress] | None = None
 
 
-class ServiceStatus(_Shape):
+class ServiceStatus(_Shape, frozen=True):
     """v1.ServiceStatus."""
 
     load_balancer: LoadBalancer = LoadBalancer()
 
 
-class Service(_Shape):
+class Service(_Shape, frozen=True):
     """v1.Service."""
 
     metadata: Metadata = Metadata()
@@ -184,7 +184,7 @@ class Service(_Shape):
     status: ServiceStatus = ServiceStatus()
 
 
-class SlicePort(_Shape):
+class SlicePort(_Shape, frozen=True):
     """discovery.k8s.io/v1 EndpointPort."""
 
     name: str | None = None
@@ -192,7 +192,7 @@ class SlicePort(_Shape):
     port: int | None = None
 
 
-class Conditions(_Shape):
+class Conditions(_Shape, frozen=True):
     """discovery.k8s.io/v1 EndpointConditions; absent means true, except for terminating."""
 
     ready: bool | None = None
@@ -200,7 +200,7 @@ class Conditions(_Shape):
     terminating: bool | None = None
 
 
-class SliceEndpoint(_Shape):
+class SliceEndpoint(_Shape, frozen=True):
     """discovery.k8s.io/v1 Endpoint."""
 
     addresses: list[str] = []
@@ -208,7 +208,7 @@ class SliceEndpoint(_Shape):
     node_name: str | None = None
 
 
-class EndpointSlice(_Shape):
+class EndpointSlice(_Shape, frozen=True):
     """discovery.k8s.io/v1 EndpointSlice."""
 
     metadata: Metadata = Metadata()
@@ -217,28 +217,28 @@ class EndpointSlice(_Shape):
     ports: list[SlicePort] | None = None
 
 
-class CepIdentity(_Shape):
+class CepIdentity(_Shape, frozen=True):
     """The identity of a CiliumEndpoint."""
 
     id: int = 0
     labels: list[str] | None = None
 
 
-class CepAddress(_Shape):
+class CepAddress(_Shape, frozen=True):
     """An address pair of a CiliumEndpoint."""
 
     ipv4: str = ""
     ipv6: str = ""
 
 
-class CepNetworking(_Shape):
+class CepNetworking(_Shape, frozen=True):
     """Where a CiliumEndpoint is."""
 
     addressing: list[CepAddress] | None = None
     node: str = ""
 
 
-class CepStatus(_Shape):
+class CepStatus(_Shape, frozen=True):
     """status of a CiliumEndpoint."""
 
     id: int = 0
@@ -247,34 +247,34 @@ class CepStatus(_Shape):
     state: str = ""
 
 
-class CiliumEndpoint(_Shape):
+class CiliumEndpoint(_Shape, frozen=True):
     """cilium.io/v2 CiliumEndpoint."""
 
     metadata: Metadata = Metadata()
     status: CepStatus | None = None
 
 
-class CiliumIdentity(_Shape):
+class CiliumIdentity(_Shape, frozen=True):
     """cilium.io/v2 CiliumIdentity."""
 
     metadata: Metadata = Metadata()
     security_labels: dict[str, str] | None = msgspec.field(default=None, name="security-labels")
 
 
-class CiliumNodeIpam(_Shape):
+class CiliumNodeIpam(_Shape, frozen=True):
     """spec.ipam of a CiliumNode."""
 
     pod_cidrs: list[str] | None = msgspec.field(default=None, name="podCIDRs")
 
 
-class CiliumNodeSpec(_Shape):
+class CiliumNodeSpec(_Shape, frozen=True):
     """spec of a CiliumNode."""
 
     addresses: list[NodeAddress] | None = None
     ipam: CiliumNodeIpam = CiliumNodeIpam()
 
 
-class CiliumNode(_Shape):
+class CiliumNode(_Shape, frozen=True):
     """cilium.io/v2 CiliumNode."""
 
     metadata: Metadata = Metadata()
