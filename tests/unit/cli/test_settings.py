@@ -78,7 +78,7 @@ def test_wrong_input_is_a_sentence(request_: Request, says: str) -> None:
     [
         ({}, {"nodeInfo": {"containerRuntimeVersion": "mycel://0.1.0"}}, "x", Flavour.EMBEDDED),
         ({"providerID": "kind://docker/kind/kind-worker"}, {}, "x", Flavour.KIND),
-        ({"providerID": "aws:///eu-1/i"}, {"nodeInfo": {"containerRuntimeVersion": "containerd://2"}}, "x", Flavour.EKS),
+        ({"providerID": "aws:///a/i"}, {"nodeInfo": {"containerRuntimeVersion": "containerd://2"}}, "x", Flavour.EKS),
         ({}, {}, "kind-a", Flavour.KIND),
         ({}, {}, "prod", Flavour.OTHER),
     ],
