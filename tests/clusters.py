@@ -1,0 +1,147 @@
+"""Embedded clusters for tests: made by the same command a person types, in folders and with names of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+TESTNET = Path(__file__).with_name("node") / "testnet.py"
+
+
+def kubectls() -> dict[str, str]:
+    """Real kubectl programs on this machine by what they call themselves (`1.32`, `1.20`)."""
+    found: dict[str, str] = {}
+    places = [
+        os.environ.get("MYCEL_KUBECTL", ""),
+        "/usr/lib/google-cloud-sdk/bin/kubectl.1.32",
+        shutil.which("kubectl") or "",
+    ]
+    places += ["/tmp/kubectl120/usr/bin/kubectl"]
+    for place in places:
+        if place and os.access(place, os.X_OK):
+            said = subprocess.run(
+                [place, "version", "--client", "-o", "json"], capture_output=True, text=True, check=False
+            )
+            try:
+                version = json.loads(said.stdout)["clientVersion"]
+            except (json.JSONDecodeError, KeyError):
+                continue
+            found.setdefault(f"{version['major']}.{version['minor'].rstrip('+')}", place)
+    return found
+
+
+@dataclass
+class Cluster:
+    """A running cluster. Folders are its own, so that several test runs live side by side."""
+
+    name: str
+    folder: Path
+    kubectl_path: str
+    environment: dict[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        home = self.folder / "home"
+        home.mkdir(parents=True, exist_ok=True)
+        self.environment = {
+            **os.environ,
+            "HOME": str(home),
+            "KUBECONFIG": str(self.folder / "kubeconfig"),
+            "MYCEL_STATE_DIR": str(self.folder / "state"),
+            "MYCEL_RUN_DIR": str(self.folder / "run"),
+        }
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state" / "clusters" / self.name
+
+    @property
+    def nodes(self) -> list[str]:
+        return [node["name"] for node in json.loads((self.state / "cluster.json").read_text())["nodes"]]
+
+    def mycel(self, *arguments: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """The command line."""
+        command = [sys.executable, "-m", "mycel.cli.main", *arguments]
+        if not _has_main():
+            command = [str(Path(sys.executable).with_name("mycel")), *arguments]
+        return _run(command, self.environment, check=check, stdin=stdin)
+
+    def create(self, config: str = "") -> None:
+        """Make it, with a kind file as text."""
+        path = self.folder / "kind.yaml"
+        path.write_text(config)
+        self.mycel("cluster", "create", "--name", self.name, *(["--config", str(path)] if config else []))
+
+    def delete(self) -> None:
+        self.mycel("cluster", "delete", "--name", self.name)
+
+    def kubectl(
+        self, *arguments: str, check: bool = True, stdin: str | None = None, timeout_s: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """A real kubectl."""
+        return _run([self.kubectl_path, *arguments], self.environment, check=check, stdin=stdin, timeout_s=timeout_s)
+
+    def get(self, *arguments: str) -> dict[str, Any]:
+        """`kubectl get … -o json`."""
+        return json.loads(self.kubectl("get", *arguments, "-o", "json").stdout)
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        """`kubectl apply` of objects."""
+        items = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(items))
+
+    def on_node(self, node: str, *command: str, check: bool = True) -> str:
+        """Run a command in a node's namespaces."""
+        base = self.folder / "run" / self.name / "ns"
+        places = [
+            f"--{kind}={base}/{node}.{short}" for kind, short in (("mount", "mnt"), ("net", "net"), ("uts", "uts"))
+        ]
+        return _run(["nsenter", *places, "--", *command], dict(os.environ), check=check).stdout
+
+    def install_test_network(self) -> None:
+        """The CNI plugin of `tests/node/testnet.py` on every node: pods of one node reach each other and their node."""
+        for number, node in enumerate(self.nodes):
+            plugin = {"type": "testnet", "subnet": f"10.244.{number}.0"}
+            config = {"cniVersion": "1.0.0", "name": "testnet", "plugins": [plugin]}
+            text = f"cp {TESTNET} /opt/cni/bin/testnet && chmod 755 /opt/cni/bin/testnet && echo '{json.dumps(config)}' > /etc/cni/net.d/10-test.conflist"
+            self.on_node(node, "sh", "-c", text)
+
+
+def eventually(condition: Callable[[], object], *, timeout_s: float = 30, what: str = "the condition") -> None:
+    """Until `condition()` is true; fails with its last falsy value."""
+    deadline = time.monotonic() + timeout_s
+    last: object = None
+    while time.monotonic() < deadline:
+        last = condition()
+        if last:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{what} did not come true within {timeout_s:.0f} s: {last!r}")
+
+
+def _has_main() -> bool:
+    return "__main__" in (ROOT / "src/mycel/cli/main.py").read_text()
+
+
+def _run(
+    command: Sequence[str],
+    environment: dict[str, str],
+    *,
+    check: bool,
+    stdin: str | None = None,
+    timeout_s: float = 120,
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command, env=environment, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+    if check and done.returncode != 0:
+        raise AssertionError(f"{' '.join(command)} → {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done

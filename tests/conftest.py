@@ -1,0 +1,62 @@
+"""Fixtures that several folders share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clusters import Cluster, eventually, kubectls
+
+TWO_NODES = """\
+apiVersion: kind.x-k8s.io/v1alpha4
+kind: Cluster
+nodes:
+- role: control-plane
+- role: worker
+networking:
+  disableDefaultCNI: true
+"""
+
+
+@pytest.fixture(scope="session")
+def kubectl_path() -> str:
+    """The newest kubectl here; tests that need one are skipped without."""
+    found = kubectls()
+    if not found:
+        pytest.skip("no kubectl on this machine: set MYCEL_KUBECTL")
+    return found[max(found, key=lambda version: [int(part) for part in version.split(".")])]
+
+
+@pytest.fixture(scope="session")
+def make_cluster(tmp_path_factory: pytest.TempPathFactory, kubectl_path: str) -> Iterator[Callable[[str], Cluster]]:
+    """`make_cluster("name")` gives a cluster to create; whatever is left of it is deleted in the end."""
+    if os.geteuid() != 0:
+        pytest.skip("a cluster needs root")
+    made: list[Cluster] = []
+
+    def make(name: str) -> Cluster:
+        cluster = Cluster(name, Path(tmp_path_factory.mktemp(name)), kubectl_path)
+        made.append(cluster)
+        return cluster
+
+    yield make
+    for cluster in made:
+        cluster.delete()
+
+
+@pytest.fixture(scope="session")
+def cluster(make_cluster: Callable[[str], Cluster]) -> Cluster:
+    """One cluster for many tests: a control plane and a worker, both Ready, with the test network (no mesh)."""
+    found = make_cluster(f"t{os.getpid()}")
+    found.create(TWO_NODES)
+    found.install_test_network()
+
+    def ready() -> bool:
+        conditions = [entry for node in found.get("nodes")["items"] for entry in node["status"]["conditions"]]
+        return [entry["status"] for entry in conditions if entry["type"] == "Ready"] == ["True", "True"]
+
+    eventually(ready, what="both nodes Ready")
+    return found

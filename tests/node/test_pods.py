@@ -1,0 +1,411 @@
+"""Real pods on a real node, seen through a real kubectl."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.clusters import Cluster, eventually
+
+pytestmark = [pytest.mark.root, pytest.mark.cluster]
+CURL = "quay.io/cilium/alpine-curl:v1.4.0"
+
+
+def pod(name: str, *containers: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    """A pod on the worker."""
+    every = [{"image": CURL, "command": ["sleep", "infinity"], **container} for container in containers]
+    spec = {"terminationGracePeriodSeconds": 1, **spec}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
+        "spec": {"containers": every, **spec},
+    }
+
+
+def status(cluster: Cluster, name: str) -> dict[str, Any]:
+    return cluster.get("pod", name)["status"]
+
+
+def ready(cluster: Cluster, *names: str) -> None:
+    cluster.kubectl("wait", "--for=condition=Ready", "--timeout=30s", *(f"pod/{name}" for name in names))
+
+
+def inside(cluster: Cluster, name: str, script: str, *, check: bool = True) -> str:
+    return cluster.kubectl("exec", name, "--", "sh", "-c", script, check=check).stdout
+
+
+def test_every_kind_of_volume(cluster: Cluster) -> None:
+    """emptyDir (disk and memory), configMap, secret, hostPath, projected, downwardAPI, subPath; configMaps follow changes."""
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "vols"}, "data": {"a": "one", "b": "two"}},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "vols"}, "stringData": {"s": "hush"}},
+        pod(
+            "volumes",
+            {
+                "name": "main",
+                "volumeMounts": [
+                    {"name": "disk", "mountPath": "/disk"},
+                    {"name": "memory", "mountPath": "/memory"},
+                    {"name": "config", "mountPath": "/config"},
+                    {"name": "config", "mountPath": "/one-file", "subPath": "a"},
+                    {"name": "secret", "mountPath": "/secret"},
+                    {"name": "host", "mountPath": "/host"},
+                    {"name": "all", "mountPath": "/all"},
+                ],
+            },
+            {"name": "second", "volumeMounts": [{"name": "disk", "mountPath": "/disk"}]},
+            securityContext={"fsGroup": 1234},
+            volumes=[
+                {"name": "disk", "emptyDir": {}},
+                {"name": "memory", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+                {
+                    "name": "config",
+                    "configMap": {"name": "vols", "items": [{"key": "a", "path": "a"}, {"key": "b", "path": "deep/b"}]},
+                },
+                {"name": "secret", "secret": {"secretName": "vols", "defaultMode": 0o400}},
+                {"name": "host", "hostPath": {"path": "/var/lib/volumes-test", "type": "DirectoryOrCreate"}},
+                {
+                    "name": "all",
+                    "projected": {
+                        "sources": [
+                            {"serviceAccountToken": {"path": "token", "audience": "me", "expirationSeconds": 600}},
+                            {"configMap": {"name": "kube-root-ca.crt"}},
+                            {
+                                "downwardAPI": {
+                                    "items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]
+                                }
+                            },
+                        ]
+                    },
+                },
+            ],
+        ),
+    )
+    ready(cluster, "volumes")
+    said = inside(
+        cluster,
+        "volumes",
+        "echo from-main > /disk/x; echo node > /host/y; cat /config/a /config/deep/b /one-file /secret/s; "
+        "stat -c %a /disk; stat -f -c %T /memory; cat /all/labels; head -c 3 /all/token; echo; head -1 /all/ca.crt; id -G",
+    )
+    assert said.split("\n")[:1] == ["onetwoonehush2777"]
+    assert said.split("\n")[1:6] == ["tmpfs", 'app="volumes"eyJ', "-----BEGIN CERTIFICATE-----", "0 1234", ""]
+    assert cluster.kubectl("exec", "volumes", "-c", "second", "--", "cat", "/disk/x").stdout == "from-main\n"
+    node = cluster.get("pod", "volumes")["spec"]["nodeName"]
+    assert cluster.on_node(node, "cat", "/var/lib/volumes-test/y") == "node\n"
+    assert not Path("/var/lib/volumes-test").exists(), "a host path of a node must not be the machine's"
+    cluster.kubectl("patch", "configmap", "vols", "-p", '{"data":{"a":"changed"}}')
+    eventually(lambda: inside(cluster, "volumes", "cat /config/a") == "changed", what="the new configMap in the volume")
+    assert inside(cluster, "volumes", "cat /one-file") == "one"
+
+
+def test_environment_and_identity(cluster: Cluster) -> None:
+    """Variables of every source, DNS, hosts, users, capabilities, read-only root."""
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "env"}, "data": {"FROM_MAP": "map"}},
+        pod(
+            "identity",
+            {
+                "name": "main",
+                "env": [
+                    {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+                    {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                    {"name": "BOTH", "value": "$(NODE)/$(FROM_MAP)/$(NOPE)"},
+                ],
+                "envFrom": [{"configMapRef": {"name": "env"}}],
+                "securityContext": {
+                    "runAsUser": 1000,
+                    "runAsGroup": 3000,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+            },
+            hostAliases=[{"ip": "192.0.2.7", "hostnames": ["alias.example"]}],
+            dnsConfig={"options": [{"name": "ndots", "value": "2"}]},
+        ),
+    )
+    ready(cluster, "identity")
+    found = status(cluster, "identity")
+    node = cluster.get("pod", "identity")["spec"]["nodeName"]
+    said = inside(
+        cluster,
+        "identity",
+        "echo $BOTH; echo $IP; echo $KUBERNETES_SERVICE_HOST; id -u; id -g; hostname; touch /x 2>&1 | grep -c Read-only; "
+        "grep CapEff /proc/self/status | cut -f2; grep -c alias.example /etc/hosts; grep -c ndots:2 /etc/resolv.conf",
+    )
+    assert said.split() == [
+        f"{node}/map/$(NOPE)", found["podIP"], "10.96.0.1", "1000", "3000", "identity", "1", "0000000000000000", "1", "1",
+    ]  # fmt: skip
+    assert found["qosClass"] == "BestEffort"
+    assert [entry["ip"] for entry in found["podIPs"]] == [found["podIP"]]
+
+
+def test_init_containers_exit_codes_and_restarts(cluster: Cluster) -> None:
+    """Init containers in order; a crash loop with its last state; Never leaves a failed pod with its message."""
+    cluster.apply(
+        pod(
+            "inits",
+            {"name": "main", "volumeMounts": [{"name": "d", "mountPath": "/d"}]},
+            initContainers=[
+                {
+                    "name": "one",
+                    "image": CURL,
+                    "command": ["sh", "-c", "echo 1 >> /d/order"],
+                    "volumeMounts": [{"name": "d", "mountPath": "/d"}],
+                },
+                {
+                    "name": "side",
+                    "image": CURL,
+                    "restartPolicy": "Always",
+                    "command": ["sh", "-c", "echo s >> /d/order; sleep infinity"],
+                    "volumeMounts": [{"name": "d", "mountPath": "/d"}],
+                },
+                {
+                    "name": "two",
+                    "image": CURL,
+                    "command": ["sh", "-c", "echo 2 >> /d/order"],
+                    "volumeMounts": [{"name": "d", "mountPath": "/d"}],
+                },
+            ],
+            volumes=[{"name": "d", "emptyDir": {}}],
+        ),
+        pod("crash", {"name": "main", "command": ["sh", "-c", "echo before-the-end; exit 7"]}),
+        pod(
+            "once",
+            {"name": "main", "command": ["sh", "-c", "echo -n sorry > /dev/termination-log; exit 9"]},
+            restartPolicy="Never",
+        ),
+        pod("missing", {"name": "main", "command": ["/no/such/program"]}, restartPolicy="Never"),
+        pod("image", {"name": "main", "image": "registry.example/nothing:1"}),
+        pod(
+            "badref",
+            {"name": "main", "env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "absent", "key": "k"}}}]},
+        ),
+    )
+    ready(cluster, "inits")
+    assert inside(cluster, "inits", "cat /d/order").split() == ["1", "s", "2"]
+
+    def crash_loop() -> bool:
+        one = (status(cluster, "crash").get("containerStatuses") or [{}])[0]
+        return one.get("state", {}).get("waiting", {}).get("reason") == "CrashLoopBackOff" and one["restartCount"] >= 1
+
+    eventually(crash_loop, what="CrashLoopBackOff")
+    one = status(cluster, "crash")["containerStatuses"][0]
+    assert one["lastState"]["terminated"]["exitCode"] == 7
+    assert cluster.kubectl("logs", "crash", "--previous").stdout == "before-the-end\n"
+    eventually(lambda: status(cluster, "once").get("phase") == "Failed", what="a failed pod")
+    ended = status(cluster, "once")["containerStatuses"][0]["state"]["terminated"]
+    assert (ended["exitCode"], ended["reason"], ended["message"]) == (9, "Error", "sorry")
+    eventually(lambda: status(cluster, "missing").get("phase") == "Failed", what="a pod whose program is missing")
+    assert status(cluster, "missing")["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 127
+
+    def waiting(name: str) -> dict[str, Any]:
+        return (status(cluster, name).get("containerStatuses") or [{}])[0].get("state", {}).get("waiting", {})
+
+    eventually(lambda: waiting("image").get("reason") in ("ErrImagePull", "ImagePullBackOff"), what="the image error")
+    assert "mycel cluster load-image" in waiting("image")["message"]
+    eventually(lambda: waiting("badref").get("reason") == "CreateContainerConfigError", what="the config error")
+    assert waiting("badref")["message"] == 'configmap "absent" not found'
+    cluster.kubectl("delete", "pod", "inits", "crash", "once", "missing", "image", "badref", "--wait=false")
+
+
+def test_probes_and_hooks(cluster: Cluster) -> None:
+    """Liveness restarts, readiness gates traffic, startup holds both back, preStop runs before the end."""
+    shared = {"volumeMounts": [{"name": "h", "mountPath": "/h"}]}
+    cluster.apply(
+        pod(
+            "probed",
+            {
+                "name": "main",
+                "command": ["sh", "-c", "touch /tmp/alive; sleep infinity"],
+                "startupProbe": {"exec": {"command": ["test", "-e", "/tmp/alive"]}, "periodSeconds": 1},
+                "livenessProbe": {
+                    "exec": {"command": ["test", "-e", "/tmp/alive"]},
+                    "periodSeconds": 1,
+                    "failureThreshold": 1,
+                },
+                "readinessProbe": {
+                    "exec": {"command": ["test", "-e", "/tmp/ready"]},
+                    "periodSeconds": 1,
+                    "failureThreshold": 1,
+                },
+            },
+        ),
+        pod(
+            "web",
+            {
+                "name": "main",
+                "image": "cilium/json-mock",
+                "command": None,
+                "env": [{"name": "PORT", "value": "8080"}],
+                "ports": [{"name": "http", "containerPort": 8080}],
+                "readinessProbe": {
+                    "httpGet": {"path": "/public", "port": "http", "httpHeaders": [{"name": "X-A", "value": "b"}]},
+                    "periodSeconds": 1,
+                },
+                "livenessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
+            },
+        ),
+        pod(
+            "hooked",
+            {
+                "name": "main",
+                "command": ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"],
+                "lifecycle": {
+                    "postStart": {"exec": {"command": ["sh", "-c", "echo post >> /h/log"]}},
+                    "preStop": {"exec": {"command": ["sh", "-c", "echo pre >> /h/log"]}},
+                },
+                **shared,
+            },
+            volumes=[{"name": "h", "hostPath": {"path": "/var/lib/hooked", "type": "DirectoryOrCreate"}}],
+            terminationGracePeriodSeconds=10,
+        ),
+    )
+    ready(cluster, "web", "hooked")
+    eventually(
+        lambda: status(cluster, "probed")["containerStatuses"][0].get("started"), what="the startup probe's pass"
+    )
+    assert status(cluster, "probed")["containerStatuses"][0]["ready"] is False
+    inside(cluster, "probed", "touch /tmp/ready")
+    ready(cluster, "probed")
+    inside(cluster, "probed", "rm /tmp/alive")
+    eventually(
+        lambda: status(cluster, "probed")["containerStatuses"][0]["restartCount"] == 1, what="the liveness restart"
+    )
+    node = cluster.get("pod", "hooked")["spec"]["nodeName"]
+    started = time.monotonic()
+    cluster.kubectl("delete", "pod", "hooked")
+    assert time.monotonic() - started < 9, "a container that ends on SIGTERM must not wait for its grace period"
+    assert cluster.on_node(node, "cat", "/var/lib/hooked/log") == "post\npre\n"
+    reasons = {
+        event["reason"] for event in cluster.get("events")["items"] if event["involvedObject"]["name"] == "probed"
+    }
+    assert {"Scheduled", "Pulled", "Created", "Started", "Unhealthy", "Killing"} <= reasons
+
+
+def test_exec_logs_cp_attach_and_port_forward(cluster: Cluster, tmp_path: Path) -> None:
+    """What people do with kubectl: stdin, big output, exit codes, copies, follow, tunnels."""
+    cluster.apply(
+        pod(
+            "tools",
+            {"name": "main", "command": ["sh", "-c", "for i in 1 2 3; do echo line$i; done; exec sleep infinity"]},
+        ),
+        pod("echo", {"name": "main", "image": "hashicorp/http-echo:0.2.3", "command": None, "args": ["-text=through"]}),
+        pod("cat", {"name": "main", "stdin": True, "stdinOnce": True, "command": ["cat"]}),
+    )
+    ready(cluster, "tools", "echo", "cat")
+    assert cluster.kubectl("exec", "tools", "--", "sh", "-c", "exit 42", check=False).returncode == 42
+    assert cluster.kubectl("exec", "-i", "tools", "--", "wc", "-c", stdin="x" * 300_000).stdout.strip() == "300000"
+    assert len(cluster.kubectl("exec", "tools", "--", "head", "-c", "3000000", "/dev/zero").stdout) == 3_000_000
+    both = cluster.kubectl("exec", "tools", "--", "sh", "-c", "echo out; echo err >&2")
+    assert (both.stdout, both.stderr) == ("out\n", "err\n")
+    refused = cluster.kubectl("exec", "tools", "--", "no-such-program", check=False)
+    assert refused.returncode != 0
+    assert cluster.kubectl("logs", "tools").stdout == "line1\nline2\nline3\n"
+    assert cluster.kubectl("logs", "tools", "--tail=1").stdout == "line3\n"
+    assert cluster.kubectl("logs", "tools", "--limit-bytes=4").stdout == "line"
+    assert cluster.kubectl("logs", "tools", "--timestamps", "--tail=1").stdout.split()[1] == "line3"
+    source = tmp_path / "file"
+    source.write_bytes(os.urandom(200_000))
+    cluster.kubectl("cp", str(source), "tools:/tmp/file")
+    cluster.kubectl("cp", "tools:/tmp/file", str(tmp_path / "back"))
+    assert (tmp_path / "back").read_bytes() == source.read_bytes()
+    port = _free_port()
+    forward = subprocess.Popen(
+        [cluster.kubectl_path, "port-forward", "pod/echo", f"{port}:5678"],
+        env=cluster.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        assert forward.stdout is not None
+        assert b"Forwarding from" in forward.stdout.readline()
+        for _ in range(3):
+            curl = subprocess.run(
+                ["curl", "-s", f"http://127.0.0.1:{port}/"], capture_output=True, text=True, timeout=10, check=True
+            )
+            assert curl.stdout == "through\n"
+    finally:
+        forward.terminate()
+        forward.communicate()
+    attached = cluster.kubectl("attach", "-i", "cat", stdin="hello\n", check=False)
+    assert "hello" in attached.stdout
+
+
+def test_a_killed_node_program_adopts_its_pods(cluster: Cluster) -> None:
+    """SIGKILL: no container is restarted, ends in between are noticed, exec works again."""
+    cluster.apply(
+        pod("stays", {"name": "main"}),
+        pod("ends", {"name": "main", "command": ["sleep", "1.5"]}, restartPolicy="Never"),
+    )
+    ready(cluster, "stays")
+    node = cluster.get("pod", "stays")["spec"]["nodeName"]
+    before = status(cluster, "stays")["containerStatuses"][0]
+    record = cluster.folder / "run" / cluster.name / "proc" / f"{node}.json"
+    old = json.loads(record.read_text())
+    os.kill(old["pid"], signal.SIGKILL)
+    eventually(lambda: json.loads(record.read_text())["pid"] != old["pid"], what="a new node program")
+    eventually(
+        lambda: cluster.kubectl("exec", "stays", "--", "true", check=False).returncode == 0,
+        what="exec after the restart",
+    )
+    after = status(cluster, "stays")["containerStatuses"][0]
+    assert (after["containerID"], after["restartCount"]) == (before["containerID"], 0)
+    eventually(lambda: status(cluster, "ends").get("phase") == "Succeeded", what="the end of the other pod")
+    cluster.kubectl("delete", "pod", "stays", "ends")
+    assert "stays" not in cluster.on_node(
+        node, "sh", "-c", "cat /var/lib/kubelet/pods/*/state.json 2>/dev/null || true"
+    )
+
+
+def test_host_network_and_privileged(cluster: Cluster) -> None:
+    """The node's addresses, its bpffs with mounts going both ways, its control group, a writable /proc/sys."""
+    cluster.apply(
+        pod(
+            "host",
+            {
+                "name": "main",
+                "securityContext": {"privileged": True},
+                "volumeMounts": [
+                    {"name": "bpf", "mountPath": "/sys/fs/bpf", "mountPropagation": "Bidirectional"},
+                    {"name": "group", "mountPath": "/run/cilium/cgroupv2", "mountPropagation": "HostToContainer"},
+                    {"name": "shared", "mountPath": "/shared", "mountPropagation": "Bidirectional"},
+                ],
+            },
+            hostNetwork=True,
+            volumes=[
+                {"name": "bpf", "hostPath": {"path": "/sys/fs/bpf"}},
+                {"name": "group", "hostPath": {"path": "/run/cilium/cgroupv2"}},
+                {"name": "shared", "hostPath": {"path": "/var/lib/shared", "type": "DirectoryOrCreate"}},
+            ],
+        )
+    )
+    ready(cluster, "host")
+    found = cluster.get("pod", "host")
+    node, address = found["spec"]["nodeName"], found["status"]["hostIP"]
+    assert found["status"]["podIP"] == address
+    script = (
+        "hostname; mkdir -p /sys/fs/bpf/kept; stat -f -c %T /sys/fs/bpf; echo 1 > /proc/sys/net/ipv4/conf/all/forwarding && echo wrote; "
+        "mkdir -p /shared/inner && mount -t tmpfs none /shared/inner && touch /shared/inner/seen; "
+        "grep -q $$ /run/cilium/cgroupv2/pod*/*/cgroup.procs && echo member"
+    )
+    assert inside(cluster, "host", script).split() == [node, "bpf_fs", "wrote", "member"]
+    assert cluster.on_node(node, "ls", "/var/lib/shared/inner") == "seen\n"
+    cluster.kubectl("delete", "pod", "host")
+    assert "kept" in cluster.on_node(node, "ls", "/sys/fs/bpf"), "pins outlive the container"
+    cluster.on_node(node, "umount", "/var/lib/shared/inner")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
