@@ -64,5 +64,5 @@ class RingBusy(DatapathError):
 def last_useful_lines(log: str, count: int = 12) -> list[str]:
     """The end of a verifier log without its statistics, which is where the reason stands."""
     lines = [line.rstrip() for line in log.replace("\0", "").splitlines()]
-    noise = ("processed ", "verification time", "stack depth", "-- END", "libbpf: failed to", "libbpf: -- ")
+    noise = ("processed ", "verification time", "stack depth", "-- END", "libbpf: ")
     return [line for line in lines if line and not line.startswith(noise)][-count:]

@@ -264,7 +264,8 @@ def replace_route(netlink: Netlink, route: Route) -> None:
 def delete_route(netlink: Netlink, route: Route) -> bool:
     """Delete a route; False when it was not there."""
     what = f"delete route {route.destination}"
-    return _gone_is_fine(netlink, Message.DELROUTE, _route_body(route), what)
+    body = _route_body(route._replace(mtu=0, source=None))  # the kernel would compare what is given
+    return _gone_is_fine(netlink, Message.DELROUTE, body, what)
 
 
 def _route_body(route: Route) -> bytes:
