@@ -77,11 +77,18 @@ async def apply(client: ApiClient, item: Object) -> Applied:
     after = await client.apply(resource, item, field_manager=FIELD_MANAGER)
     if before is None:
         change = Change.CREATED
-    elif before["metadata"].get("resourceVersion") == after["metadata"].get("resourceVersion"):
+    elif _content(before) == _content(after):
         change = Change.UNCHANGED
     else:
         change = Change.CONFIGURED
     return Applied(item["kind"], metadata["name"], change)
+
+
+def _content(item: Object) -> Object:
+    """What people wrote of an object: neither its status nor what the server keeps beside it."""
+    kept = {"resourceVersion", "generation", "managedFields"}
+    metadata = {key: value for key, value in item["metadata"].items() if key not in kept}
+    return {key: value for key, value in item.items() if key != "status"} | {"metadata": metadata}
 
 
 async def apply_together(client: ApiClient, items: Iterable[Object]) -> list[Applied]:
