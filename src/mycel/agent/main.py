@@ -25,7 +25,6 @@ from mycel.agent.directory import StoreDirectory
 from mycel.agent.endpoints import Endpoints
 from mycel.agent.identities import Identities
 from mycel.agent.ipam import Pool, router_address
-from mycel.agent.logs import set_up as set_up_logs
 from mycel.agent.node_network import Routes, datapath_settings, pod_networks, wait_own_node
 from mycel.agent.planner import Part, Planner
 from mycel.agent.pods import PodFacts
@@ -42,6 +41,7 @@ from mycel.datapath.rtnetlink import Netlink
 from mycel.k8s.client import ApiClient, ConfigError, Endpoint
 from mycel.k8s.errors import ApiError
 from mycel.kit.backoff import backoff_s
+from mycel.kit.logfmt import set_up as set_up_logs
 from mycel.kit.readiness import Readiness
 from mycel.kit.reconcile import Report, reconcile
 from mycel.kit.tasks import spawn
@@ -148,6 +148,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             route_target: Any = RouteTarget(Netlink())
             desired_routes: Any = routes.desired
             spawn(group, reconcile(desired_routes, route_target, report), "routes")
+            spawn(group, _log_problems(report), "report")
             await planner.realized.newer_than(0)
             ready.unblock("first plan")
             done = await server.replay_deletes(endpoints, settings.state_dir / "state" / "deletes")
@@ -215,6 +216,21 @@ def _publish_on_change(publisher: EndpointPublisher, watches: Watches, endpoints
 
     endpoints.subscribe(endpoint_changed)
     watches.endpoints.subscribe(object_changed)
+
+
+async def _log_problems(report: Report) -> None:
+    """Say once when a target stops following the plan, and when it does again."""
+    told: dict[str, str] = {}
+    while True:
+        changed = report.changed
+        now = {each.name: each.problem for each in report.targets.values() if not each.ok}
+        for name, problem in now.items():
+            if told.get(name) != problem:
+                log.error("%s does not follow the plan: %s", name, problem)
+        for name in told.keys() - now.keys():
+            log.info("%s follows the plan again", name)
+        told = now
+        await changed.wait()
 
 
 async def _announce(client: ApiClient, watches: Watches, settings: Settings, *, routers: list[str]) -> None:

@@ -160,7 +160,7 @@ class Planner:
         plan = NodePlan(**self._parts, version=version)  # pyright: ignore[reportArgumentType]
         if plan != self.plan:
             self.plan = plan
-            self.desired.set({f"mycel_{name}": each for name, each in plan.by_map().items() if name != "policy"})
+            self.desired.set({name: each for name, each in plan.by_map().items() if name != "policy"})
             log.debug("%s", plan)
 
     def _plan_services(self, node: str) -> None:
