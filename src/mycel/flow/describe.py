@@ -153,9 +153,7 @@ def _set_services(flow: pb.Flow, names: Names, records: Records) -> None:
             message.namespace, message.name = service.namespace, service.name
 
 
-def complete(
-    flow: pb.Flow, *, wall_ns: int, uuid: str, source_port: int = 0, destination_port: int = 0
-) -> pb.Flow:
+def complete(flow: pb.Flow, *, wall_ns: int, uuid: str, source_port: int = 0, destination_port: int = 0) -> pb.Flow:
     """A copy of a kind's message with what is one row's own."""
     message = pb.Flow()
     message.CopyFrom(flow)

@@ -141,9 +141,7 @@ class Enricher:
         numbers: list[int] = []
         for key in keys[first]:
             services = self._directory.services(Address(key[:2].astype(">u8").tobytes()))
-            numbers.append(
-                self._records.services.number(services.get((int(key[2]) >> 8, int(key[2]) & 0xFF)))
-            )
+            numbers.append(self._records.services.number(services.get((int(key[2]) >> 8, int(key[2]) & 0xFF))))
         rows[f"{side}_service"][where] = np.array(numbers, np.uint32)[place]
 
     def _name_interfaces(self, rows: Rows) -> None:

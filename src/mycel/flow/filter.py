@@ -61,9 +61,7 @@ def _ports(flow: pb.Flow) -> tuple[int | None, int | None]:
 class FlowFilters:
     """Both lists of a request."""
 
-    def __init__(
-        self, whitelist: Iterable[pb.FlowFilter] = (), blacklist: Iterable[pb.FlowFilter] = ()
-    ) -> None:
+    def __init__(self, whitelist: Iterable[pb.FlowFilter] = (), blacklist: Iterable[pb.FlowFilter] = ()) -> None:
         """Raises FilterError for a filter that cannot be understood."""
         self._allow = [compile_filter(each) for each in _limited(whitelist)]
         self._deny = [compile_filter(each) for each in _limited(blacklist)]
@@ -135,9 +133,7 @@ def _side(ff: pb.FlowFilter, side: str, end: Callable[[pb.Flow], pb.Endpoint]) -
         found.append(predicates.addresses(f"{side}_ip", wanted, lambda flow: getattr(flow.IP, side)))
     if wanted := values("pod"):
         found.append(
-            predicates.namespaced(
-                f"{side}_pod", wanted, lambda flow: (end(flow).namespace, end(flow).pod_name)
-            )
+            predicates.namespaced(f"{side}_pod", wanted, lambda flow: (end(flow).namespace, end(flow).pod_name))
         )
     if wanted := values("service"):
         found.append(predicates.namespaced(f"{side}_service", wanted, service))
@@ -190,9 +186,7 @@ def _whole(ff: pb.FlowFilter) -> list[Predicate]:
     if ff.protocol:
         found.append(predicates.protocols("protocol", ff.protocol))
     if ff.source_ip_xlated:
-        found.append(
-            predicates.addresses("source_ip_xlated", ff.source_ip_xlated, lambda flow: flow.IP.source_xlated)
-        )
+        found.append(predicates.addresses("source_ip_xlated", ff.source_ip_xlated, lambda flow: flow.IP.source_xlated))
     if ff.dns_query:
         found.append(predicates.dns_queries("dns_query", ff.dns_query))
     if ff.tcp_flags:
@@ -217,9 +211,7 @@ def _whole(ff: pb.FlowFilter) -> list[Predicate]:
 def compile_filter(ff: pb.FlowFilter) -> Conditions:
     """A filter whose every field that is set must match. Raises FilterError."""
     if ff.experimental.cel_expression:
-        raise FilterError(
-            "experimental.cel_expression: CEL expressions are not supported: use the other fields"
-        )
+        raise FilterError("experimental.cel_expression: CEL expressions are not supported: use the other fields")
     return Conditions(
         of_kind=(
             *_whole(ff),

@@ -133,9 +133,7 @@ def tcp_flags(wanted: Sequence[pb.TCPFlags]) -> Predicate:
 def workloads(wanted: Sequence[pb.Workload], get: Callable[[pb.Flow], pb.Endpoint]) -> Predicate:
     """Kind and name, of which either may be empty."""
     return lambda flow: any(
-        want.name in ("", seen.name) and want.kind in ("", seen.kind)
-        for seen in get(flow).workloads
-        for want in wanted
+        want.name in ("", seen.name) and want.kind in ("", seen.kind) for seen in get(flow).workloads for want in wanted
     )
 
 
@@ -143,10 +141,7 @@ def interfaces(wanted: Sequence[pb.NetworkInterface]) -> Predicate:
     """Index and name, of which either may be empty."""
     return lambda flow: (
         flow.HasField("interface")
-        and any(
-            want.index in (0, flow.interface.index) and want.name in ("", flow.interface.name)
-            for want in wanted
-        )
+        and any(want.index in (0, flow.interface.index) and want.name in ("", flow.interface.name) for want in wanted)
     )
 
 

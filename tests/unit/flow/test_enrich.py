@@ -1,0 +1,98 @@
+"""Names are put on events when they arrive."""
+
+import numpy as np
+
+from mycel.flow.enrich import Enricher, Records
+from mycel.flow.records import Endpoint, Interner, ServiceName
+from tests.unit.flow.samples import (
+    CLIENT,
+    CLIENT_ENDPOINT,
+    ECHO,
+    FRONTEND,
+    WALL_NS,
+    WORLD,
+    Names,
+    enrich,
+    event,
+    events,
+)
+
+
+def test_rows_come_in_the_order_of_time() -> None:
+    """Rings of several CPUs are one sequence, with wall time."""
+    rows, _ = enrich(event(time_ns=30), event(time_ns=10), event(time_ns=20))
+    assert rows["event"]["time_ns"].tolist() == [10, 20, 30]
+    assert rows["wall_ns"].tolist() == [WALL_NS + 10, WALL_NS + 20, WALL_NS + 30]
+
+
+def test_directory_is_asked_once_per_address() -> None:
+    """A thousand packets of two pods are two questions, in this batch and the next."""
+    names = Names()
+    enricher = Enricher(names, Records())
+    for _ in range(2):
+        enricher.enrich(events(*(event(source_port=port) for port in range(1, 1000))), wall_offset_ns=0)
+    assert sorted([CLIENT, ECHO]) == sorted(names.asked)
+
+
+def test_changed_directory_is_asked_again() -> None:
+    """A pod that gets an address is named from then on; earlier rows keep their names."""
+    names, records = Names(), Records()
+    enricher = Enricher(names, records)
+    before = enricher.enrich(events(event(source=WORLD, source_identity=2)), wall_offset_ns=0)
+    names.endpoints[WORLD] = Endpoint(77, namespace="new", pod_name="pod")
+    names.version += 1
+    after = enricher.enrich(events(event(source=WORLD, source_identity=77)), wall_offset_ns=0)
+    assert Endpoint(2, labels=("reserved:world",)) == records.endpoints[int(before["source_record"][0])]
+    assert names.endpoints[WORLD] == records.endpoints[int(after["source_record"][0])]
+
+
+def test_identity_of_the_packet_wins() -> None:
+    """What the kernel enforced is shown, not what the directory thinks now."""
+    rows, records = enrich(event(source_identity=999))
+    shown = records.endpoints[int(rows["source_record"][0])]
+    assert CLIENT_ENDPOINT._replace(identity=999, labels=("k8s:app=other",)) == shown
+
+
+def test_packet_without_identity_gets_the_directorys() -> None:
+    """Hooks that do not know an identity leave it 0."""
+    rows, records = enrich(event(source_identity=0))
+    assert records.endpoints[int(rows["source_record"][0])] == CLIENT_ENDPOINT
+
+
+def test_services_of_both_directions() -> None:
+    """A frontend as destination, and the frontend that was dialled for the side that answers."""
+    dialled = {"original": FRONTEND, "original_port": 80}
+    rows, records = enrich(
+        event(time_ns=1, destination=FRONTEND, destination_port=80),
+        event(time_ns=2, destination=FRONTEND, destination_port=81),
+        event(time_ns=3, **dialled),
+        event(time_ns=4, source=ECHO, destination=CLIENT, is_reply=1, **dialled),
+    )
+    echo = ServiceName("shop", "echo")
+    assert [echo, None, echo, None] == [records.services[number] for number in rows["destination_service"]]
+    assert [None, None, None, echo] == [records.services[number] for number in rows["source_service"]]
+
+
+def test_dns_names_and_interfaces() -> None:
+    """Outside addresses carry the names they were resolved from; interfaces their names."""
+    rows, records = enrich(event(destination=WORLD, ifindex=3))
+    assert records.names[int(rows["destination_names"][0])] == ("one.example",)
+    assert records.interfaces[int(rows["interface"][0])] == (3, "lxc3")
+
+
+def test_interner_forgets_and_keeps_numbers() -> None:
+    """Numbers of kept values stay, forgotten ones are given anew."""
+    interner: Interner[str] = Interner()
+    one, two, three = map(interner.number, ("one", "two", "three"))
+    interner.keep({one, three})
+    assert [interner[number] for number in (one, two, three)] == ["one", None, "three"]
+    assert interner.number("one") == one
+    assert interner.number("two") > three
+    assert interner.number(None) == 0
+
+
+def test_empty_batch() -> None:
+    """No events, no rows."""
+    rows = Enricher(Names(), Records()).enrich(events(event())[:0], wall_offset_ns=0)
+    assert len(rows) == 0
+    assert np.array_equal(rows, rows)
