@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import ipaddress
 import os
@@ -17,12 +18,14 @@ from pathlib import Path
 import pytest
 
 from mycel import abi
+from mycel.datapath import features, pod_link, syscall
 from mycel.datapath import netlink as nl
-from mycel.datapath import pod_link
 from mycel.datapath.errors import DatapathError
+from mycel.datapath.link_watch import link_changes
 from mycel.datapath.links import PROGRAM_HOOKS, AttachedLink, Hook
 from mycel.datapath.node import Datapath, remove
 from mycel.datapath.rtnetlink import Netlink, NetlinkRefused
+from mycel.datapath.syscall import MapType
 from tests.bpf.bed import NODE, POD, ROUTER, Bed, inside, run
 from tests.bpf.kernel import ROOT
 from tests.bpf.rows import addr, endpoint, host_endpoint
@@ -220,6 +223,68 @@ def test_a_pod_reaches_its_node_and_leaves_nothing(bed: Bed) -> None:
     datapath.detach_pod(link.ifindex)
     assert all(each.alive for each in datapath.attached())
     datapath.close()
+
+
+def test_a_kernel_without_tcx_gets_filters(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same traffic through clsact, and programs replaced in place by the next agent."""
+    monkeypatch.setattr(features, "has_tcx", lambda: False)
+    datapath = opened(bed)
+    pod, link = add_pod(bed, datapath)
+    assert {each.target for each in datapath.attached()} == {"cgroup"}
+    shown = run("ip", "netns", "exec", bed.node, "tc", "filter", "show", "dev", link.name, "ingress")
+    assert "from_pod" in shown and "direct-action" in shown
+    run("ip", "netns", "exec", pod, "ping", "-c", "1", "-W", "2", str(ROUTER))
+    datapath.close()
+    datapath = opened(bed, masquerade=False)
+    with inside(bed.node):
+        datapath.attach_pod(link.ifindex)
+    again = run("ip", "netns", "exec", bed.node, "tc", "filter", "show", "dev", link.name, "ingress")
+    assert again.count("from_pod") == shown.count("from_pod") and again != shown
+    run("ip", "netns", "exec", pod, "ping", "-c", "1", "-W", "2", str(ROUTER))
+    datapath.detach_pod(link.ifindex)
+    assert "from_pod" not in run("ip", "netns", "exec", bed.node, "tc", "filter", "show", "dev", link.name, "ingress")
+    datapath.close()
+
+
+async def test_changes_of_devices_are_told(bed: Bed) -> None:
+    """A burst of changes wakes once; quiet namespaces wake nobody."""
+    with inside(bed.node):
+        stream = link_changes(gather_s=0.05)
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.05)
+    assert not waiting.done()
+    for number in range(3):
+        run("ip", "-n", bed.node, "link", "add", f"d{number}", "type", "veth", "peer", "name", f"e{number}")
+    await asyncio.wait_for(waiting, 5)
+    await stream.aclose()
+
+
+def test_no_program_no_traffic(bed: Bed) -> None:
+    """A pair whose programs are taken off carries nothing, whoever deletes it when."""
+    datapath = opened(bed)
+    pod, link = add_pod(bed, datapath)
+    datapath.detach_pod(link.ifindex)
+    with inside(bed.node):
+        left = nl.link_by_index(datapath.netlink, link.ifindex)
+    assert left is not None and not left.up
+    datapath.close()
+
+
+def test_a_start_that_was_cut_off_leaves_nothing(bed: Bed) -> None:
+    """Pins that no program knows go with the next start; then everything is adopted again."""
+    opened(bed).close()
+    maps = bed.settings.pins / "maps"
+    stray = syscall.map_create(MapType.HASH, key_size=4, value_size=4, max_entries=1)
+    syscall.pin(stray, maps / "mycel_ct_new")
+    os.close(stray)
+    first = opened(bed)
+    assert not first.opened.adopted_programs and first.opened.adopted_maps == len(list(maps.iterdir()))
+    assert not (maps / "mycel_ct_new").exists()
+    first.close()
+    second = opened(bed)
+    assert second.opened.adopted_programs
+    second.close()
 
 
 def test_removal_leaves_no_pin_and_no_device(bed: Bed) -> None:

@@ -9,6 +9,7 @@ for traffic.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -19,10 +20,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mycel.abi import KNOBS, MetricKey, MetricValue
 from mycel.datapath import features, syscall
+from mycel.datapath import netlink as nl
 from mycel.datapath.errors import DatapathError
 from mycel.datapath.links import PROGRAM_HOOKS, AttachedLink, Hook, Links
 from mycel.datapath.node_maps import KERNEL_OWNED, NodeMaps
 from mycel.datapath.node_setup import (
+    HOST_DEVICE,
+    VXLAN_DEVICE,
     Devices,
     RouteTarget,
     ensure_devices,
@@ -32,7 +36,7 @@ from mycel.datapath.node_setup import (
 )
 from mycel.datapath.objects import Collection, KnobValue, LoadedProgram, load_objects
 from mycel.datapath.rings import ensure_rings
-from mycel.datapath.rtnetlink import Netlink
+from mycel.datapath.rtnetlink import Netlink, NetlinkRefused
 from mycel.datapath.settings import DatapathSettings, built_objects, mapped
 from mycel.kit.reconcile import OrderedTargets, diff
 
@@ -157,7 +161,12 @@ class Datapath:
         return any(changed)
 
     def detach_pod(self, ifindex: int) -> None:
-        """Forget a pair whose device is going, or has gone. Traffic is left to the stack until it goes."""
+        """Forget a pair that is going, or has gone. What is still there is set down first: no program, no traffic."""
+        try:
+            nl.set_link(self.netlink, ifindex, up=False)
+        except NetlinkRefused as refused:
+            if refused.errno != errno.ENODEV:
+                raise
         for program in POD_PROGRAMS:
             self.links.detach_device(program, ifindex)
 
@@ -205,9 +214,6 @@ def remove(pins: Path, *, netlink: Netlink | None = None) -> None:
     with contextlib.suppress(OSError):
         pins.rmdir()
     if netlink is not None:
-        from mycel.datapath import netlink as nl
-        from mycel.datapath.node_setup import HOST_DEVICE, VXLAN_DEVICE
-
         for device in (HOST_DEVICE, VXLAN_DEVICE):
             nl.delete_link(netlink, device)
 

@@ -206,8 +206,13 @@ def _pin_new(collection: Collection, folder: Path) -> None:
                     copy_rows(old_fd, each.fd)
             finally:
                 os.close(old_fd)
+        fresh = folder / f"{each.name}_new"
+        fresh.unlink(missing_ok=True)
+        syscall.pin(each.fd, fresh)
+        fresh.rename(path)  # at every moment one of the two is pinned under its name
+    for path in folder.iterdir():
+        if path.name not in collection.maps:  # of another version, or of a start that was cut off
             path.unlink()
-        syscall.pin(each.fd, path)
 
 
 def only_resized(info: MapInfo, spec: MapSpec) -> bool:
