@@ -12,8 +12,8 @@ test: ## every check and every test (root)
 	@scripts/test
 test-long: ## the long variants (root, much longer)
 	@scripts/test --long
-gen: ## regenerate src/mycel/abi, src/mycel/api and deploy/chart/crds from their sources
-	@$(py) tools/gen_abi.py && $(py) tools/gen_api.py && $(py) tools/gen_crds.py
+gen: ## regenerate src/mycel/{abi,api}, deploy/chart/crds and docs/cli.md
+	@$(py) tools/gen_abi.py && $(py) tools/gen_api.py && $(py) tools/gen_crds.py && $(py) tools/gen_cli_doc.py
 gen-check: ## fail when generated files are stale
 	@$(py) tools/gen_abi.py --check && $(py) tools/gen_api.py --check && $(py) tools/gen_crds.py --check
 docs-check: ## fail when a verb, setting or drop reason is missing from docs/

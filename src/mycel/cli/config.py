@@ -45,7 +45,7 @@ async def view(*, target: Target, output: str) -> None:
 @config.command("set")
 @click.argument("key")
 @click.argument("value")
-@click.option("--restart/--no-restart", "-r/ ", default=True, help="Start agents and operator anew.")
+@click.option("--restart/--no-restart", default=True, help="Start agents and operator anew.")
 @cluster_options
 @asynchronous
 async def set_(*, key: str, value: str, restart: bool, target: Target) -> None:
@@ -63,7 +63,7 @@ async def set_(*, key: str, value: str, restart: bool, target: Target) -> None:
 
 @config.command()
 @click.argument("key")
-@click.option("--restart/--no-restart", "-r/ ", default=True, help="Start agents and operator anew.")
+@click.option("--restart/--no-restart", default=True, help="Start agents and operator anew.")
 @cluster_options
 @asynchronous
 async def delete(*, key: str, restart: bool, target: Target) -> None:
