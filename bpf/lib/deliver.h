@@ -7,7 +7,7 @@
 #include "identity.h"
 #include "rewrite.h"
 
-/* The stack counts its own packets' hops. */
+/* The node's stack counts its own packets' hops, and the overlay's receiver those that go there. */
 static __always_inline bool counts_hop(const struct packet *p)
 {
 	return p->origin != ORIGIN_HOST && p->origin != ORIGIN_STACK;
@@ -15,11 +15,7 @@ static __always_inline bool counts_hop(const struct packet *p)
 
 static __always_inline int hop(struct __sk_buff *skb, const struct packet *p)
 {
-	if (!counts_hop(p))
-		return 0;
-	if (unlikely(p->ttl <= 1))
-		return DROP_TTL_EXCEEDED;
-	return rewrite_ttl(skb, p);
+	return counts_hop(p) ? rewrite_ttl(skb, p) : 0;
 }
 
 /* Count a packet that goes on, and say so if its connection is due. `endpoint_id`: who reports, 0 the node.

@@ -44,7 +44,7 @@ static __always_inline struct flow_event *event_reserve(void)
 
 static __always_inline void event_fill(struct flow_event *event, struct __sk_buff *skb, const struct packet *p)
 {
-	const struct ethhdr *eth = (void *)(long)skb->data;
+	const struct ethhdr *eth = bytes_at(skb, 0, ETH_HLEN);
 
 	__builtin_memset(event, 0, sizeof(*event));
 	event->time_ns = bpf_ktime_get_ns();
@@ -59,7 +59,7 @@ static __always_inline void event_fill(struct flow_event *event, struct __sk_buf
 		event->original_port = p->original_port;
 	}
 	event->endpoint_id = p->endpoint_id;
-	if (has_bytes(skb, ETH_HLEN)) {
+	if (eth) {
 		__builtin_memcpy(&event->source_mac, eth->h_source, ETH_ALEN);
 		__builtin_memcpy(&event->destination_mac, eth->h_dest, ETH_ALEN);
 	}

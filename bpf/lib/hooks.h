@@ -89,8 +89,8 @@ static __always_inline int hook_from_pod(struct __sk_buff *skb)
 	p.endpoint_id = pod->endpoint_id;
 	if (unlikely(!(pod->flags & ENDPOINT_READY)))
 		return drop(skb, &p, DROP_ENDPOINT_NOT_READY);
-	eth = (void *)(long)skb->data;
-	if (unlikely(!has_bytes(skb, ETH_HLEN)))
+	eth = bytes_at(skb, 0, ETH_HLEN);
+	if (unlikely(!eth))
 		return drop(skb, &p, DROP_INVALID_PACKET);
 	if (unlikely(!mac_equal(eth->h_source, &pod->mac)))
 		return drop(skb, &p, DROP_INVALID_SOURCE_MAC);

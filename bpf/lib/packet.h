@@ -80,9 +80,32 @@ struct packet {
 	__u8 ttl;
 };
 
-static __always_inline bool has_bytes(const struct __sk_buff *skb, __u32 length)
+/*
+ * The frame's bytes. The compiler likes to load these 32-bit fields once and to widen them again later, and the
+ * verifier then takes a pointer for a number: so each use is a load of its own.
+ */
+static __always_inline void *frame(const struct __sk_buff *skb)
 {
-	return (void *)(long)skb->data + length <= (void *)(long)skb->data_end;
+	void *start;
+
+	asm volatile("%0 = *(u32 *)(%1 + %2)" : "=r"(start) : "r"(skb), "i"(offsetof(struct __sk_buff, data)));
+	return start;
+}
+
+static __always_inline void *frame_end(const struct __sk_buff *skb)
+{
+	void *end;
+
+	asm volatile("%0 = *(u32 *)(%1 + %2)" : "=r"(end) : "r"(skb), "i"(offsetof(struct __sk_buff, data_end)));
+	return end;
+}
+
+/* `length` bytes of the frame from `offset`, or NULL when they are not (yet) in its linear part. */
+static __always_inline void *bytes_at(const struct __sk_buff *skb, __u32 offset, __u32 length)
+{
+	void *start = frame(skb) + offset;
+
+	return start + length <= frame_end(skb) ? start : NULL;
 }
 
 static __always_inline void tuple_reverse(struct tuple *to, const struct tuple *t)
@@ -125,7 +148,7 @@ static __always_inline int parse_l4(const struct __sk_buff *skb, struct packet *
 
 	switch (p->t.protocol) {
 	case IPPROTO_TCP:
-		if (unlikely(head + sizeof(struct tcphdr) > (void *)(long)skb->data_end))
+		if (unlikely(head + sizeof(struct tcphdr) > frame_end(skb)))
 			return DROP_CT_INVALID_HEADER;
 		p->tcp_flags = bytes[13];
 		break;
@@ -152,11 +175,11 @@ static __always_inline int parse_l4(const struct __sk_buff *skb, struct packet *
 
 static __always_inline int parse_v4(const struct __sk_buff *skb, struct packet *p)
 {
-	const struct iphdr *ip = (void *)(long)skb->data + L3_OFFSET;
+	const struct iphdr *ip = bytes_at(skb, L3_OFFSET, sizeof(*ip));
 	const void *head;
 	__u32 offset;
 
-	if (unlikely(!has_bytes(skb, L3_OFFSET + sizeof(*ip))))
+	if (unlikely(!ip))
 		return DROP_INVALID_PACKET;
 	p->family = 4;
 	p->t.source = addr_v4(ip->saddr);
@@ -175,8 +198,8 @@ static __always_inline int parse_v4(const struct __sk_buff *skb, struct packet *
 			return 0;
 	}
 	p->l4 = L3_OFFSET + ip->ihl * 4;
-	head = (void *)(long)skb->data + p->l4;
-	if (unlikely(head + 8 > (void *)(long)skb->data_end))
+	head = bytes_at(skb, p->l4, 8);
+	if (unlikely(!head))
 		return DROP_CT_INVALID_HEADER;
 	return parse_l4(skb, p, head);
 }
@@ -220,12 +243,12 @@ __subprogram int parse_v6_extensions(struct __sk_buff *skb, struct packet *p)
 
 static __always_inline int parse_v6(struct __sk_buff *skb, struct packet *p)
 {
-	const struct ipv6hdr *ip = (void *)(long)skb->data + L3_OFFSET;
+	const struct ipv6hdr *ip = bytes_at(skb, L3_OFFSET, sizeof(*ip));
 	const void *head;
 	__u32 l4;
 	int reason;
 
-	if (unlikely(!has_bytes(skb, L3_OFFSET + sizeof(*ip))))
+	if (unlikely(!ip))
 		return DROP_INVALID_PACKET;
 	p->family = 6;
 	p->t.source = *(struct addr *)&ip->saddr;
@@ -246,11 +269,11 @@ static __always_inline int parse_v6(struct __sk_buff *skb, struct packet *p)
 	l4 = p->l4;
 	if (unlikely(l4 > PULL_BYTES * 8))
 		return DROP_INVALID_EXTENSION_HEADER;
-	head = (void *)(long)skb->data + l4;
-	if (unlikely(head + 8 > (void *)(long)skb->data_end)) {
+	head = bytes_at(skb, l4, 8);
+	if (unlikely(!head)) {
 		bpf_skb_pull_data(skb, l4 + sizeof(struct tcphdr) < skb->len ? l4 + sizeof(struct tcphdr) : skb->len);
-		head = (void *)(long)skb->data + l4;
-		if (head + 8 > (void *)(long)skb->data_end)
+		head = bytes_at(skb, l4, 8);
+		if (!head)
 			return DROP_CT_INVALID_HEADER;
 	}
 	return parse_l4(skb, p, head);
@@ -264,11 +287,11 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
 {
 	const struct ethhdr *eth;
 
-	if (unlikely(!has_bytes(skb, L3_OFFSET + sizeof(struct ipv6hdr) + sizeof(struct tcphdr))))
+	if (unlikely(!bytes_at(skb, 0, L3_OFFSET + sizeof(struct ipv6hdr) + sizeof(struct tcphdr))))
 		bpf_skb_pull_data(skb, skb->len < PULL_BYTES ? skb->len : PULL_BYTES);
-	if (unlikely(!has_bytes(skb, L3_OFFSET)))
+	eth = bytes_at(skb, 0, ETH_HLEN);
+	if (unlikely(!eth))
 		return DROP_INVALID_PACKET;
-	eth = (void *)(long)skb->data;
 	p->ether_type = bpf_ntohs(eth->h_proto);
 	if (likely(eth->h_proto == bpf_htons(ETH_P_IP)))
 		return parse_v4(skb, p);

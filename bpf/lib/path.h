@@ -144,6 +144,8 @@ static __always_inline int deliver(struct __sk_buff *skb, struct packet *p, cons
 {
 	int reason;
 
+	if (unlikely(p->ttl <= 1 && counts_hop(p) && (route->target == TARGET_ENDPOINT || route->target == TARGET_OUT)))
+		return drop(skb, p, DROP_TTL_EXCEEDED);
 	switch (route->target) {
 	case TARGET_ENDPOINT:
 		if (unlikely(!(route->endpoint->flags & ENDPOINT_READY)))

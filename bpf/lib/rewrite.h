@@ -109,18 +109,18 @@ __subprogram int rewrite_tuple(struct __sk_buff *skb, struct packet *p, const st
 static __always_inline int rewrite_ttl(struct __sk_buff *skb, const struct packet *p)
 {
 	if (likely(p->family == 4)) {
-		struct iphdr *ip = (void *)(long)skb->data + L3_OFFSET;
+		struct iphdr *ip = bytes_at(skb, L3_OFFSET, sizeof(*ip));
 		__u32 check;
 
-		if (unlikely(!has_bytes(skb, L3_OFFSET + sizeof(*ip))))
+		if (unlikely(!ip))
 			return DROP_WRITE_ERROR;
 		check = ip->check + bpf_htons(0x0100);
 		ip->check = check + (check >= 0xffff);
 		ip->ttl--;
 	} else {
-		struct ipv6hdr *ip = (void *)(long)skb->data + L3_OFFSET;
+		struct ipv6hdr *ip = bytes_at(skb, L3_OFFSET, sizeof(*ip));
 
-		if (unlikely(!has_bytes(skb, L3_OFFSET + sizeof(*ip))))
+		if (unlikely(!ip))
 			return DROP_WRITE_ERROR;
 		ip->hop_limit--;
 	}
@@ -129,9 +129,9 @@ static __always_inline int rewrite_ttl(struct __sk_buff *skb, const struct packe
 
 static __always_inline int rewrite_macs(struct __sk_buff *skb, const struct mac *destination, const struct mac *source)
 {
-	struct ethhdr *eth = (void *)(long)skb->data;
+	struct ethhdr *eth = bytes_at(skb, 0, ETH_HLEN);
 
-	if (unlikely(!has_bytes(skb, ETH_HLEN)))
+	if (unlikely(!eth))
 		return DROP_WRITE_ERROR;
 	__builtin_memcpy(eth->h_dest, destination, ETH_ALEN);
 	__builtin_memcpy(eth->h_source, source, ETH_ALEN);

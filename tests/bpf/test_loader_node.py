@@ -52,8 +52,11 @@ def by_pin(datapath: Datapath) -> dict[tuple[str, str], AttachedLink]:
     return {(each.program, each.target): each for each in datapath.attached()}
 
 
-def add_pod(bed: Bed, datapath: Datapath) -> tuple[str, pod_link.PodLink]:
-    """A pod as CNI makes it, with its rows; returns its namespace and pair."""
+def add_pod(
+    bed: Bed, datapath: Datapath, *, also: tuple[nl.Address, nl.Address, nl.Address] | None = None
+) -> tuple[str, pod_link.PodLink]:
+    """A pod as CNI makes it, with its rows; `also`: IPv6 addresses of pod, router and node. Namespace and pair."""
+    pods, routers, nodes = ([POD], [ROUTER], [NODE]) if also is None else zip((POD, ROUTER, NODE), also, strict=True)
     name = bed.namespace("pod")
     namespace = pod_link.open_namespace(f"/run/netns/{name}")
     try:
@@ -63,18 +66,19 @@ def add_pod(bed: Bed, datapath: Datapath) -> tuple[str, pod_link.PodLink]:
             )
             datapath.attach_pod(link.ifindex)
             row = endpoint(
-                ipv4=addr(str(POD)), ifindex=link.ifindex, identity=1234, endpoint_id=7, policy_revision=1,
+                ipv4=addr(str(POD)), ipv6=addr(str(pods[-1])) if also else bytes(16), ifindex=link.ifindex, identity=1234, endpoint_id=7, policy_revision=1,
                 flags=abi.EndpointFlags.READY, mac=link.mac, node_mac=link.node_mac,
             )  # fmt: skip
             datapath.maps.interfaces.write({abi.InterfaceKey(link.ifindex): row})
-            datapath.maps.endpoints.write({abi.EndpointKey(addr(str(POD))): row})
-            for each in (NODE, ROUTER):
+            for each in (*nodes, *routers):
                 datapath.maps.endpoints.write({abi.EndpointKey(addr(str(each))): host_endpoint()})
                 node = abi.IpcacheValue(bytes(16), abi.ReservedIdentity.HOST, abi.IpcacheFlags.NODE)
                 datapath.maps.ipcache.write({abi.IpcacheKey(addr(str(each))): node})
             cluster = abi.IpcacheValue(bytes(16), 1234, abi.IpcacheFlags.CLUSTER)
-            datapath.maps.ipcache.write({abi.IpcacheKey(addr(str(POD))): cluster})
-            pod_link.furnish(link, namespace_fd=namespace, ifname="eth0", addresses=[POD], routers=[ROUTER])
+            for each in pods:
+                datapath.maps.endpoints.write({abi.EndpointKey(addr(str(each))): row})
+                datapath.maps.ipcache.write({abi.IpcacheKey(addr(str(each))): cluster})
+            pod_link.furnish(link, namespace_fd=namespace, ifname="eth0", addresses=pods, routers=routers)
             pod_link.set_up(datapath.netlink, link)
     finally:
         os.close(namespace)
@@ -260,10 +264,26 @@ async def test_changes_of_devices_are_told(bed: Bed) -> None:
     await stream.aclose()
 
 
+def test_both_families(bed: Bed) -> None:
+    """With IPv6 switched on, node and pod get addresses, routes and neighbours of both, and both pass."""
+    node6, router6, pod6 = (ipaddress.IPv6Address(each) for each in ("fd31:91::2", "fd44:91::1", "fd44:91::20"))
+    run("ip", "-n", bed.node, "addr", "add", f"{node6}/64", "dev", "eth0", "nodad")
+    networks = (*bed.settings.pod_networks, ipaddress.ip_network("fd44::/16"))
+    datapath = opened(bed, ipv6=True, node_ipv6=node6, router_ipv6=router6, pod_networks=networks)
+    assert datapath.devices.pod_mtu == 1500 - 70
+    route = datapath.routes.dump()[networks[1]]
+    assert (route.source, route.mtu) == (router6, 1430)
+    pod, link = add_pod(bed, datapath, also=(pod6, router6, node6))
+    for source, goal in ((pod, router6), (pod, ROUTER), (bed.node, pod6), (bed.node, POD)):
+        run("ip", "netns", "exec", source, "ping", "-c", "1", "-W", "2", str(goal))
+    assert f"{router6} dev eth0 lladdr {link.node_mac.hex(':')}" in run("ip", "-n", pod, "-6", "neigh", "show")
+    datapath.close()
+
+
 def test_no_program_no_traffic(bed: Bed) -> None:
     """A pair whose programs are taken off carries nothing, whoever deletes it when."""
     datapath = opened(bed)
-    pod, link = add_pod(bed, datapath)
+    _, link = add_pod(bed, datapath)
     datapath.detach_pod(link.ifindex)
     with inside(bed.node):
         left = nl.link_by_index(datapath.netlink, link.ifindex)
