@@ -8,7 +8,7 @@ in meanwhile.
 import asyncio
 import heapq
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 
 from mycel.api import observer_pb2, relay_pb2
 
@@ -51,33 +51,40 @@ async def _pump(
     await put(None)
 
 
+@asynccontextmanager
+async def _stopped(pumps: list[asyncio.Task[None]]) -> AsyncGenerator[None]:
+    """Ends the pumps with the block. No TaskGroup: it would turn the closing of a generator into an error."""
+    try:
+        yield
+    finally:
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+
+
 async def merge_answers(
     streams: Mapping[str, AsyncGenerator[Response]], *, explain: Explain = str
 ) -> AsyncGenerator[Response]:
     """Merge streams that end, each in the order of time."""
     queues: dict[str, asyncio.Queue[Response | None]] = {name: asyncio.Queue(_QUEUED) for name in streams}
-    async with asyncio.TaskGroup() as tasks:
-        pumps = [
-            tasks.create_task(_pump(name, stream, queues[name].put, explain), name=f"flows of {name}")
-            for name, stream in streams.items()
-        ]
-        try:
-            heap: list[tuple[int, str, Response]] = []
-            for name, queue in queues.items():
-                if (first := await queue.get()) is not None:
-                    heap.append((_time_ns(first), name, first))
-            heapq.heapify(heap)
-            while heap:
-                _, name, response = heap[0]
-                yield response
-                following = await queues[name].get()
-                if following is None:
-                    heapq.heappop(heap)
-                else:
-                    heapq.heapreplace(heap, (_time_ns(following), name, following))
-        finally:
-            for pump in pumps:
-                pump.cancel()
+    pumps = [
+        asyncio.create_task(_pump(name, stream, queues[name].put, explain), name=f"flows of {name}")
+        for name, stream in streams.items()
+    ]
+    async with _stopped(pumps):
+        heap: list[tuple[int, str, Response]] = []
+        for name, queue in queues.items():
+            if (first := await queue.get()) is not None:
+                heap.append((_time_ns(first), name, first))
+        heapq.heapify(heap)
+        while heap:
+            _, name, response = heap[0]
+            yield response
+            following = await queues[name].get()
+            if following is None:
+                heapq.heappop(heap)
+            else:
+                heapq.heapreplace(heap, (_time_ns(following), name, following))
 
 
 async def merge_followed(
@@ -86,39 +93,35 @@ async def merge_followed(
     """Merge streams that go on, nearly in the order of time; ends when all have ended."""
     arrivals: asyncio.Queue[Response | None] = asyncio.Queue(_QUEUED)
     loop = asyncio.get_running_loop()
-    async with asyncio.TaskGroup() as tasks:
-        pumps = [
-            tasks.create_task(_pump(name, stream, arrivals.put, explain), name=f"flows of {name}")
-            for name, stream in streams.items()
-        ]
-        try:
-            live, count = len(pumps), 0
-            heap: list[tuple[int, int, float, Response]] = []
-            while live or heap:
-                # Anything that has waited long enough lets everything older than itself go first.
-                due = max((entry[0] for entry in heap if entry[2] <= loop.time()), default=None)
-                while heap and (not live or (due is not None and heap[0][0] <= due)):
-                    yield heapq.heappop(heap)[3]
-                if not live:
-                    continue
-                wait_s = min((entry[2] for entry in heap), default=None)
-                try:
-                    async with asyncio.timeout_at(wait_s):
-                        arrived = await arrivals.get()
-                except TimeoutError:
-                    continue
-                while True:
-                    if arrived is None:
-                        live -= 1
-                    else:
-                        count += 1
-                        heapq.heappush(heap, (_time_ns(arrived), count, loop.time() + window_s, arrived))
-                    if arrivals.empty() or len(heap) >= _QUEUED:
-                        break
-                    arrived = arrivals.get_nowait()
-        finally:
-            for pump in pumps:
-                pump.cancel()
+    pumps = [
+        asyncio.create_task(_pump(name, stream, arrivals.put, explain), name=f"flows of {name}")
+        for name, stream in streams.items()
+    ]
+    async with _stopped(pumps):
+        live, count = len(pumps), 0
+        heap: list[tuple[int, int, float, Response]] = []
+        while live or heap:
+            # Anything that has waited long enough lets everything older than itself go first.
+            due = max((entry[0] for entry in heap if entry[2] <= loop.time()), default=None)
+            while heap and (not live or (due is not None and heap[0][0] <= due)):
+                yield heapq.heappop(heap)[3]
+            if not live:
+                continue
+            wait_s = min((entry[2] for entry in heap), default=None)
+            try:
+                async with asyncio.timeout_at(wait_s):
+                    arrived = await arrivals.get()
+            except TimeoutError:
+                continue
+            while True:
+                if arrived is None:
+                    live -= 1
+                else:
+                    count += 1
+                    heapq.heappush(heap, (_time_ns(arrived), count, loop.time() + window_s, arrived))
+                if arrivals.empty() or len(heap) >= _QUEUED:
+                    break
+                arrived = arrivals.get_nowait()
 
 
 async def merge(

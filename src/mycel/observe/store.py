@@ -15,7 +15,7 @@ import numpy as np
 
 from mycel.flow.enrich import Records
 from mycel.flow.kinds import Kinds
-from mycel.flow.rows import ROW, Rows
+from mycel.flow.rows import ROW, Rows, Words, words
 from mycel.flow.uuids import UuidSpace
 from mycel.observe.namespaces import RecentNamespaces
 
@@ -55,6 +55,11 @@ class StoreStatistics(NamedTuple):
     lost: int
 
 
+def _rows(copied: Words) -> Rows:
+    rows: Rows = copied.view(ROW).ravel()
+    return rows
+
+
 class FlowStore:
     """Ring of rows with the records they refer to."""
 
@@ -70,7 +75,8 @@ class FlowStore:
         self.lost = 0
         self._losses: deque[Loss] = deque(maxlen=_LOSSES_KEPT)
         self._losses_noted = 0
-        self._ring: Rows = np.zeros(capacity, ROW)
+        # As words: structured arrays are copied field by field, and lose their padding when joined.
+        self._ring: Words = np.zeros((capacity, ROW.itemsize // 8), np.uint64)
         self._seen = 0
         self._started = time.monotonic()
         self._marks: deque[tuple[float, int]] = deque([(self._started, 0)])
@@ -90,7 +96,7 @@ class FlowStore:
         """Take rows in, overwriting the oldest, and wake readers."""
         if not len(rows):
             return
-        kept = rows[-self.capacity :]
+        kept = words(rows[-self.capacity :])
         at = (self._seen + len(rows) - len(kept)) % self.capacity
         first = kept[: self.capacity - at]
         self._ring[at : at + len(first)] = first
@@ -125,18 +131,14 @@ class FlowStore:
         """A copy of the rows [start, stop), as far as they are held."""
         begin, end = max(start, self.tail), min(stop, self._seen)
         if begin >= end:
-            return Slice(max(start, self.tail), self._ring[:0].copy(), max(0, self.tail - start))
+            return Slice(max(start, self.tail), np.zeros(0, ROW), max(0, self.tail - start))
         at, count = begin % self.capacity, end - begin
-        rows = self._ring[at : at + count]
-        if len(rows) < count:
-            rows = np.concatenate([rows, self._ring[: count - len(rows)]])
-        else:
-            rows = rows.copy()
-        return Slice(begin, rows, begin - start)
+        copied = self._ring[np.arange(at, at + count) % self.capacity]
+        return Slice(begin, _rows(copied), begin - start)
 
     def column(self, name: str) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":
         """One column of everything held, oldest first."""
-        held = self._ring[name]
+        held = _rows(self._ring)[name]
         if self._seen <= self.capacity:
             return held[: self._seen]
         at = self._seen % self.capacity
@@ -144,7 +146,7 @@ class FlowStore:
 
     def forget_unused_records(self) -> None:
         """Drop names that no held row refers to."""
-        self.records.keep(self._ring[: min(self._seen, self.capacity)])
+        self.records.keep(_rows(self._ring[: min(self._seen, self.capacity)]))
         self.kinds.forget()
 
     async def wait_newer(self, sequence: int, losses: int, *, timeout_s: float | None = None) -> bool:
