@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tools")]
 
 import gen_cli_doc  # noqa: E402
+
 from mycel.abi import enums  # noqa: E402
 from mycel.cli.chart.load import Release, load_chart  # noqa: E402
 from mycel.cli.main import cli  # noqa: E402
