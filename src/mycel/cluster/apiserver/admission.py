@@ -103,7 +103,7 @@ class Admission:
             raise errors.forbidden("pods", "", meta["name"], detail)
         mounts = account.obj.get("automountServiceAccountToken") if account else None
         wished = spec.get("automountServiceAccountToken")
-        if (wished if wished is not None else mounts is not False) :
+        if wished if wished is not None else mounts is not False:
             _mount_token(spec)
         name = spec.get("priorityClassName")
         if name:

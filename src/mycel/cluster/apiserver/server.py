@@ -86,7 +86,7 @@ class Server:
                 self._runner, listen.host, listen.port, ssl_context=tls, reuse_address=True, backlog=1024
             )
             await site.start()
-            sockets = site._server.sockets  # type: ignore[union-attr]  # noqa: SLF001
+            sockets = site._server.sockets  # type: ignore[union-attr]
             self.listening.append(Listen(listen.host, sockets[0].getsockname()[1]))
 
     async def stop(self) -> None:

@@ -187,7 +187,7 @@ async def _relay(
     status = int(status_line.split(" ", 2)[1])
     headers = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines if line)]
     if status != 101:
-        body = await _plain_body(reader, dict((name.lower(), value) for name, value in headers))
+        body = await _plain_body(reader, {name.lower(): value for name, value in headers})
         kind = next((value for name, value in headers if name.lower() == "content-type"), "text/plain")
         return web.Response(status=status, body=body, headers={"Content-Type": kind})
     transport = request.transport

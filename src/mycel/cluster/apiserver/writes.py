@@ -157,7 +157,8 @@ class Writes:
             if before.get("deletionTimestamp"):
                 self._check_finalizers(kind, meta, before)
             self._admission.before_update(kind, new, old)
-        self._judge(kind, new, old)
+        if subresource != "status" or kind.custom is not None:  # a built-in kind's status is typed, not judged
+            self._judge(kind, new, old)
         if kind.has_generation and subresource != "status" and _spec_of(new, kind) != _spec_of(old, kind):
             meta["generation"] = before.get("generation", 0) + 1
         if tracked:
