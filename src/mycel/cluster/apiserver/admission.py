@@ -87,7 +87,7 @@ class Admission:
             raise fault
 
     def _prepare_pod(self, pod: Object) -> None:
-        spec = pod["spec"]
+        spec = pod.get("spec") or {}
         if "containers" not in spec:
             return  # validation says so with the field's path
         pod["status"] = {"phase": "Pending", "qosClass": _qos_class(spec)}

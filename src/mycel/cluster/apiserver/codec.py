@@ -16,6 +16,7 @@ Object = dict[str, Any]
 
 BODY_LIMIT = 3 * 1024 * 1024  # as etcd's default request limit allows through the stock server
 _MAX_NODES = 500_000
+_MAX_DEPTH = 200
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 _decode_json = msgspec.json.Decoder().decode
 encode_json = msgspec.json.Encoder().encode
@@ -48,7 +49,13 @@ def decode_json(body: bytes) -> Any:
 
 def decode_yaml(body: bytes) -> Any:
     """A YAML document; ApiFault 400 when malformed, or when aliases blow it up."""
+    if body.lstrip()[:1] == b"{":  # kubectl says YAML and sends JSON
+        try:
+            return _decode_json(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass
     try:
+        _check_depth(body)
         value = yaml.load(body, Loader=_Loader)  # noqa: S506 (a safe loader, see above)
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise bad_request(f"the request body is not YAML: {' '.join(str(error).split())[:300]}") from error
@@ -68,6 +75,18 @@ def decode_yaml(body: bytes) -> Any:
         elif isinstance(item, list):
             stack.extend(item)
     return value
+
+
+def _check_depth(body: bytes) -> None:
+    """Refuse deep nesting before the C library's recursive composer meets it."""
+    depth = 0
+    for event in yaml.parse(body, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > _MAX_DEPTH:
+                raise bad_request(f"the YAML document is nested deeper than {_MAX_DEPTH} levels")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 def decode_object(content_type: str, body: bytes, kind: Kind) -> Object:

@@ -43,6 +43,8 @@ _FIELD_PATHS = frozenset(
 
 def validate_pod(obj: Object, old: Object | None) -> list[Problem]:
     """A Pod: its spec, and on an update that little of it changed."""
+    if "spec" not in obj:
+        return [required("spec.containers")]
     if old is None:
         return validate_pod_spec(obj["spec"], "spec")
     return _unchanged(obj["spec"], old["spec"])
