@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from mycel.abi import InterfaceKey
-from mycel.agent import views
+from mycel.agent import tables, views
 from mycel.agent.endpoints import Endpoints
 from mycel.agent.identities import Identities
 from mycel.agent.planner import Planner
@@ -21,23 +21,6 @@ from mycel.kit.readiness import Readiness
 from mycel.kit.reconcile import Report
 from mycel.model.address import format_address
 from mycel.plan.rows import POLICY_REVISION, ThisNode
-
-_MAPS = (
-    "endpoints",
-    "interfaces",
-    "ipcache",
-    "ipcache_lpm",
-    "nodes",
-    "services",
-    "service_slots",
-    "backends",
-    "ct",
-    "nat",
-    "affinity",
-    "socket_nat",
-    "fragments",
-    "metrics",
-)
 
 
 class Answers:
@@ -76,8 +59,7 @@ class Answers:
             "/v1/endpoint": self.endpoints,
             "/v1/identity": self.identities,
             "/v1/service": self.services,
-            "/v1/bpf/{map}": self.bpf,
-            "/v1/plan/{map}": self.plan,
+            "/v1/bpf/{table}": self.bpf,
             "/v1/metrics.json": self.metrics,
             "/v1/policy": self.policy,
             "/v1/config": self.config,
@@ -124,20 +106,12 @@ class Answers:
         return views.services(self._planner.frontends, numbers)
 
     async def bpf(self, request: web.Request) -> Any:
-        """Rows of a map, from the kernel. Raises LookupError."""
-        name = request.match_info["map"]
-        if name not in _MAPS:
-            raise LookupError(f"no map {name}: there are {', '.join(_MAPS)}")
-        rows = await asyncio.to_thread(self._datapath.dump, name)
-        return [{"key": views.row(key), "value": views.row(value)} for key, value in rows.items()]
-
-    async def plan(self, request: web.Request) -> Any:
-        """Rows the plan wants in a map. Raises LookupError."""
-        name = request.match_info["map"]
-        wanted = self._planner.plan.by_map().get(name) if self._planner.plan else None
-        if wanted is None:
-            raise LookupError(f"the plan has no map {name}")
-        return [{"key": views.row(key), "value": views.row(value)} for key, value in wanted.items()]
+        """A table of maps: planned beside realized. Raises LookupError."""
+        name = request.match_info["table"]
+        names = tables.TABLES.get(name, ())
+        realized = {each: await asyncio.to_thread(self._datapath.dump, each) for each in names}
+        desired = self._planner.plan.by_map() if self._planner.plan else {}
+        return tables.table(name, desired, realized)
 
     async def metrics(self, _request: web.Request) -> Any:
         """Every metric."""

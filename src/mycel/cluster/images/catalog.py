@@ -51,9 +51,9 @@ def _served(name: str, module: str, **options: object) -> Image:
 
 _MESH_COMMANDS = {
     "cilium-agent": Command(module="mycel.agent"),
-    "cilium": Command(module="mycel.agent.dbg"),
-    "cilium-dbg": Command(module="mycel.agent.dbg"),
-    "cilium-health": Command(module="mycel.agent.health"),
+    "cilium": Command(module="mycel.agent.dbg", light=True),
+    "cilium-dbg": Command(module="mycel.agent.dbg", light=True),
+    "cilium-health": Command(module="mycel.agent.health", light=True),
     "cilium-operator": Command(module="mycel.operator"),
     "cilium-operator-generic": Command(module="mycel.operator"),
     "hubble-dial": Command(module="mycel.observe.dial", light=True),
