@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mycel.datapath.node import Datapath
@@ -64,6 +64,7 @@ class Bed:
     def __init__(self, tmp: Path) -> None:
         self.tag = f"myl{os.getpid() % 100000}"
         self.namespaces: list[str] = []
+        self._closers: list[Callable[[], None]] = []
         self.bpffs, self.cgroups = tmp / "bpf", tmp / "cgroup"
         self.cgroup = self.cgroups / self.tag
         for path, kind in ((self.bpffs, "bpf"), (self.cgroups, "cgroup2")):
@@ -84,8 +85,14 @@ class Bed:
         run("ip", "-n", full, "link", "set", "lo", "up")
         return full
 
+    def at_end(self, close: Callable[[], None]) -> None:
+        """Have something closed, also when the test fails."""
+        self._closers.append(close)
+
     def close(self) -> None:
         """Take everything away."""
+        for close in self._closers:
+            close()
         for each in self.namespaces:
             run("ip", "netns", "delete", each)
         for path in (self.bpffs, self.cgroups):

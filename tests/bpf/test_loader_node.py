@@ -45,7 +45,9 @@ def bed(tmp_path: Path) -> Iterator[Bed]:
 def opened(bed: Bed, **changes: object) -> Datapath:
     """The node's datapath, as an agent in the node's namespace opens it."""
     with inside(bed.node):
-        return Datapath.open(dataclasses.replace(bed.settings, **changes))  # pyright: ignore[reportArgumentType]
+        datapath = Datapath.open(dataclasses.replace(bed.settings, **changes))  # pyright: ignore[reportArgumentType]
+    bed.at_end(datapath.close)
+    return datapath
 
 
 def by_pin(datapath: Datapath) -> dict[tuple[str, str], AttachedLink]:
@@ -66,7 +68,8 @@ def add_pod(
             )
             datapath.attach_pod(link.ifindex)
             row = endpoint(
-                ipv4=addr(str(POD)), ipv6=addr(str(pods[-1])) if also else bytes(16), ifindex=link.ifindex, identity=1234, endpoint_id=7, policy_revision=1,
+                ipv4=addr(str(POD)), ipv6=addr(str(also[0])) if also else bytes(16), ifindex=link.ifindex,
+                identity=1234, endpoint_id=7, policy_revision=1,
                 flags=abi.EndpointFlags.READY, mac=link.mac, node_mac=link.node_mac,
             )  # fmt: skip
             datapath.maps.interfaces.write({abi.InterfaceKey(link.ifindex): row})

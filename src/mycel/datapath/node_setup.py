@@ -119,10 +119,20 @@ def node_sysctls(ipv6: bool, *, devices: Iterable[str]) -> dict[str, str]:
     if ipv6:
         wanted["ipv6/conf/all/forwarding"] = "1"
     for device in devices:
-        wanted[f"ipv4/conf/{device}/rp_filter"] = "0"
-        if device not in ("all", "default"):
-            wanted[f"ipv6/conf/{device}/disable_ipv6"] = "0" if ipv6 else "1"
+        if device in ("all", "default"):
+            wanted[f"ipv4/conf/{device}/rp_filter"] = "0"
+        else:
+            wanted |= quiet_device(device, ipv6=ipv6)
     return wanted
+
+
+def quiet_device(device: str, *, ipv6: bool) -> dict[str, str]:
+    """Sysctls of a device that only carries what others send: no link-local address, so nothing of its own to say."""
+    return {
+        f"ipv4/conf/{device}/rp_filter": "0",
+        f"ipv6/conf/{device}/addr_gen_mode": "1",
+        f"ipv6/conf/{device}/disable_ipv6": "0" if ipv6 else "1",
+    }
 
 
 def apply_sysctls(wanted: Mapping[str, str], *, root: Path = Path("/proc/sys/net")) -> None:

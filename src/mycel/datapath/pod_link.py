@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from mycel.datapath import netlink as nl
 from mycel.datapath.errors import DatapathError
 from mycel.datapath.netlink import Address, Link, Route
-from mycel.datapath.node_setup import apply_sysctls
+from mycel.datapath.node_setup import apply_sysctls, quiet_device
 from mycel.datapath.rtnetlink import Netlink, call_in
 
 DEVICE_PREFIX: Final = "lxc"
@@ -78,12 +78,12 @@ def furnish(
                     Route(everything, device.ifindex, gateway=router, scope=nl.SCOPE_GLOBAL, onlink=True),
                 )
 
+    apply_sysctls(quiet_device(link.name, ipv6=ipv6))
     call_in(namespace_fd, inside)
 
 
 def set_up(netlink: Netlink, link: PodLink) -> None:
-    """Set the node's side up, without IPv6 addresses of its own: it would chatter into the pod."""
-    apply_sysctls({f"ipv6/conf/{link.name}/disable_ipv6": "1", f"ipv4/conf/{link.name}/rp_filter": "0"})
+    """Set the node's side up: from now on the pod talks."""
     nl.set_link(netlink, link.ifindex, up=True)
 
 
