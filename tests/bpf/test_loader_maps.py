@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import struct
@@ -84,6 +85,18 @@ async def test_a_full_map_says_so_and_is_read_anew(fds: list[int]) -> None:
     with pytest.raises(TargetError, match=r"map mycel_services is full \(100 entries\)"):
         await target.apply(Diff(rows(200)))
     assert len(await target.read(fresh=False)) == 100
+
+
+async def test_rows_written_from_elsewhere_are_in_the_mirror(fds: list[int]) -> None:
+    """What CNI writes between two passes is seen by the next, and a mapping that was handed out never changes."""
+    target, want = services(new_map(fds, MapType.HASH, 24, 16, 1000)), rows(100)
+    before = await target.read(fresh=True)
+    await asyncio.to_thread(target.write, want)
+    assert before == {}
+    assert await target.read(fresh=False) == want
+    keys = list(want)
+    await asyncio.gather(*(asyncio.to_thread(target.remove, [key]) for key in keys[:50]))
+    assert await target.read(fresh=False) == {key: want[key] for key in keys[50:]} == await target.read(fresh=True)
 
 
 async def test_prefixes_are_a_map_like_any_other(fds: list[int]) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import os
 import struct
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -182,7 +183,8 @@ class KernelMap(Generic[K, V]):
         self.raw = RawMap(fd, info)
         self._key = key
         self._value = value
-        self._mirror: dict[K, V] | None = None
+        self._mirror: Mapping[K, V] | None = None  # replaced, never changed: a reader may be walking it
+        self._lock = threading.Lock()  # a row and its mirror change together, from whichever thread
 
     # -- now, from the kernel
 
@@ -201,28 +203,36 @@ class KernelMap(Generic[K, V]):
     def write(self, rows: Mapping[K, V]) -> None:
         """Write rows at once, for callers that cannot wait for the next pass."""
         if rows:
-            self.raw.write([(key.pack(), value.pack()) for key, value in rows.items()])
-            if self._mirror is not None:
-                self._mirror.update(rows)
+            with self._lock:
+                self.raw.write([(key.pack(), value.pack()) for key, value in rows.items()])
+                if self._mirror is not None:
+                    self._mirror = {**self._mirror, **rows}
 
     def remove(self, keys: Sequence[K]) -> None:
         """Delete rows at once."""
         if keys:
-            self.raw.remove([key.pack() for key in keys])
-            if self._mirror is not None:
-                for key in keys:
-                    self._mirror.pop(key, None)
+            with self._lock:
+                self.raw.remove([key.pack() for key in keys])
+                if self._mirror is not None:
+                    gone = set(keys)
+                    self._mirror = {key: value for key, value in self._mirror.items() if key not in gone}
 
     # -- as a Target
 
     async def read(self, *, fresh: bool) -> Mapping[K, V]:
         """Realized rows; a new dump when `fresh` or nothing was read yet."""
-        if fresh or self._mirror is None:
+        mirror = self._mirror
+        if fresh or mirror is None:
             try:
-                self._mirror = await asyncio.to_thread(self.dump)
+                mirror = await asyncio.to_thread(self._reflect)
             except KernelRefused as refused:
                 raise TargetError(f"map {self.name}: {refused}") from refused
-        return self._mirror
+        return mirror
+
+    def _reflect(self) -> Mapping[K, V]:
+        with self._lock:
+            self._mirror = mirror = self.dump()
+            return mirror
 
     async def apply(self, change: Diff[K, V]) -> None:
         """Write a difference, upserts first. Raises TargetError; then the mirror is forgotten."""
