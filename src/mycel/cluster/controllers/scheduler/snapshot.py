@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mycel.cluster.controllers.objects import Obj, container_ports, is_finished, labels, name, spec, status
+from mycel.cluster.controllers.nodes import NOT_READY, UNREACHABLE
+from mycel.cluster.controllers.objects import (
+    Obj,
+    condition_is,
+    container_ports,
+    evolve,
+    is_finished,
+    labels,
+    name,
+    spec,
+    status,
+)
 from mycel.cluster.controllers.scheduler.quantity import amounts, pod_requests
 from mycel.cluster.controllers.world import World
 from mycel.k8s.resources import NAMESPACES, NODES, PODS
@@ -54,7 +65,7 @@ def take(world: World, assumed: Mapping[str, tuple[Obj, str]]) -> Snapshot:
     for node in world[NODES].objects.values():
         found = status(node)
         capacity = amounts(found.get("allocatable") or found.get("capacity"))
-        nodes[name(node)] = NodeState(node, name(node), labels(node), capacity)
+        nodes[name(node)] = NodeState(_tainted(node), name(node), labels(node), capacity)
     for node_name, state in nodes.items():
         for pod in world[PODS].on_node(node_name):
             if not is_finished(pod):
@@ -64,6 +75,14 @@ def take(world: World, assumed: Mapping[str, tuple[Obj, str]]) -> Snapshot:
             nodes[node_name].place(pod)
     spaces = {name(one): labels(one) for one in world[NAMESPACES].objects.values()}
     return Snapshot(nodes, spaces)
+
+
+def _tainted(node: Obj) -> Obj:
+    """The node with the taint that a new node, not ready yet, is about to get from the node controller."""
+    taints = spec(node).get("taints") or []
+    if condition_is(node, "Ready") or any(one.get("key") in (NOT_READY, UNREACHABLE) for one in taints):
+        return node
+    return evolve(node, "spec", "taints", value=[*taints, {"key": NOT_READY, "effect": "NoSchedule"}])
 
 
 def host_ports(pod_spec: Obj) -> set[HostPort]:
