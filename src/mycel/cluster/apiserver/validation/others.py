@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mycel.cluster.apiserver.schema.check import normalize
 from mycel.cluster.apiserver.schema.problems import (
     Problem,
     duplicate,
@@ -13,6 +14,7 @@ from mycel.cluster.apiserver.schema.problems import (
     required,
     too_long,
 )
+from mycel.cluster.apiserver.schema.types import struct
 from mycel.cluster.apiserver.validation import names
 from mycel.cluster.apiserver.validation.addresses import is_prefix
 
@@ -248,9 +250,10 @@ def _structural(schema: Any, path: str, depth: int) -> list[Problem]:
         problems.append(required(f"{path}.items", "must be specified"))
     for name, inner in (schema.get("properties") or {}).items():
         problems += _structural(inner, f"{path}.properties[{name}]", depth + 1)
-    if isinstance(schema.get("items"), dict):
-        problems += _structural(schema["items"], f"{path}.items", depth + 1)
-    additional = schema.get("additionalProperties")
-    if isinstance(additional, dict):
-        problems += _structural(additional, f"{path}.additionalProperties", depth + 1)
+    for name in ("items", "additionalProperties"):
+        inner = schema.get(name)
+        if isinstance(inner, dict):
+            # The tables cannot type these (a schema, or a list of schemas, or a boolean): checked here.
+            wrong = normalize(inner, struct("apiextensions.v1.JSONSchemaProps"), f"{path}.{name}").wrong
+            problems += wrong or _structural(inner, f"{path}.{name}", depth + 1)
     return problems[:50]
