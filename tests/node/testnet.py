@@ -3,6 +3,7 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -51,14 +52,13 @@ def add(config, container, netns, name):
 
 
 def delete(container):
-    ip("link", "delete", "tn" + container[:10], check=False)
-    if os.path.isdir(STATE):
-        for entry in os.listdir(STATE):
-            path = f"{STATE}/{entry}"
-            with open(path) as file:
-                mine = file.read() == container
-            if mine:
-                os.unlink(path)
+    """Give the address back. The cable goes with the pod's namespace, for many pods at once."""
+    for path in pathlib.Path(STATE).glob("*.*"):
+        try:
+            if path.read_text() == container:
+                path.unlink()
+        except FileNotFoundError:
+            continue  # another pod's DEL at the same time
 
 
 def main():
