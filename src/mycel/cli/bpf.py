@@ -24,6 +24,9 @@ MAPS = {
     "metrics": "Packets and bytes, forwarded and dropped by reason.",
     "policy": "Policy rows.",
     "nodes": "Nodes that VXLAN is accepted from.",
+    "affinity": "Clients that stay with a backend.",
+    "socket_nat": "What was translated when a process dialled.",
+    "fragments": "First fragments, for those that follow.",
 }
 _COLOURS = {
     Sync.SAME: good,
@@ -84,7 +87,10 @@ def _map_group(table: str, says: str) -> click.Group:
 
 def print_rows(rows: list[Row]) -> None:
     """Both sides of what is planned; one side of what only the kernel writes."""
-    if rows and all(row.sync is Sync.KERNEL for row in rows):
+    if not rows:
+        click.echo("No rows.")
+        return
+    if all(row.sync is Sync.KERNEL for row in rows):
         print_table(("NODE", "KEY", "VALUE"), [(row.node, text(row.key), text(row.realized)) for row in rows])
         return
     print_table(

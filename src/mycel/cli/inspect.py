@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -15,6 +16,7 @@ from mycel.cli.output import bad, good, output_option, print_json, print_table
 from mycel.k8s.errors import NotFound
 from mycel.k8s.resources import CILIUM_ENDPOINTS, CILIUM_IDENTITIES
 
+_HOST = 1  # the reserved identity of the node itself
 _node_option = click.option("--node", metavar="NAME", default="", help="One node only.")
 
 
@@ -59,7 +61,15 @@ async def list_endpoints(*, node: str, target: Target, output: str) -> None:
     print_table(
         ("NODE", "ENDPOINT", "POD", "IPV4", "IDENTITY", "STATE", "REALIZED"),
         [
-            (row["node"], row["id"], row["pod"], row["ipv4"], row["identity"], row["state"], _realized(row))
+            (
+                row["node"],
+                row["id"],
+                row["pod"] or "(the node itself)",
+                row["ipv4"],
+                row["identity"],
+                row["state"],
+                _realized(row),
+            )
             for row in rows
         ],
     )
@@ -72,14 +82,19 @@ def _endpoint_row(node: str, item: dict[str, Any], kernel: dict[tuple[str, str],
     addressing = (status.get("networking") or {}).get("addressing") or [{}]
     ipv4 = str(addressing[0].get("ipv4", ""))
     names = [outside.get("k8s-namespace"), outside.get("k8s-pod-name")]
+    identity = (status.get("identity") or {}).get("id")
+    realized = kernel.get((node, ipv4))
+    if identity == _HOST:  # the node itself: it has several addresses
+        own = [row for (where, _), row in kernel.items() if where == node and row and row.get("identity") == _HOST]
+        realized = own[0] if own else None
     return {
         "node": node,
         "id": item.get("id"),
         "pod": outside.get("pod-name") or "/".join(str(name) for name in names if name),
         "ipv4": ipv4,
-        "identity": (status.get("identity") or {}).get("id"),
+        "identity": identity,
         "state": status.get("state"),
-        "realized": kernel.get((node, ipv4)),
+        "realized": realized,
     }
 
 
@@ -128,6 +143,13 @@ async def list_identities(*, target: Target, output: str) -> None:
     )
 
 
+def _frontend(key: Mapping[str, Any]) -> str:
+    """`address:port/protocol`; a NodePort answers at every address of a node."""
+    address = str(key.get("address", ""))
+    address = "*" if address in {"0.0.0.0", "::"} else f"[{address}]" if ":" in address else address  # noqa: S104
+    return f"{address}:{key.get('port')}/{key.get('protocol')}"
+
+
 @service.command("list")
 @_node_option
 @cluster_options
@@ -140,7 +162,7 @@ async def list_services(*, node: str, target: Target, output: str) -> None:
         rows = await read_rows(client, target, "lb", node)
     merged: defaultdict[str, list[Any]] = defaultdict(list)
     for row in rows:
-        merged[" ".join(str(value) for value in row.key.values())].append(row)
+        merged[_frontend(row.key)].append(row)
     listed: list[dict[str, Any]] = [
         {
             "frontend": frontend,

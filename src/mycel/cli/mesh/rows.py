@@ -51,7 +51,7 @@ class Row(NamedTuple):
 
 
 # Maps the datapath fills by itself.
-KERNEL_MAPS = frozenset({"ct", "nat", "metrics", "affinity", "fragments"})
+KERNEL_MAPS = frozenset({"ct", "nat", "metrics", "affinity", "fragments", "socket_nat"})
 
 
 def parse_rows(node: str, table: str, answer: Any) -> list[Row]:
