@@ -79,7 +79,9 @@ def test_three_creates_and_deletes_leave_nothing(make_cluster: Callable[[str], C
 
 
 def test_clusters_live_side_by_side_and_survive_their_supervisor(make_cluster: Callable[[str], Cluster]) -> None:
-    """Two names, two networks; a dead supervisor hurts nothing and `start` brings it back; stop and start keep objects."""
+    """Two names, two networks; a dead supervisor hurts nothing and `start` brings it back; stop and start keep
+    objects.
+    """
     one, two = make_cluster("one"), make_cluster("two")
     creating = subprocess.Popen(
         [str(Path(sys.executable).with_name("mycel")), "cluster", "create", "--name", "two"],
@@ -129,7 +131,8 @@ def test_wrong_files_are_refused_before_anything_is_made(make_cluster: Callable[
     cluster = make_cluster("wrong")
     refused = cluster.mycel(
         "cluster", "create", "--config", "-", check=False,
-        stdin="apiVersion: kind.x-k8s.io/v1alpha4\nkind: Cluster\nnodes: [{role: control-plane, kubeadmConfigPatches: []}]\n",
+        stdin="apiVersion: kind.x-k8s.io/v1alpha4\nkind: Cluster\nnodes: "
+        "[{role: control-plane, kubeadmConfigPatches: []}]\n",
     )  # fmt: skip
     assert refused.returncode == 2
     assert "nodes[0].kubeadmConfigPatches" in refused.stderr

@@ -44,7 +44,9 @@ def inside(cluster: Cluster, name: str, script: str, *, check: bool = True) -> s
 
 
 def test_every_kind_of_volume(cluster: Cluster) -> None:
-    """emptyDir (disk and memory), configMap, secret, hostPath, projected, downwardAPI, subPath; configMaps follow changes."""
+    """emptyDir (disk and memory), configMap, secret, hostPath, projected, downwardAPI, subPath; configMaps follow
+    changes.
+    """
     cluster.apply(
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "vols"}, "data": {"a": "one", "b": "two"}},
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "vols"}, "stringData": {"s": "hush"}},
@@ -95,7 +97,8 @@ def test_every_kind_of_volume(cluster: Cluster) -> None:
         cluster,
         "volumes",
         "echo from-main > /disk/x; echo node > /host/y; cat /config/a /config/deep/b /one-file /secret/s; "
-        "stat -c %a /disk; stat -f -c %T /memory; cat /all/labels; head -c 3 /all/token; echo; head -1 /all/ca.crt; id -G",
+        "stat -c %a /disk; stat -f -c %T /memory; cat /all/labels; head -c 3 /all/token; echo; head -1 "
+        "/all/ca.crt; id -G",
     )
     assert said.split("\n")[:1] == ["onetwoonehush2777"]
     assert said.split("\n")[1:6] == ["tmpfs", 'app="volumes"eyJ', "-----BEGIN CERTIFICATE-----", "0 1234", ""]
@@ -139,11 +142,13 @@ def test_environment_and_identity(cluster: Cluster) -> None:
     said = inside(
         cluster,
         "identity",
-        "echo $BOTH; echo $IP; echo $KUBERNETES_SERVICE_HOST; id -u; id -g; hostname; touch /x 2>&1 | grep -c Read-only; "
+        "echo $BOTH; echo $IP; echo $KUBERNETES_SERVICE_HOST; id -u; id -g; hostname; touch /x 2>&1 | grep -c "
+        "Read-only; "
         "grep CapEff /proc/self/status | cut -f2; grep -c alias.example /etc/hosts; grep -c ndots:2 /etc/resolv.conf",
     )
     assert said.split() == [
-        f"{node}/map/$(NOPE)", found["podIP"], "10.96.0.1", "1000", "3000", "identity", "1", "0000000000000000", "1", "1",
+        f"{node}/map/$(NOPE)", found["podIP"], "10.96.0.1", "1000", "3000", "identity", "1",
+        "0000000000000000", "1", "1",
     ]  # fmt: skip
     assert found["qosClass"] == "BestEffort"
     assert [entry["ip"] for entry in found["podIPs"]] == [found["podIP"]]
@@ -394,7 +399,8 @@ def test_host_network_and_privileged(cluster: Cluster) -> None:
     node, address = found["spec"]["nodeName"], found["status"]["hostIP"]
     assert found["status"]["podIP"] == address
     script = (
-        "hostname; mkdir -p /sys/fs/bpf/kept; stat -f -c %T /sys/fs/bpf; echo 1 > /proc/sys/net/ipv4/conf/all/forwarding && echo wrote; "
+        "hostname; mkdir -p /sys/fs/bpf/kept; stat -f -c %T /sys/fs/bpf; echo 1 > "
+        "/proc/sys/net/ipv4/conf/all/forwarding && echo wrote; "
         "mkdir -p /shared/inner && mount -t tmpfs none /shared/inner && touch /shared/inner/seen; "
         "grep -q $$ /run/cilium/cgroupv2/pod*/*/cgroup.procs && echo member"
     )

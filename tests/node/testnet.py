@@ -1,5 +1,7 @@
 #!/usr/bin/python3 -IS
-"""A small CNI plugin for tests: a bridge per node, one address per pod from the configured subnet. Standard library only."""
+"""A small CNI plugin for tests: a bridge per node, one address per pod from the configured subnet. Standard
+library only.
+"""
 
 import json
 import os
@@ -17,7 +19,7 @@ def ip(*words, netns=None, check=True):
 
 def address(container, subnet):
     """The container's address; given out once, kept in a file of the container's name."""
-    os.makedirs(STATE, exist_ok=True)
+    pathlib.Path(STATE).mkdir(parents=True, exist_ok=True)
     base = subnet.rpartition(".")[0]
     for number in range(10, 250):
         path = f"{STATE}/{base}.{number}"

@@ -11,7 +11,8 @@ BOUNDING = bundle.bounding_set((1 << 41) - 1) - {"SYS_RESOURCE"}
 
 def around(**fields: Any) -> Surroundings:
     values: dict[str, Any] = {
-        "rootfs": "/r", "hostname": "cart", "cgroups_path": "/c", "namespaces": {"network": "/n", "uts": "/u", "ipc": "/i"},
+        "rootfs": "/r", "hostname": "cart", "cgroups_path": "/c", "namespaces": {"network": "/n", "uts": "/u",
+        "ipc": "/i"},
         "binds": [], "bounding": BOUNDING, "arguments": ["sh"],
     }  # fmt: skip
     return Surroundings(**values | fields)

@@ -30,7 +30,8 @@ def test_the_command_line_name_wins() -> None:
 
 def test_networking_is_taken_over() -> None:
     """Subnets, port, CNI."""
-    text = "networking: {disableDefaultCNI: true, podSubnet: 10.1.0.0/16, serviceSubnet: 10.2.0.0/16, apiServerPort: 7443}\n"
+    text = "networking: {disableDefaultCNI: true, podSubnet: 10.1.0.0/16, serviceSubnet: 10.2.0.0/16,"
+    text += " apiServerPort: 7443}\n"
     parsed = config.parse(HEAD + text)
     assert (str(parsed.pod_subnet), str(parsed.service_subnet)) == ("10.1.0.0/16", "10.2.0.0/16")
     assert (parsed.api_server_port, parsed.disable_default_cni) == (7443, True)

@@ -111,7 +111,8 @@ def test_status_of_a_running_pod() -> None:
         "BestEffort",
     )
     assert conditions(made) == {
-        "PodReadyToStartContainers": "True", "Initialized": "True", "Ready": "True", "ContainersReady": "True", "PodScheduled": "True",
+        "PodReadyToStartContainers": "True", "Initialized": "True", "Ready": "True", "ContainersReady": "True",
+        "PodScheduled": "True",
     }  # fmt: skip
     one = made["containerStatuses"][0]
     assert one["state"] == {"running": {"startedAt": "2026-01-01T00:00:00Z"}}

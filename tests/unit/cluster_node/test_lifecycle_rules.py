@@ -39,7 +39,8 @@ def test_a_context_goes_in_and_out_of_a_kubeconfig_without_touching_others() -> 
         "current-context": "x",
     }
     ours = {
-        "clusters": [{"name": "mycel-k", "cluster": {}}], "users": [{"name": "mycel-k"}], "contexts": [{"name": "mycel-k"}],
+        "clusters": [{"name": "mycel-k", "cluster": {}}], "users": [{"name": "mycel-k"}],
+        "contexts": [{"name": "mycel-k"}],
         "current-context": "mycel-k",
     }  # fmt: skip
     merged = kubeconfig.merge(foreign, ours)

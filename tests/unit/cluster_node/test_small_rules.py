@@ -39,7 +39,8 @@ def test_cluster_first_searches_the_namespace_first() -> None:
     """ndots:5 and the node's own searches after."""
     text = dns.resolver(pod(), cluster_dns="10.96.0.10", cluster_domain="cluster.local", node=NODE).text()
     assert text == (
-        "search shop.svc.cluster.local svc.cluster.local cluster.local corp.example\nnameserver 10.96.0.10\noptions ndots:5\n"
+        "search shop.svc.cluster.local svc.cluster.local cluster.local corp.example\nnameserver "
+        "10.96.0.10\noptions ndots:5\n"
     )
 
 

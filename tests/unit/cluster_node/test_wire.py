@@ -96,7 +96,9 @@ ATTACHMENT = cni.Attachment("cid", "/run/netns/x", PodKey("shop", "cart"), "u", 
 
 
 def test_cni_requests_are_completed() -> None:
-    """Version and name from the list, runtimeConfig only for who declares the capability, prevResult after the first."""
+    """Version and name from the list, runtimeConfig only for who declares the capability, prevResult after the
+    first.
+    """
     network = cni.parse(json.dumps(LIST).encode(), False)
     assert cni.request(network, network.plugins[0], ATTACHMENT, None) == {
         "type": "a",
@@ -132,7 +134,8 @@ def test_wrong_cni_lists_are_named(change: dict[str, object], field: str) -> Non
 def test_tiny_http_reads_pipelined_and_chunked_requests() -> None:
     """One at a time off the front."""
     wire = bytearray(
-        b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET /b?x HTTP/1.1\r\nHost: h\r\n\r\nGET"
+        b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET /b?x HTTP/1.1\r\nHost: "
+        b"h\r\n\r\nGET"
     )
     first = tiny_http.parse(wire, ("p", 1))
     second = tiny_http.parse(wire, ("p", 1))

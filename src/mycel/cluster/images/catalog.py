@@ -94,7 +94,9 @@ _IMAGES: dict[str, Image] = {
 
 
 def repository(reference: str) -> str:
-    """The repository path without registry, tag and digest: `quay.io/cilium/cilium:v1` → `cilium/cilium`. Raises InvalidReference."""
+    """The repository path without registry, tag and digest: `quay.io/cilium/cilium:v1` → `cilium/cilium`. Raises
+    InvalidReference.
+    """
     name = _TAG.sub("", reference.split("@", 1)[0])
     first, slash, rest = name.partition("/")
     if slash and (first == "localhost" or "." in first or ":" in first):

@@ -45,7 +45,8 @@ def main() -> None:
 
     def handle(request: tiny_http.Request) -> tiny_http.Answer:
         print(
-            f"{request.headers.get('host', '')} {request.peer[0].removeprefix('::ffff:')}:{request.peer[1]} {request.method} {request.target}",
+            f"{request.headers.get('host', '')} {request.peer[0].removeprefix('::ffff:')}:{request.peer[1]} "
+            f"{request.method} {request.target}",
             flush=True,
         )
         headers = [

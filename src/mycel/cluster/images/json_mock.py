@@ -93,7 +93,8 @@ def _content(request: tiny_http.Request, path: str) -> tuple[int, str, bytes]:
         return 200, json, f'{{\n  "client-ip": {quoted(address)}\n}}'.encode()
     if path == "/echo" or path.startswith("/echo/"):
         lines = ",\n".join(f"    {quoted(name)}: {quoted(value)}" for name, value in sorted(request.headers.items()))
-        text = f'{{\n  "method": {quoted(request.method)},\n  "url": {quoted(request.target)},\n  "headers": {{\n{lines}\n  }}\n}}'
+        head = f'{{\n  "method": {quoted(request.method)},\n  "url": {quoted(request.target)},\n'
+        text = f'{head}  "headers": {{\n{lines}\n  }}\n}}'
         return 200, json, text.encode()
     return 404, json, b"{}"
 

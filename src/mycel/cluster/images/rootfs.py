@@ -1,6 +1,8 @@
-"""A container's root folder from an image's spec: a few links and files; the machine's /usr is mounted over it by the bundle.
+"""A container's root folder from an image's spec: a few links and files; the machine's /usr is mounted over it by
+the bundle.
 
-Made anew for every container (about thirty entries, 1 ms), so nothing has to be mounted or cleaned up but the folder itself.
+Made anew for every container (about thirty entries, 1 ms), so nothing has to be mounted or cleaned up but the
+folder itself.
 """
 
 from __future__ import annotations

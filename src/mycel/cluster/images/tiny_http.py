@@ -1,8 +1,9 @@
 """The HTTP/1.1 server under the built-in test images: one thread, epoll, standard library only.
 
-Python's http.server imports half the standard library and starts a thread per connection; a pod of this server starts in
-about 20 ms, holds 9 MB and answers some thousand requests per second, so a hundred of them fit on two cores.
-It speaks what test clients use: keep-alive, pipelining, HEAD, Content-Length and chunked bodies, Expect: 100-continue.
+Python's http.server imports half the standard library and starts a thread per connection; a pod of this server
+starts in about 20 ms, holds 9 MB and answers some thousand requests per second, so a hundred of them fit on two
+cores. It speaks what test clients use: keep-alive, pipelining, HEAD, Content-Length and chunked bodies, Expect:
+100-continue.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _REASONS = {
     100: "Continue", 200: "OK", 201: "Created", 204: "No Content", 301: "Moved Permanently", 302: "Found",
     304: "Not Modified", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
     405: "Method Not Allowed", 413: "Content Too Large", 418: "I'm a Teapot", 429: "Too Many Requests",
-    431: "Request Header Fields Too Large", 500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Unavailable",
+    431: "Request Header Fields Too Large", 500: "Internal Server Error", 502: "Bad Gateway",
+    503: "Service Unavailable",
 }  # fmt: skip
 _HEAD_LIMIT = 64 << 10
 _BODY_LIMIT = 8 << 20

@@ -63,7 +63,9 @@ class ClusterConfig:
 
 
 def parse(text: str, *, name: str | None = None) -> ClusterConfig:
-    """The cluster that a kind file describes; `name` (the command line's) wins over the file's. Raises ConfigInvalid."""
+    """The cluster that a kind file describes; `name` (the command line's) wins over the file's. Raises
+    ConfigInvalid.
+    """
     if len(text) > _MAX_BYTES:
         raise ConfigInvalid(f"the cluster file is larger than {_MAX_BYTES} bytes")
     try:
@@ -113,7 +115,8 @@ def _nodes(value: Any, cluster: str) -> tuple[NodeConfig, ...]:
         )
     if counts.get(Role.CONTROL_PLANE, 0) != 1:
         raise ConfigInvalid(
-            f"nodes: want exactly one control-plane node (the API server runs once), got {counts.get(Role.CONTROL_PLANE, 0)}"
+            f"nodes: want exactly one control-plane node (the API server runs once), got "
+            f"{counts.get(Role.CONTROL_PLANE, 0)}"
         )
     return tuple(nodes)
 
@@ -131,7 +134,8 @@ def _mounts(value: Any, path: str) -> Iterable[Mount]:
 
 def _networking(value: Any) -> dict[str, Any]:
     known = {
-        "disableDefaultCNI", "podSubnet", "serviceSubnet", "apiServerAddress", "apiServerPort", "ipFamily", "kubeProxyMode",
+        "disableDefaultCNI", "podSubnet", "serviceSubnet", "apiServerAddress", "apiServerPort", "ipFamily",
+        "kubeProxyMode",
     }  # fmt: skip
     net = _mapping({} if value is None else value, "networking", known)
     if net.get("ipFamily", "ipv4") != "ipv4":

@@ -1,7 +1,7 @@
 """`mycel cluster create` and `start`: from a `ClusterConfig` to a running cluster, step by step.
 
-The record is written before anything is made; each step can be done twice. `report` is called with the title of every step,
-so the terminal (or a test) can show it.
+The record is written before anything is made; each step can be done twice. `report` is called with the title of
+every step, so the terminal (or a test) can show it.
 """
 
 from __future__ import annotations
@@ -32,14 +32,17 @@ _API_PORT = 6443
 
 
 def create(config: ClusterConfig, *, report: Report, kubeconfig_file: Path | None = None) -> ClusterRecord:
-    """Make the cluster and return its record. On failure what was made stays recorded, for `delete`. Raises LifecycleError."""
+    """Make the cluster and return its record. On failure what was made stays recorded, for `delete`. Raises
+    LifecycleError.
+    """
     check_machine()
     paths = ClusterPaths.of(config.name)
     with report("Preparing the node network"):
         with _machine_lock():
             if record.read(paths) is not None or paths.state.exists():
                 raise LifecycleError(
-                    f"cluster {config.name} exists already: mycel cluster delete --name {config.name}, or choose another --name"
+                    f"cluster {config.name} exists already: mycel cluster delete --name {config.name}, or "
+                    f"choose another --name"
                 )
             cluster = plan_record(config, paths, taken=network.taken_networks(), port_free=_port_free)
             target = kubeconfig_file or kubeconfig.user_file()
@@ -60,7 +63,9 @@ def create(config: ClusterConfig, *, report: Report, kubeconfig_file: Path | Non
 
 
 def start(name: str, *, report: Report) -> ClusterRecord:
-    """Bring a stopped cluster up again (after a reboot, a stop, or the death of its supervisor). Raises LifecycleError."""
+    """Bring a stopped cluster up again (after a reboot, a stop, or the death of its supervisor). Raises
+    LifecycleError.
+    """
     check_machine()
     paths = ClusterPaths.of(name)
     cluster = record.read(paths)
@@ -130,7 +135,8 @@ def plan_record(
         )
         for index, node in enumerate(config.nodes)
     )
-    # Networks are the machine's own and taken under a lock; a port that follows from the network is taken with it, though
+    # Networks are the machine's own and taken under a lock; a port that follows from the network is taken with it,
+    # though
     # nobody listens on it yet.
     first = _API_PORT + int(str(subnet).split(".")[1]) - 18
     ports = [config.api_server_port] if config.api_server_port else range(first, first + 1000, 20)

@@ -1,7 +1,8 @@
 """`mycel cluster delete` and `stop`: undo everything the record names, in an order in which nothing can come back.
 
-Processes first (by control group, atomically), then namespaces with their mounts, interfaces, groups, kubeconfig, files; the record
-goes last, so a delete that was interrupted can be repeated. Deleting what is not there is success.
+Processes first (by control group, atomically), then namespaces with their mounts, interfaces, groups, kubeconfig,
+files; the record goes last, so a delete that was interrupted can be repeated. Deleting what is not there is
+success.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ Report = Callable[[str], AbstractContextManager[object]]
 
 
 def delete(name: str, *, report: Report) -> bool:
-    """Remove every trace of the cluster; False when there was none. Raises LifecycleError when something does not go."""
+    """Remove every trace of the cluster; False when there was none. Raises LifecycleError when something does not
+    go.
+    """
     paths = ClusterPaths.of(name)
     if not paths.state.exists() and not paths.run.exists():
         return False
@@ -47,7 +50,9 @@ def delete(name: str, *, report: Report) -> bool:
 
 
 def stop(name: str, *, report: Report) -> None:
-    """End all processes and take namespaces down; files stay, `start` brings the cluster back. Raises LifecycleError."""
+    """End all processes and take namespaces down; files stay, `start` brings the cluster back. Raises
+    LifecycleError.
+    """
     paths = ClusterPaths.of(name)
     cluster = record.read(paths)
     if cluster is None:
@@ -62,7 +67,9 @@ def stop(name: str, *, report: Report) -> None:
 
 
 def _nameless(paths: ClusterPaths) -> ClusterRecord:
-    """What can be known of a cluster whose record is lost: names follow from the place, cables from the interfaces present."""
+    """What can be known of a cluster whose record is lost: names follow from the place, cables from the interfaces
+    present.
+    """
     cables = [path.name for path in Path("/sys/class/net").iterdir() if path.name.startswith(paths.veth(0)[:-1])]
     nodes = tuple(record.NodeRecord("", "", "", cable) for cable in cables)
     return ClusterRecord(

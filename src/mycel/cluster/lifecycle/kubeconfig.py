@@ -1,4 +1,6 @@
-"""The user's kubeconfig: our context goes in at create and out at delete; everything else in the file stays as it was."""
+"""The user's kubeconfig: our context goes in at create and out at delete; everything else in the file stays as it
+was.
+"""
 
 from __future__ import annotations
 

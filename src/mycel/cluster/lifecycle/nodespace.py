@@ -1,8 +1,8 @@
 """A node's place: its network, mount and UTS namespaces, pinned as files, and its own root over the machine's.
 
-The root is an overlay whose lower layer is the machine, so /usr is there and every write stays in the node. Made by a child
-process that ends when all stands; the pins keep it. The node's bpffs and its v2 control group belong to the mount
-namespace, so they outlive every container and the node program.
+The root is an overlay whose lower layer is the machine, so /usr is there and every write stays in the node. Made
+by a child process that ends when all stands; the pins keep it. The node's bpffs and its v2 control group belong to
+the mount namespace, so they outlive every container and the node program.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ _EMPTY = (
 
 
 def install_roots() -> list[Path]:
-    """Folders that hold this program and its Python: shown at their own places in nodes and in the mesh's containers."""
+    """Folders that hold this program and its Python: shown at their own places in nodes and in the mesh's
+    containers.
+    """
     roots = {Path(sys.prefix).resolve(), Path(mycel.__file__).resolve().parents[1]}
     roots |= {Path(path).resolve() for path in site.getsitepackages() if Path(path).is_dir()}
     if Path(mycel.__file__).resolve().parents[1].name == "src":  # a source tree: its bpf/ and deploy/ belong to it

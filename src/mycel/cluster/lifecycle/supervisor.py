@@ -1,7 +1,7 @@
 """`mycel-supervisor`: keeps the API server and the node programs of one cluster running.
 
-Watches them by pidfd, so it adopts what a previous supervisor started; restarts with backoff. It serves nobody: when it dies
-everything goes on, only restarts wait until `mycel cluster start`.
+Watches them by pidfd, so it adopts what a previous supervisor started; restarts with backoff. It serves nobody:
+when it dies everything goes on, only restarts wait until `mycel cluster start`.
 """
 
 from __future__ import annotations

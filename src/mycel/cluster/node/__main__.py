@@ -1,7 +1,7 @@
 """`python -m mycel.cluster.node --cluster NAME --node NODE`: enter the node's place, then become the node program.
 
-Entering comes before anything else is imported or started: namespaces are changed while there is one thread, and everything
-started later inherits the node's control group, by which its cgroup BPF programs apply.
+Entering comes before anything else is imported or started: namespaces are changed while there is one thread, and
+everything started later inherits the node's control group, by which its cgroup BPF programs apply.
 """
 
 from __future__ import annotations

@@ -14,10 +14,14 @@ _DEFAULT_CAPABILITIES = (
     "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
 )  # fmt: skip
 _CAPABILITIES = (
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT",
-    "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE",
-    "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ",
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE",
+    "SYS_RAWIO", "SYS_CHROOT",
+    "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME",
+    "SYS_TTY_CONFIG", "MKNOD", "LEASE",
+    "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM",
+    "BLOCK_SUSPEND", "AUDIT_READ",
     "PERFMON", "BPF", "CHECKPOINT_RESTORE",
 )  # fmt: skip
 _MASKED = (
@@ -25,6 +29,7 @@ _MASKED = (
     "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
 )  # fmt: skip
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+_SHM = "/dev/shm"  # noqa: S108 (a mount point, not a temporary file)
 _PROPAGATION = {"HostToContainer": "rslave", "Bidirectional": "rshared"}
 
 
@@ -72,7 +77,9 @@ def bounding_set(mask: int) -> frozenset[str]:
 
 
 def capabilities(context: Object, bounding: frozenset[str]) -> list[str]:
-    """What the container may hold: the defaults with adds and drops, or everything the machine has for privileged ones."""
+    """What the container may hold: the defaults with adds and drops, or everything the machine has for privileged
+    ones.
+    """
     if context.get("privileged"):
         return sorted(f"CAP_{name}" for name in bounding)
     asked = context.get("capabilities") or {}
@@ -172,7 +179,8 @@ def _mounts(pod: Object, around: Surroundings, *, privileged: bool) -> list[Obje
     sys_mode = "rw" if privileged else "ro"
     mounts: list[Object] = [
         {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
-        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "strictatime",
+        "mode=755", "size=65536k"]},
         {
             "destination": "/dev/pts", "type": "devpts", "source": "devpts",
             "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
@@ -182,7 +190,7 @@ def _mounts(pod: Object, around: Surroundings, *, privileged: bool) -> list[Obje
         {"destination": "/sys/fs/cgroup", "type": "bind", "source": "/sys/fs/cgroup", "options": ["rbind", sys_mode]},
     ]  # fmt: skip
     if around.shm:
-        mounts.append({"destination": "/dev/shm", "type": "bind", "source": around.shm, "options": ["rbind", "rw"]})
+        mounts.append({"destination": _SHM, "type": "bind", "source": around.shm, "options": ["rbind", "rw"]})
     # A mount point inside another must come after it.
     for bind in sorted(around.binds, key=lambda item: item.target.rstrip("/").count("/")):
         options = ["rbind", bind.propagation, "ro" if bind.read_only else "rw"]

@@ -1,7 +1,8 @@
-"""The Container Network Interface, version 1.0.0, as its specification says: configuration lists, chaining, results, DEL.
+"""The Container Network Interface, version 1.0.0, as its specification says: configuration lists, chaining,
+results, DEL.
 
-Knows no plugin: it reads the first list in `/etc/cni/net.d`, runs the programs it names from `/opt/cni/bin`, and keeps the result
-and the very configuration of each ADD, so that DEL works also after the list changed.
+Knows no plugin: it reads the first list in `/etc/cni/net.d`, runs the programs it names from `/opt/cni/bin`, and
+keeps the result and the very configuration of each ADD, so that DEL works also after the list changed.
 """
 
 from __future__ import annotations
@@ -124,7 +125,9 @@ def addresses(result: Object) -> tuple[str, ...]:
 
 
 async def add(network: Network, attachment: Attachment) -> Result:
-    """Attach the pod: every plugin in order, each given the result before it. On failure what was done is undone. Raises CniError."""
+    """Attach the pod: every plugin in order, each given the result before it. On failure what was done is undone.
+    Raises CniError.
+    """
     previous: Object | None = None
     cache = _cache(attachment, network.name)
     cache.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -105,7 +105,9 @@ async def _with_terminal(container: ContainerId, command: Sequence[str], channel
 
 
 async def run_attach(container: ContainerId, channel: Channel, *, stdin: bool, tty: bool) -> None:
-    """Join the container's own stdio through conmon's socket until either side ends. Raises OSError when there is none."""
+    """Join the container's own stdio through conmon's socket until either side ends. Raises OSError when there is
+    none.
+    """
     loop = asyncio.get_running_loop()
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     sock.setblocking(False)

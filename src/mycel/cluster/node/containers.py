@@ -1,4 +1,5 @@
-"""Everything one run of a container needs, brought together: image, folder, files, environment, mounts → the OCI bundle.
+"""Everything one run of a container needs, brought together: image, folder, files, environment, mounts → the OCI
+bundle.
 
 `pods` says when; this says with what.
 """
@@ -124,7 +125,7 @@ class Starter:
         )
 
     def shared_memory(self, files: PodFiles) -> None:
-        """/dev/shm of the pod, shared by its containers."""
+        """The pod's shared memory, one for all its containers."""
         folder = files.base / "shm"
         if not folder.exists():
             folder.mkdir(parents=True)

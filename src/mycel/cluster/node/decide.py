@@ -1,7 +1,8 @@
 """What to do next with a pod's containers. Pure: spec and states in, one decision out.
 
-Init containers run one after the other; those with `restartPolicy: Always` (sidecars) stay and the next one begins when they have
-started. Main containers begin together. Who ended is started again as the restart policy says, not before its backoff is over.
+Init containers run one after the other; those with `restartPolicy: Always` (sidecars) stay and the next one begins
+when they have started. Main containers begin together. Who ended is started again as the restart policy says, not
+before its backoff is over.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """`start` these containers now; look again at `wake_at` (seconds since the epoch); `finished` says nothing will run again."""
+    """`start` these containers now; look again at `wake_at` (seconds since the epoch); `finished` says nothing
+    will run again.
+    """
 
     start: tuple[str, ...] = ()
     wake_at: float | None = None

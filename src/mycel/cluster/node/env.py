@@ -1,6 +1,7 @@
 """A container's environment: values, references, expansion, and the variables of services. Pure.
 
-Order and precedence are kubelet's: services first, then envFrom in order, then env in order; `$(NAME)` sees what came before.
+Order and precedence are kubelet's: services first, then envFrom in order, then env in order; `$(NAME)` sees what
+came before.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ _VARIABLE = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 
 
 class ConfigMissing(Exception):
-    """The container cannot be made: it names a ConfigMap, Secret, key or field that is not there (CreateContainerConfigError)."""
+    """The container cannot be made: it names a ConfigMap, Secret, key or field that is not there
+    (CreateContainerConfigError).
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,9 @@ def resource(pod: Object, container: Object, reference: Object) -> str:
 
 
 def service_variables(services: Iterable[Object], pod: Object) -> dict[str, str]:
-    """`NAME_SERVICE_HOST` and friends: of `default/kubernetes` always, of the pod's namespace unless it switched links off."""
+    """`NAME_SERVICE_HOST` and friends: of `default/kubernetes` always, of the pod's namespace unless it switched
+    links off.
+    """
     links = pod["spec"].get("enableServiceLinks", True)
     namespace = pod["metadata"]["namespace"]
     result: dict[str, str] = {}

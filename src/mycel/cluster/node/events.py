@@ -1,4 +1,6 @@
-"""Events of pods (`kubectl describe`, `kubectl get events`): queued, sent by one task, repeated ones counted on the same object."""
+"""Events of pods (`kubectl describe`, `kubectl get events`): queued, sent by one task, repeated ones counted on
+the same object.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,8 @@ class Recorder:
                 del self._sent[key]
         name = f"{metadata['name']}.{uuid.uuid4().hex[:16]}"
         involved: Object = {
-            "apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
+            "apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
             "resourceVersion": metadata.get("resourceVersion", ""),
         }  # fmt: skip
         if container:

@@ -1,4 +1,6 @@
-"""The node's own object: registration, status when something changed (or every five minutes), and a Lease every ten seconds."""
+"""The node's own object: registration, status when something changed (or every five minutes), and a Lease every
+ten seconds.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def labels(settings: NodeSettings) -> dict[str, str]:
 
 
 def node_object(settings: NodeSettings) -> Object:
-    """The object a fresh node registers. The control plane keeps ordinary pods away when there are workers to take them."""
+    """The object a fresh node registers. The control plane keeps ordinary pods away when there are workers to take
+    them.
+    """
     taints: list[Object] = []
     if settings.role == "control-plane" and settings.taint_control_plane:
         taints.append({"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"})

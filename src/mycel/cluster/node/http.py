@@ -1,4 +1,6 @@
-"""As much HTTP/1.1 as the node's port needs: heads, plain answers, chunked streams, upgrades. One request per connection."""
+"""As much HTTP/1.1 as the node's port needs: heads, plain answers, chunked streams, upgrades. One request per
+connection.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ def parse(head: bytes) -> Request:
 
 
 async def read_request(reader: asyncio.StreamReader) -> Request | None:
-    """The next request's head; None when the peer closed. A body, where one comes, is left unread. Raises BadRequest."""
+    """The next request's head; None when the peer closed. A body, where one comes, is left unread. Raises
+    BadRequest.
+    """
     try:
         async with asyncio.timeout(_HEAD_TIMEOUT_S):
             head = await reader.readuntil(b"\r\n\r\n")

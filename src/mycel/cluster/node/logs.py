@@ -133,7 +133,7 @@ class _Tail:
         import os
 
         with contextlib.suppress(FileNotFoundError):
-            return os.stat(self._path).st_ino != os.fstat(self._file.fileno()).st_ino
+            return self._path.stat().st_ino != os.fstat(self._file.fileno()).st_ino
         return False
 
     def close(self) -> None:

@@ -1,4 +1,6 @@
-"""What pods refer to: ConfigMaps, Secrets, Services, service-account tokens. Watches begin when the first pod needs them."""
+"""What pods refer to: ConfigMaps, Secrets, Services, service-account tokens. Watches begin when the first pod
+needs them.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ _SYNC_TIMEOUT_S = 20
 
 
 class Objects:
-    """Lookups over lazily started informers; `on_change(namespace)` is called when a ConfigMap or Secret there changes."""
+    """Lookups over lazily started informers; `on_change(namespace)` is called when a ConfigMap or Secret there
+    changes.
+    """
 
     def __init__(self, client: ApiClient, on_change: Callable[[str], None]) -> None:
         self._client = client
@@ -57,7 +61,9 @@ class Objects:
         return _binaries((await self._synced(SECRETS)).get(name, namespace))
 
     async def token(self, pod: Object, *, audience: str, lifetime_s: int) -> str:
-        """A bound token of the pod's service account, renewed when four fifths of its life are over. Raises VolumeError."""
+        """A bound token of the pod's service account, renewed when four fifths of its life are over. Raises
+        VolumeError.
+        """
         key = (pod["metadata"]["uid"], audience, lifetime_s)
         kept = self._tokens.get(key)
         if kept and kept[1] > time.time():

@@ -1,7 +1,8 @@
-"""Volumes whose content comes from the API (configMap, secret, downwardAPI, projected): which files, and writing them at once.
+"""Volumes whose content comes from the API (configMap, secret, downwardAPI, projected): which files, and writing
+them at once.
 
-The files of a volume change together: a new folder is filled, then `..data` is renamed over, as kubelet does, so a reader sees
-the old set or the new one.
+The files of a volume change together: a new folder is filled, then `..data` is renamed over, as kubelet does, so a
+reader sees the old set or the new one.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ Payload = dict[str, File]
 def select(
     data: Mapping[str, bytes], items: Sequence[Object] | None, *, mode: int, optional: bool, what: str
 ) -> Payload:
-    """All keys, or with `items` the chosen ones under their paths. Raises VolumeError for missing keys unless `optional`."""
+    """All keys, or with `items` the chosen ones under their paths. Raises VolumeError for missing keys unless
+    `optional`.
+    """
     if not items:
         return {key: File(value, mode) for key, value in data.items()}
     files: Payload = {}
@@ -54,7 +57,9 @@ def clean(path: str) -> str:
 
 
 def write(folder: Path, files: Payload, *, group: int | None = None) -> bool:
-    """Make the folder show exactly `files`; False when it did already. Owners: root, and `group` where a pod has an fsGroup."""
+    """Make the folder show exactly `files`; False when it did already. Owners: root, and `group` where a pod has
+    an fsGroup.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     current = folder / _DATA
     if current.is_symlink() and _same(current, files):

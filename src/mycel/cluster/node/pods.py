@@ -1,7 +1,8 @@
 """One pod on this node: a task that brings what runs to what the pod says, again and again, until the pod is gone.
 
-Wakes on every change (the pod, a container's end, a probe, a backoff that is over), asks `decide` for the next step and does it.
-State is on disk before and after each step, so a new node program goes on where this one was killed.
+Wakes on every change (the pod, a container's end, a probe, a backoff that is over), asks `decide` for the next
+step and does it. State is on disk before and after each step, so a new node program goes on where this one was
+killed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Startup, readiness and liveness probes of one run of a container: timers of the event loop, no thread and no task while idle.
+"""Startup, readiness and liveness probes of one run of a container: timers of the event loop, no thread and no
+task while idle.
 
 `thresholds` is the rule (pure); `check` does one probe; `Probes` schedules them and tells the pod what changed.
 """
@@ -132,7 +133,9 @@ async def _http(action: Object, target: Target) -> Outcome:
 
 
 class Probes:
-    """All probes of one run. `changed(kind, good, message)` is called when a threshold is reached, `failed` for every failure."""
+    """All probes of one run. `changed(kind, good, message)` is called when a threshold is reached, `failed` for
+    every failure.
+    """
 
     def __init__(
         self,
@@ -175,7 +178,8 @@ class Probes:
         period_s = float(probe.get("periodSeconds") or 10)
         if first:
             delay_s = float(probe.get("initialDelaySeconds") or 0)
-            # Liveness can wait a little, which spreads the probes of pods that were made together; readiness is waited for.
+            # Liveness can wait a little, which spreads the probes of pods that were made together; readiness is
+            # waited for.
             delay_s += random.uniform(0, period_s) if kind is Kind.LIVENESS else 0.05  # noqa: S311
         else:
             delay_s = period_s

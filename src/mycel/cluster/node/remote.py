@@ -1,7 +1,7 @@
 """The streams of one exec or attach, whatever carries them: SPDY/3.1, or WebSocket with v4/v5.channel.k8s.io.
 
-Both transports give the same thing: `stdin` as a queue (None marks its end), `send` for output, `sizes` for the terminal, `finish`
-for the final metav1.Status, which goes out after every byte of output.
+Both transports give the same thing: `stdin` as a queue (None marks its end), `send` for output, `sizes` for the
+terminal, `finish` for the final metav1.Status, which goes out after every byte of output.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The runs of one pod's containers: starting them, watching them with probes, noticing their ends, stopping them.
 
-`pods` decides when; every change is written to the pod's state first, so that a new node program finds what this one made.
+`pods` decides when; every change is written to the pod's state first, so that a new node program finds what this
+one made.
 """
 
 from __future__ import annotations
@@ -240,7 +241,8 @@ class Runs:
                 f"back-off {_span(wait_s)} restarting failed container={name} "
                 f"pod={self._owner.key.name}_{self._owner.key.namespace}({self._owner.uid})"
             )
-            text = f"Back-off restarting failed container {name} in pod {self._owner.key.name}_{self._owner.key.namespace}({self._owner.uid})"
+            text = f"Back-off restarting failed container {name} in pod "
+            f"{self._owner.key.name}_{self._owner.key.namespace}({self._owner.uid})"
             self._recorder.warning(self._owner.pod, "BackOff", text, container=name)
 
     async def stop(self, name: str, grace_s: float, *, quiet: bool = False) -> None:

@@ -1,6 +1,8 @@
-"""Containers through `runc`, each held by a `conmon`: it owns stdio, writes the log in CRI format and the exit code to a file.
+"""Containers through `runc`, each held by a `conmon`: it owns stdio, writes the log in CRI format and the exit
+code to a file.
 
-Both outlive this program, so a restart adopts what runs: `inspect` says what a container does from its folder and pid alone.
+Both outlive this program, so a restart adopts what runs: `inspect` says what a container does from its folder and
+pid alone.
 """
 
 from __future__ import annotations
@@ -49,9 +51,11 @@ async def create(container: ContainerId, bundle: Path, config: Object, log: Path
     log.parent.mkdir(parents=True, exist_ok=True)
     sync_r, sync_w = os.pipe2(os.O_CLOEXEC)
     command = [
-        CONMON, "--cid", container, "--cuuid", container[:24], "--name", container[:12], "--runtime", RUNC, "--bundle", str(bundle),
+        CONMON, "--cid", container, "--cuuid", container[:24], "--name", container[:12], "--runtime", RUNC,
+        "--bundle", str(bundle),
         "--container-pidfile", str(bundle / "pid"), "--conmon-pidfile", str(bundle / "conmon.pid"),
-        "--log-path", f"k8s-file:{log}", "--exit-dir", str(EXITS), "--socket-dir-path", str(_SOCKETS), "--log-level", "error",
+        "--log-path", f"k8s-file:{log}", "--exit-dir", str(EXITS), "--socket-dir-path", str(_SOCKETS),
+        "--log-level", "error",
         "--runtime-arg", f"--root={RUNC_ROOT}", "--no-sync-log",
         *(["--stdin"] if stdin else []), *(["--terminal"] if tty else []),
     ]  # fmt: skip
@@ -82,7 +86,9 @@ async def create(container: ContainerId, bundle: Path, config: Object, log: Path
 
 
 async def start(container: ContainerId) -> None:
-    """Let the created container's process begin. Raises RunError: 127 for a missing program, 126 for one that cannot run."""
+    """Let the created container's process begin. Raises RunError: 127 for a missing program, 126 for one that
+    cannot run.
+    """
     code, output = await run("start", container)
     if code != 0:
         raise _refused(output)
@@ -101,8 +107,7 @@ async def delete(container: ContainerId, bundle: Path) -> None:
         (EXITS / container).unlink()
     with contextlib.suppress(FileNotFoundError):
         (_SOCKETS / container[:24]).unlink()
-    if bundle.exists():
-        await asyncio.get_running_loop().run_in_executor(None, lambda: shutil.rmtree(bundle, ignore_errors=True))
+    await asyncio.get_running_loop().run_in_executor(None, lambda: shutil.rmtree(bundle, ignore_errors=True))
 
 
 def exit_of(container: ContainerId) -> Exit | None:
@@ -129,7 +134,9 @@ def alive(bundle: Path) -> bool:
 async def execute(
     container: ContainerId, command: Sequence[str], *, timeout_s: float | None = None
 ) -> tuple[int, bytes]:
-    """Run a command in the container and return (exit code, output of both streams). Raises TimeoutError; it is then killed."""
+    """Run a command in the container and return (exit code, output of both streams). Raises TimeoutError; it is
+    then killed.
+    """
     process = await asyncio.create_subprocess_exec(
         *exec_command(container, command, tty=False),
         stdin=asyncio.subprocess.DEVNULL,

@@ -1,6 +1,7 @@
 """A pod's namespaces (network, IPC, UTS), pinned as files: no pause process is needed to hold them.
 
-Namespaces belong to threads in Linux, so a worker thread leaves for new ones, pins them and comes back; nothing is started.
+Namespaces belong to threads in Linux, so a worker thread leaves for new ones, pins them and comes back; nothing is
+started.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """SPDY/3.1 framing without sockets: bytes → frames → bytes (draft-mbelshe-httpbis-spdy-00, session windows of 3.1).
 
-kubectl and client-go carry exec and port-forward over it. One zlib stream per direction compresses all header blocks, so a
-`Decoder` and an `Encoder` belong to one connection. Send windows are not waited for: the clients' library never opens
-them, TCP is what holds a sender back; we do send updates for what we read.
+kubectl and client-go carry exec and port-forward over it. One zlib stream per direction compresses all header
+blocks, so a `Decoder` and an `Encoder` belong to one connection. Send windows are not waited for: the clients'
+library never opens them, TCP is what holds a sender back; we do send updates for what we read.
 """
 
 from __future__ import annotations
@@ -15,10 +15,14 @@ from typing import NamedTuple
 
 _WORDS = (
     "options head post put delete trace accept accept-charset accept-encoding accept-language accept-ranges age allow "
-    "authorization cache-control connection content-base content-encoding content-language content-length content-location "
-    "content-md5 content-range content-type date etag expect expires from host if-match if-modified-since if-none-match "
-    "if-range if-unmodified-since last-modified location max-forwards pragma proxy-authenticate proxy-authorization range "
-    "referer retry-after server te trailer transfer-encoding upgrade user-agent vary via warning www-authenticate method get "
+    "authorization cache-control connection content-base content-encoding content-language content-length "
+    "content-location "
+    "content-md5 content-range content-type date etag expect expires from host if-match if-modified-since "
+    "if-none-match "
+    "if-range if-unmodified-since last-modified location max-forwards pragma proxy-authenticate "
+    "proxy-authorization range "
+    "referer retry-after server te trailer transfer-encoding upgrade user-agent vary via warning "
+    "www-authenticate method get "
     "status 200_OK version HTTP/1.1 url public set-cookie keep-alive origin"
 )
 _TAIL = (

@@ -1,4 +1,6 @@
-"""What the node knows of a pod's containers, on disk in `state.json`: enough to go on after a restart of the node program."""
+"""What the node knows of a pod's containers, on disk in `state.json`: enough to go on after a restart of the node
+program.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ from mycel.cluster.node.payload import File, Payload
 _DEFAULT_MODE = 0o644
 _PAYLOAD_KINDS = ("configMap", "secret", "downwardAPI", "projected")
 _DIRECTORY_NAMES = {
-    "configMap": "configmap", "secret": "secret", "downwardAPI": "downward-api", "projected": "projected", "emptyDir": "empty-dir",
+    "configMap": "configmap", "secret": "secret", "downwardAPI": "downward-api", "projected": "projected",
+    "emptyDir": "empty-dir",
 }  # fmt: skip
 
 
@@ -42,7 +43,9 @@ def place(volume: Object, files: PodFiles) -> Path:
 
 
 async def setup(pod: Object, files: PodFiles, objects: Objects) -> None:
-    """Make every volume ready. Can be repeated; payloads are brought up to date. Raises VolumeError naming the volume."""
+    """Make every volume ready. Can be repeated; payloads are brought up to date. Raises VolumeError naming the
+    volume.
+    """
     for volume in pod["spec"].get("volumes") or []:
         kind = kind_of(volume)
         try:
