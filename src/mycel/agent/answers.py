@@ -91,7 +91,7 @@ class Answers:
             views.endpoint(each, interfaces.get(InterfaceKey(each.ifindex)))
             for _, each in sorted(self._endpoints.all().items())
         ]
-        return [views.host_endpoint(self._settings.node_name), *pods]
+        return [views.host_endpoint(self._settings.node_name, self._this.addresses), *pods]
 
     async def identities(self, _request: web.Request) -> Any:
         """models.Identity."""

@@ -71,7 +71,7 @@ def endpoint(each: LocalEndpoint, realized: EndpointValue | None) -> Json:
     }
 
 
-def host_endpoint(node: str) -> Json:
+def host_endpoint(node: str, addresses: Iterable[bytes]) -> Json:
     """The node itself as an endpoint. It has no policy of its own."""
     policy = {"policy-revision": POLICY_REVISION, "policy-enabled": "none", "id": HOST}
     return {
@@ -81,7 +81,13 @@ def host_endpoint(node: str) -> Json:
             "state": "ready",
             "identity": {"id": HOST, "labels": list(RESERVED_LABELS[HOST])},
             "labels": {"security-relevant": list(RESERVED_LABELS[HOST])},
-            "networking": {"addressing": [], "interface-name": "cilium_host", "host-name": node},
+            "networking": {
+                "addressing": [
+                    {"ipv4" if is_ipv4(address) else "ipv6": format_address(address)} for address in addresses
+                ],
+                "interface-name": "cilium_host",
+                "host-name": node,
+            },
             "external-identifiers": {},
             "policy": {"realized": policy, "spec": policy},
             "health": {"overallHealth": "OK"},
