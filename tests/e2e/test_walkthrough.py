@@ -1,0 +1,369 @@
+"""The first day with the mesh, typed with a real kubectl: a cluster without a network, the mesh, pods that talk, flows.
+
+One cluster for the whole file; the steps build on each other, in the order of the file. Each step is typed once with
+every kubectl of this machine (new and old ones differ in discovery, validation and streaming).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.clusters import ROOT, Cluster, eventually, kubectls
+
+pytestmark = pytest.mark.cluster
+
+MANIFESTS = ROOT / "examples"
+ORIGINALS = ROOT.parent / "shared" / "walkthrough"
+INSTALL = (
+    "install",
+    "--datapath-mode=vxlan",
+    "--config",
+    "enable-envoy-config=true",
+    "--kube-proxy-replacement=probe",
+)
+TEST_SPACE = "cilium-test"
+ECHOES = ("echo-same-node", "echo-other-node")
+
+
+@dataclass
+class Walk:
+    """The cluster and what was printed on the way; every stage happens once."""
+
+    cluster: Cluster
+    printed: dict[str, str] = field(default_factory=dict[str, str])
+
+    def once(self, stage: str, action: Callable[[], str]) -> str:
+        """What the stage printed, doing it first if need be."""
+        if stage not in self.printed:
+            self.printed[stage] = action()
+        return self.printed[stage]
+
+    def create(self) -> str:
+        """Section 1."""
+        arguments = ("cluster", "create", "--config", str(MANIFESTS / "kind-config.yaml"))
+        return self.once("create", lambda: said(self.cluster.mycel(*arguments)))
+
+    def install(self) -> str:
+        """Section 2."""
+        self.create()
+        return self.once("install", lambda: said(self.cluster.mycel(*INSTALL, "--wait")))
+
+    def pod(self, deployment: str) -> str:
+        """The name of a deployment's pod."""
+        (found,) = self.cluster.get("pods", "-n", TEST_SPACE, "-l", f"name={deployment}")["items"]
+        return found["metadata"]["name"]
+
+    def node_addresses(self) -> list[str]:
+        """The nodes' internal addresses."""
+        return [
+            entry["address"]
+            for node in self.cluster.get("nodes")["items"]
+            for entry in node["status"]["addresses"]
+            if entry["type"] == "InternalIP"
+        ]
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    """Both streams, as a person sees them."""
+    return done.stdout + done.stderr
+
+
+def rows(table: str) -> list[list[str]]:
+    """A printed table's rows without its header."""
+    return [re.split(r"\s{2,}", line.strip()) for line in table.splitlines()[1:]]
+
+
+@pytest.fixture(scope="module")
+def walk(make_cluster: Callable[[str], Cluster]) -> Walk:
+    """The walk; its cluster has the default name, in folders of its own."""
+    return Walk(make_cluster("kind"))
+
+
+@pytest.fixture(params=sorted(kubectls()) or ["none"])
+def typed(walk: Walk, request: pytest.FixtureRequest) -> Iterator[Walk]:
+    """The walk, typed with one kubectl after the other."""
+    found = kubectls()
+    if request.param not in found:
+        pytest.skip("no kubectl on this machine: set MYCEL_KUBECTL")
+    usual = walk.cluster.kubectl_path
+    walk.cluster.kubectl_path = found[request.param]
+    yield walk
+    walk.cluster.kubectl_path = usual
+
+
+def test_manifests_are_the_walkthroughs() -> None:
+    """Ours are those of the walkthrough, byte for byte, where it is at hand."""
+    if not ORIGINALS.is_dir():
+        pytest.skip("the walkthrough's own folder is not beside this checkout")
+    for name in ("kind-config.yaml", "cilium-test.yaml"):
+        assert (MANIFESTS / name).read_bytes() == (ORIGINALS / name).read_bytes()
+
+
+def test_a_cluster_with_no_network(typed: Walk) -> None:
+    """Four nodes with addresses of one network and roles, none of them ready; the context is current; a hint."""
+    printed = typed.create()
+    assert "mycel install" in printed
+    assert typed.cluster.kubectl("config", "current-context").stdout.strip() == "mycel-kind"
+    if "install" in typed.printed:
+        return
+    table = typed.cluster.kubectl("get", "nodes", "-o", "wide").stdout
+    assert table.splitlines()[0].split()[:6] == ["NAME", "STATUS", "ROLES", "AGE", "VERSION", "INTERNAL-IP"]
+    found = rows(table)
+    assert [(row[0], row[1], row[2]) for row in found] == [
+        ("kind-control-plane", "NotReady", "control-plane"),
+        ("kind-worker", "NotReady", "<none>"),
+        ("kind-worker2", "NotReady", "<none>"),
+        ("kind-worker3", "NotReady", "<none>"),
+    ]
+    networks = {ipaddress.ip_network(f"{row[5]}/16", strict=False) for row in found}
+    assert len(networks) == 1
+    assert len({row[5] for row in found}) == 4
+
+
+def test_a_cluster_without_the_mesh_is_not_healthy(walk: Walk) -> None:
+    """`mycel status` says what is missing, with a code that scripts notice."""
+    walk.create()
+    if "install" not in walk.printed:
+        assert walk.cluster.mycel("status", check=False).returncode == 1
+
+
+def test_install_tells_what_it_finds_and_makes(walk: Walk) -> None:
+    """Found, created, done; the nodes turn Ready."""
+    printed = walk.install()
+    for expected in ("mycel-kind", "kube-proxy", "DaemonSet cilium created", "Deployment cilium-operator created"):
+        assert expected in printed
+    assert "installed" in printed
+
+
+def test_nodes_are_ready(typed: Walk) -> None:
+    """All four, after --wait, at once."""
+    typed.install()
+    table = typed.cluster.kubectl("get", "nodes").stdout
+    assert [row[1] for row in rows(table)] == ["Ready"] * 4
+
+
+def test_status_is_healthy(walk: Walk) -> None:
+    """Agents, operator, what is not there yet, pods managed, images; exit code 0."""
+    walk.install()
+    shown = walk.cluster.mycel("status", "--wait").stdout
+    for pattern in (
+        r"Agent:\s+OK 4/4",
+        r"Operator:\s+OK 1/1",
+        r"Envoy:\s+disabled",
+        r"Hubble Relay:\s+disabled",
+        r"ClusterMesh:\s+disabled",
+        r"Cluster Pods:\s+2/2 managed",
+        r"quay.io/cilium/cilium:v1\.\S+: 4",
+        r"quay.io/cilium/operator-generic:v1\.\S+: 1",
+    ):
+        assert re.search(pattern, shown), f"{pattern} is not in:\n{shown}"
+    assert walk.cluster.mycel("status").returncode == 0
+
+
+def test_the_meshs_kinds_have_short_names(typed: Walk) -> None:
+    """`kubectl api-resources | grep cilium`."""
+    typed.install()
+    listed = typed.cluster.kubectl("api-resources").stdout
+    mine = {line.split()[1]: line.split()[0] for line in listed.splitlines() if "cilium.io" in line}
+    expected = {
+        "ccnp": "ciliumclusterwidenetworkpolicies",
+        "cep": "ciliumendpoints",
+        "cec": "ciliumenvoyconfigs",
+        "ccec": "ciliumclusterwideenvoyconfigs",
+        "cew": "ciliumexternalworkloads",
+        "ciliumid": "ciliumidentities",
+    }
+    assert {short: mine.get(short) for short in expected} == expected
+    assert mine.get("cnp,ciliumnp", mine.get("cnp")) == "ciliumnetworkpolicies"
+    assert mine.get("cn,ciliumn", mine.get("cn")) == "ciliumnodes"
+
+
+def test_the_systems_pods_run(typed: Walk) -> None:
+    """An agent on every node, the operator, two coredns pods, all Running and complete."""
+    typed.install()
+
+    def running() -> bool:
+        found = rows(typed.cluster.kubectl("-n", "kube-system", "get", "pods", "-o", "wide").stdout)
+        return all(row[1] == "1/1" and row[2] == "Running" for row in found)
+
+    eventually(running, timeout_s=60, what="every pod of kube-system Running")
+    table = typed.cluster.kubectl("-n", "kube-system", "get", "pods", "-o", "wide", "--no-headers").stdout
+    names = [line.split()[0] for line in table.splitlines()]
+    assert sum(bool(re.fullmatch(r"cilium-[a-z0-9]{5}", name)) for name in names) == 4
+    assert sum(name.startswith("cilium-operator-") for name in names) == 1
+    assert sum(name.startswith("coredns-") for name in names) == 2
+    nodes = {line.split()[6] for line in table.splitlines() if re.match(r"cilium-[a-z0-9]{5}\s", line)}
+    assert len(nodes) == 4
+
+
+def test_the_test_pods_come_up_where_they_belong(typed: Walk) -> None:
+    """client, client2 and echo-same-node on one node, echo-other-node on another; all Ready."""
+    typed.install()
+    typed.cluster.kubectl("apply", "-f", str(MANIFESTS / "cilium-test.yaml"))
+    for name in ("client", "client2", *ECHOES):
+        rollout = typed.cluster.kubectl(
+            "-n", TEST_SPACE, "rollout", "status", f"deployment/{name}", "--timeout=90s", timeout_s=100
+        )
+        assert f'deployment "{name}" successfully rolled out' in rollout.stdout
+    pods = typed.cluster.get("pods", "-n", TEST_SPACE)["items"]
+    where = {pod["metadata"]["labels"]["name"]: pod["spec"]["nodeName"] for pod in pods}
+    assert len(pods) == 4
+    assert where["client"] == where["client2"] == where["echo-same-node"] != where["echo-other-node"]
+
+
+def test_get_all_and_labels(typed: Walk) -> None:
+    """Deployments, ReplicaSets, pods and NodePort services; labels with the template's hash."""
+    shown = typed.cluster.kubectl("-n", TEST_SPACE, "get", "all").stdout
+    for pattern in (
+        r"pod/client2-[a-z0-9]+-[a-z0-9]{5}\s+1/1\s+Running\s+0",
+        r"service/echo-same-node\s+NodePort\s+10\.96\.\d+\.\d+\s+<none>\s+8080:3\d{4}/TCP",
+        r"deployment\.apps/echo-other-node\s+1/1\s+1\s+1",
+        r"replicaset\.apps/client-[a-z0-9]+\s+1\s+1\s+1",
+    ):
+        assert re.search(pattern, shown), f"{pattern} is not in:\n{shown}"
+    labelled = typed.cluster.kubectl("-n", TEST_SPACE, "get", "pods", "--show-labels", "-o", "wide").stdout
+    for line in labelled.splitlines()[1:]:
+        assert re.search(r"10\.244\.\d+\.\d+\s+kind-\S+\s.*kind=\w+,name=[\w-]+,.*pod-template-hash=[a-z0-9]+", line)
+
+
+@pytest.mark.parametrize("target", ECHOES)
+def test_pods_talk_by_service_name(typed: Walk, target: str) -> None:
+    """A verbose curl shows 200 with Express' header; `/foo` is the server's own 404."""
+    client = typed.pod("client2")
+    done = typed.cluster.kubectl("exec", "-n", TEST_SPACE, client, "--", "curl", "-v", "-m", "10", f"{target}:8080/")
+    assert re.search(r"< HTTP/1\.1 200 OK", done.stderr)
+    assert re.search(r"< X-Powered-By: Express", done.stderr)
+    missing = typed.cluster.kubectl(
+        "exec", "-n", TEST_SPACE, client, "--",
+        "curl", "-s", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", f"{target}:8080/foo",
+    )  # fmt: skip
+    assert missing.stdout == "404"
+
+
+class Follower:
+    """`mycel hubble observe -f` in the background; its lines as they come."""
+
+    def __init__(self, cluster: Cluster, *arguments: str) -> None:
+        command = [str(Path(sys.executable).with_name("mycel")), "hubble", "observe", "-f", *arguments]
+        self._process = subprocess.Popen(
+            command, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    def saw(self, pattern: str) -> bool:
+        """Whether a line like this came."""
+        return any(re.search(pattern, line) for line in self.lines)
+
+    def close(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait(10)
+        self._reader.join(10)
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+@pytest.fixture
+def follow(walk: Walk) -> Iterator[Callable[..., Follower]]:
+    """Followers that end with the test."""
+    begun: list[Follower] = []
+
+    def begin(*arguments: str) -> Follower:
+        begun.append(Follower(walk.cluster, *arguments))
+        return begun[-1]
+
+    yield begin
+    for one in begun:
+        one.close()
+
+
+def test_flows_show_the_conversation(walk: Walk, follow: Callable[..., Follower]) -> None:
+    """DNS to coredns, then TCP from SYN to FIN: at the endpoint on the same node, on the overlay to the other."""
+    client = walk.pod("client2")
+    follower = follow("--from-pod", f"{TEST_SPACE}/{client}")
+    peer = r"(?: \(ID:\d+\))?"
+    start = rf"^\w{{3}} [ \d]\d \d\d:\d\d:\d\d\.\d{{3}}: {TEST_SPACE}/{client}:\d+{peer} -> "
+    dns = rf"{start}kube-system/coredns-\S+:53{peer} to-(endpoint|overlay) FORWARDED \(UDP\)$"
+    expected = [dns]
+    for deployment, point in (("echo-same-node", "endpoint"), ("echo-other-node", "overlay")):
+        other = rf"{TEST_SPACE}/{walk.pod(deployment)}:8080{peer}"
+        flags = ("SYN", "ACK", "ACK, PSH", "ACK, FIN")
+        expected += [rf"{start}{other} to-{point} FORWARDED \(TCP Flags: {flag}\)$" for flag in flags]
+
+    def talk() -> bool:
+        for target in ECHOES:
+            walk.cluster.kubectl(
+                "exec", "-n", TEST_SPACE, client, "--", "curl", "-sS", "-m", "10", "-o", "/dev/null", f"{target}:8080/"
+            )
+        return all(follower.saw(pattern) for pattern in expected)
+
+    eventually(talk, what="all lines of the conversation")
+
+
+def test_node_ports_answer_on_every_node(walk: Walk) -> None:
+    """Both services, every node, from the machine and from a pod."""
+    client = walk.pod("client2")
+    services = {one["metadata"]["name"]: one for one in walk.cluster.get("services", "-n", TEST_SPACE)["items"]}
+    urls = [
+        f"http://{address}:{services[name]['spec']['ports'][0]['nodePort']}/"
+        for name in ECHOES
+        for address in walk.node_addresses()
+    ]
+    assert len(urls) == 8
+    curl = ["curl", "-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}\\n"]
+    outside = subprocess.run([*curl, *_each(urls)], capture_output=True, text=True, check=False)
+    inside = walk.cluster.kubectl("exec", "-n", TEST_SPACE, client, "--", *curl, *_each(urls), check=False)
+    assert outside.stdout.split() == ["200"] * 8
+    assert inside.stdout.split() == ["200"] * 8
+
+
+def _each(urls: list[str]) -> list[str]:
+    """curl's arguments for several addresses, every body thrown away."""
+    first, *others = urls
+    return [first, *(word for url in others for word in ("-o", "/dev/null", url))]
+
+
+def test_deleting_the_cluster_leaves_nothing(walk: Walk) -> None:
+    """No interface, mount, process, namespace or file of it is left."""
+    walk.create()
+    folder = str(walk.cluster.folder)
+    record = json.loads((walk.cluster.state / "cluster.json").read_text())
+    walk.cluster.mycel("cluster", "delete")
+    links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True).stdout
+    assert record["bridge"] not in links
+    assert folder not in Path("/proc/self/mounts").read_text()
+    mine = [
+        path.parent.name
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if folder.encode() in _content(path) and path.parent.name != "self"
+    ]
+    assert mine == []
+    assert not walk.cluster.state.exists()
+    assert not (walk.cluster.folder / "run" / "kind").exists()
+    contexts = walk.cluster.kubectl("config", "get-contexts", "-o", "name").stdout
+    assert "mycel-kind" not in contexts
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
