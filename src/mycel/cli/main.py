@@ -146,3 +146,7 @@ def _report(message: str, hint: str, code: int, *, debug: bool) -> int:
     if hint:
         click.echo(f"  {hint}", err=True)
     return code
+
+
+if __name__ == "__main__":
+    main()
