@@ -6,7 +6,7 @@ menu: ## this menu
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
 setup: ## install what is missing, with the tools for development, and build
 	@scripts/setup --dev
-check: ## formats, lint, types, import layers, generated files, docs (no root, about ten seconds)
+check: ## formats, lint, types, import layers, generated files, docs (no root, half a minute)
 	@scripts/check
 test: ## every check and every test (root)
 	@scripts/test

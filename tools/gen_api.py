@@ -34,7 +34,9 @@ def generate(out: Path) -> dict[Path, bytes]:
         raise SystemExit("protoc failed: mend the .proto file it names above")
     files = {path.relative_to(out): path.read_bytes() for path in sorted(out.rglob("*.py*"))}
     # A file without a service still gets an empty grpclib module: drop it.
-    return {path: body for path, body in files.items() if not (path.name.endswith("_grpc.py") and b"class " not in body)}
+    return {
+        path: body for path, body in files.items() if not (path.name.endswith("_grpc.py") and b"class " not in body)
+    }
 
 
 def main() -> int:

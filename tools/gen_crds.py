@@ -81,9 +81,7 @@ def main() -> int:
     }
     present = {path.name: path.read_text() for path in TARGET.glob("*.yaml")}
     if "--check" in sys.argv[1:]:
-        stale = sorted(
-            name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name)
-        )
+        stale = sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
         for name in stale:
             print(f"{TARGET / name} is stale: run make gen", file=sys.stderr)
         return 1 if stale else 0

@@ -179,9 +179,7 @@ def _local_redirect_spec() -> Schema:
 
 
 def _egress_gateway_spec() -> Schema:
-    gateway = obj(
-        {"nodeSelector": selector(), "egressIP": string(), "interface": string()}, required=("nodeSelector",)
-    )
+    gateway = obj({"nodeSelector": selector(), "egressIP": string(), "interface": string()}, required=("nodeSelector",))
     source = obj({"podSelector": selector(), "namespaceSelector": selector(), "nodeSelector": selector()})
     return obj(
         {
@@ -262,9 +260,7 @@ KINDS = (
         "CiliumNode",
         "ciliumnodes",
         ("cn", "ciliumn"),
-        root(
-            "A node of the mesh, written by its agent.", {"spec": _node_spec(), "status": anything()}, "spec"
-        ),
+        root("A node of the mesh, written by its agent.", {"spec": _node_spec(), "status": anything()}, "spec"),
         namespaced=False,
         columns=(
             ("CiliumInternalIP", "string", '.spec.addresses[?(@.type=="CiliumInternalIP")].ip'),
@@ -340,9 +336,7 @@ KINDS = (
         "CiliumL2AnnouncementPolicy",
         "ciliuml2announcementpolicies",
         ("l2announcement",),
-        root(
-            "Which nodes answer for which services' addresses.", {"spec": _l2_spec(), "status": _CONDITIONS}
-        ),
+        root("Which nodes answer for which services' addresses.", {"spec": _l2_spec(), "status": _CONDITIONS}),
         namespaced=False,
         versions=("v2alpha1",),
     ),

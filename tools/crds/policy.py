@@ -88,9 +88,7 @@ def _peers(way: str, *, deny: bool) -> Schema:
         if not deny:
             fields["toFQDNs"] = array(_fqdn(), "Names; their addresses are learnt from DNS answers.")
     if not deny:
-        fields["authentication"] = obj(
-            {"mode": enum("disabled", "required", "test-always-fail")}, required=("mode",)
-        )
+        fields["authentication"] = obj({"mode": enum("disabled", "required", "test-always-fail")}, required=("mode",))
     return obj(fields)
 
 
@@ -110,9 +108,7 @@ def _fqdn() -> Schema:
     return obj(
         {
             "matchName": string(maxLength=255, pattern=FQDN),
-            "matchPattern": string(
-                "* is any run of characters of a label.", maxLength=255, pattern=FQDN_PATTERN
-            ),
+            "matchPattern": string("* is any run of characters of a label.", maxLength=255, pattern=FQDN_PATTERN),
         },
         oneOf=one_of("matchName", "matchPattern"),
     )
@@ -122,9 +118,7 @@ def _service() -> Schema:
     return obj(
         {
             "k8sService": obj({"serviceName": string(), "namespace": string()}),
-            "k8sServiceSelector": obj(
-                {"selector": selector(), "namespace": string()}, required=("selector",)
-            ),
+            "k8sServiceSelector": obj({"selector": selector(), "namespace": string()}, required=("selector",)),
         }
     )
 

@@ -31,9 +31,7 @@ def array(items: Schema, says: str = "", **more: Any) -> Schema:
     return _described(says, {"type": "array", "items": items} | more)
 
 
-def obj(
-    properties: dict[str, Schema], says: str = "", *, required: tuple[str, ...] = (), **more: Any
-) -> Schema:
+def obj(properties: dict[str, Schema], says: str = "", *, required: tuple[str, ...] = (), **more: Any) -> Schema:
     schema: Schema = {"type": "object", "properties": properties}
     if required:
         schema["required"] = list(required)
@@ -75,9 +73,7 @@ def selector(says: str = "") -> Schema:
     )
     return obj(
         {
-            "matchLabels": mapping(
-                string(maxLength=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")
-            ),
+            "matchLabels": mapping(string(maxLength=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")),
             "matchExpressions": array(requirement, **{"x-kubernetes-list-type": "atomic"}),
         },
         says,

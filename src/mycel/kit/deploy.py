@@ -12,9 +12,7 @@ def chart_dir() -> Path:
     for place in (_PACKAGE.parents[1] / "deploy" / "chart", _PACKAGE / "_deploy" / "chart"):
         if (place / "Chart.yaml").is_file():
             return place
-    raise FileNotFoundError(
-        f"deploy/chart is missing beside {_PACKAGE}: this installation of mycel is incomplete"
-    )
+    raise FileNotFoundError(f"deploy/chart is missing beside {_PACKAGE}: this installation of mycel is incomplete")
 
 
 def crds_dir() -> Path:
