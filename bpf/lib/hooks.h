@@ -243,6 +243,23 @@ static __always_inline int hook_from_stack(struct __sk_buff *skb, __u32 origin)
 }
 
 /*
+ * Whether this is the overlay's outer packet, by a glance: most of an underlay's packets are, and they need no more of
+ * us here (their senders are checked when they come out of the VXLAN device).
+ */
+static __always_inline bool is_overlay_packet(const struct __sk_buff *skb)
+{
+	const __u8 *head = bytes_at(skb, ETH_HLEN, sizeof(struct ipv6hdr) + 4);
+
+	if (!head)
+		return false;
+	if (head[0] == 0x45)
+		return head[9] == IPPROTO_UDP && !(*(__be16 *)(head + 6) & bpf_htons(0x3fff)) &&
+		       *(__be16 *)(head + 22) == bpf_htons(config_vxlan_port);
+	return config_ipv6 && head[0] >> 4 == 6 && head[6] == IPPROTO_UDP &&
+	       *(__be16 *)(head + 42) == bpf_htons(config_vxlan_port);
+}
+
+/*
  * Ingress of the underlay. Ours are: packets to this node's pods, to a service's outside addresses, and
  * answers to what we translated. The rest is the node's own and goes to its stack untouched.
  */
@@ -251,7 +268,11 @@ static __always_inline int hook_from_network(struct __sk_buff *skb)
 	struct packet p = {.origin = ORIGIN_NETWORK};
 	struct endpoint_value *destination;
 	struct ipcache_value *info;
-	int reason = parse(skb, &p);
+	int reason;
+
+	if (likely(is_overlay_packet(skb)))
+		return TC_ACT_OK;
+	reason = parse(skb, &p);
 
 	/* What we do not understand the node's stack may: it is not for pods. */
 	if (reason == PARSE_NOT_IP || !p.family)
@@ -259,8 +280,6 @@ static __always_inline int hook_from_network(struct __sk_buff *skb)
 	destination = endpoint_find(&p.t.destination);
 	if (reason)
 		return destination && !(destination->flags & ENDPOINT_HOST) ? drop(skb, &p, reason) : TC_ACT_OK;
-	if (p.t.protocol == IPPROTO_UDP && p.t.destination_port == bpf_htons(config_vxlan_port) && p.l4)
-		return TC_ACT_OK;
 	if (p.flags & PACKET_FIRST_FRAGMENT || p.flags & PACKET_LATER_FRAGMENT) {
 		reason = fragment_track(&p);
 		if (reason && destination && !(destination->flags & ENDPOINT_HOST))
@@ -306,12 +325,10 @@ static __always_inline int hook_to_network(struct __sk_buff *skb)
 	struct tuple to;
 	int reason;
 
-	if (skb->mark == MARK_DONE)
+	if (skb->mark == MARK_DONE || is_overlay_packet(skb))
 		return TC_ACT_OK;
 	reason = parse(skb, &p);
 	if (reason || p.flags & (PACKET_LATER_FRAGMENT | PACKET_ICMP_ERROR))
-		return TC_ACT_OK;
-	if (p.t.protocol == IPPROTO_UDP && p.t.destination_port == bpf_htons(config_vxlan_port))
 		return TC_ACT_OK;
 	row = bpf_map_lookup_elem(&mycel_nat, &p.t);
 	if (!row || (row->flags & (NAT_SOURCE | NAT_REPLY)) != (NAT_SOURCE | NAT_REPLY))

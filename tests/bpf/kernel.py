@@ -122,5 +122,3 @@ def compiled() -> list[Path]:
         return build_bpf.build(folder)
     finally:
         os.close(lock)
-
-

@@ -174,9 +174,7 @@ class Lab:
             vxlan, cookie = _ifindex("cilium_vxlan"), _netns_cookie()
         ip = f"{UNDERLAY}.{number + 1}"
         knobs = {"config_vxlan_ifindex": vxlan, "config_node_ipv4": addr(ip), "config_host_netns_cookie": cookie}
-        node = Node(
-            namespace, number, ip, f"10.244.{number}.1", Datapath(knobs, lock=self.tmp / f"ring{number}")
-        )
+        node = Node(namespace, number, ip, f"10.244.{number}.1", Datapath(knobs, lock=self.tmp / f"ring{number}"))
         for program, device in (
             ("from_host", "cilium_net"),
             ("from_overlay", "cilium_vxlan"),
@@ -193,9 +191,7 @@ class Lab:
             ipcache = {}
             lpm = {
                 prefix(SERVICES): abi.IpcacheValue(bytes(16), reserved.UNMANAGED, flags.CLUSTER),
-                prefix(f"10.244.{node.number}.0/24"): abi.IpcacheValue(
-                    bytes(16), reserved.UNMANAGED, flags.CLUSTER
-                ),
+                prefix(f"10.244.{node.number}.0/24"): abi.IpcacheValue(bytes(16), reserved.UNMANAGED, flags.CLUSTER),
             }
             for other in self.nodes:
                 own = other is node

@@ -285,7 +285,9 @@ def test_an_error_about_a_masqueraded_packet(bench: Bench, world: World, kind: s
     bench.send(ask)
     forward = bench.datapath.maps["nat"].dump()[key_of(world.pod, world.outside, ask.ports, UDP)].rewritten
     sent = ask.but(source=world.node, ports=(forward.source_port, ask.ports[1]), ttl=63)
-    icmp = ((1, 4) if kind == "unreachable" else (2, 0)) if world is V6 else ((3, 3) if kind == "unreachable" else (3, 4))
+    icmp = (
+        ((1, 4) if kind == "unreachable" else (2, 0)) if world is V6 else ((3, 3) if kind == "unreachable" else (3, 4))
+    )
     protocol = ICMP6 if world is V6 else ICMP
     error = Frame(world.underlay_gateway, world.node, protocol, ports=(0, 0), icmp=icmp, quoted=sent)
     seen = bench.send(error, "from_network")

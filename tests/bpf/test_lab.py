@@ -6,7 +6,6 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -57,9 +56,7 @@ def points(node: Node, protocol: int) -> list[tuple[str, bool, str]]:
 
 
 def drops(node: Node) -> list[str]:
-    return [
-        abi.DropReason(each.sub_type).name for each in node.datapath.events() if each.kind == abi.EventKind.DROP
-    ]
+    return [abi.DropReason(each.sub_type).name for each in node.datapath.events() if each.kind == abi.EventKind.DROP]
 
 
 def ping(namespace: str, target: str, *options: str) -> bool:
@@ -178,9 +175,7 @@ def test_big_datagrams(lab: Lab, pods: tuple[Pod, Pod, Pod]) -> None:
 @pytest.mark.parametrize("hooked", [True, False], ids=["socket", "packet"])
 @pytest.mark.parametrize("kind", [TCP, UDP])
 @pytest.mark.parametrize("backend", ["same node", "other node", "itself", "own node", "other node's own", "outside"])
-def test_cluster_ip(
-    lab: Lab, pods: tuple[Pod, Pod, Pod], backend: str, kind: socket.SocketKind, hooked: bool
-) -> None:
+def test_cluster_ip(lab: Lab, pods: tuple[Pod, Pod, Pod], backend: str, kind: socket.SocketKind, hooked: bool) -> None:
     """A pod reaches a service wherever its backend is, translated at the socket or packet by packet."""
     node1, node2 = lab.nodes
     namespace, ip = {
@@ -202,9 +197,7 @@ def test_cluster_ip(
 
 @pytest.mark.parametrize("kind", [TCP, UDP])
 @pytest.mark.parametrize("backend", ["pod here", "pod there", "node here", "node there"])
-def test_node_port_from_outside(
-    lab: Lab, pods: tuple[Pod, Pod, Pod], backend: str, kind: socket.SocketKind
-) -> None:
+def test_node_port_from_outside(lab: Lab, pods: tuple[Pod, Pod, Pod], backend: str, kind: socket.SocketKind) -> None:
     """A node port answers on the node, whether the backend is a pod or the node's own, here or on another node."""
     node1, node2 = lab.nodes
     namespace, ip = {

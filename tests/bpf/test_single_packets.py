@@ -152,9 +152,7 @@ CASES = [
     Case("the node's own talk", lambda w: w.frame("node", "outside"), PASS, program="to_network"),
 ]  # fmt: skip
 
-EVERY = [
-    pytest.param(case, world, id=f"{case.name}-{world.name}") for case in CASES for world in case.families
-]
+EVERY = [pytest.param(case, world, id=f"{case.name}-{world.name}") for case in CASES for world in case.families]
 
 
 @pytest.mark.parametrize(("case", "world"), EVERY)
