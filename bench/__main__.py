@@ -46,9 +46,8 @@ def show(name: str, ratio: Ratio, results: dict[str, object]) -> None:
 
 
 def start_pods(subject: Cluster) -> None:
-    serve = ["/bench/rr", "serve", "7000", str(CPU)]
     near, far = subject.workers[0], subject.workers[1]
-    subject.apply(pod("client", near, ["sleep", "infinity"]), pod("near", near, serve), pod("far", far, serve))
+    subject.apply(pod("client", near), pod("near", near), pod("far", far))
     subject.kubectl("-n", "bench", "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
 
 
@@ -62,6 +61,8 @@ def bench_paths(subject: Cluster, results: dict[str, object], args: argparse.Nam
             stack.enter_context(served(route, cpu=CPU))
         near = subject.route("same node", "client", "near", subject.address("near"))
         far = subject.route("other node", "client", "far", subject.address("far"))
+        for route in (near, far):
+            stack.enter_context(served(route, cpu=CPU))
         pairs = {
             "same-node": [
                 ("1  same-node RR, of routed veth", near, "routed", "rr"),
@@ -83,7 +84,6 @@ def bench_paths(subject: Cluster, results: dict[str, object], args: argparse.Nam
                     pairs=args.pairs,
                     seconds=args.seconds,
                     cpu=CPU,
-                    subject_binary="/bench/rr",
                 )
                 show(title, ratio, results)
 
@@ -94,7 +94,7 @@ def bench_services(subject: Cluster, results: dict[str, object], args: argparse.
     subject.apply(service("dialled", "10.96.200.1", 7000), endpoint_slice("dialled", [backend], 7000))
     near = subject.route("ClusterIP", "client", "near", "10.96.200.1")
     made, first = 1, None
-    with peers.routed("mb-f") as steady, served(steady, cpu=CPU):
+    with peers.routed("mb-f") as steady, served(steady, cpu=CPU), served(near, cpu=CPU):
         for count in args.services:
             fillers: list[dict[str, object]] = []
             for i in range(made, count):
@@ -113,7 +113,6 @@ def bench_services(subject: Cluster, results: dict[str, object], args: argparse.
                     pairs=args.pairs,
                     seconds=args.seconds,
                     cpu=CPU,
-                    subject_binary="/bench/rr",
                 )
                 show(f"5  ClusterIP CRR at {count} services, of iptables", ratio, results)
             own = compare(
@@ -123,7 +122,6 @@ def bench_services(subject: Cluster, results: dict[str, object], args: argparse.
                 pairs=args.pairs,
                 seconds=args.seconds,
                 cpu=CPU,
-                subject_binary="/bench/rr",
             )
             show(f"5  ClusterIP CRR at {count} services, of routed veth", own, results)
             if first is None:

@@ -34,10 +34,10 @@ class Ratio:
 
 
 @contextlib.contextmanager
-def served(route: Route, *, cpu: int, binary: str = str(RR)) -> Iterator[None]:
+def served(route: Route, *, cpu: int) -> Iterator[None]:
     """The route's server, running until the block ends."""
     process = subprocess.Popen(
-        [*route.server, binary, "serve", str(route.port), str(cpu)], stdout=subprocess.PIPE, text=True
+        [*route.server, str(RR), "serve", str(route.port), str(cpu)], stdout=subprocess.PIPE, text=True
     )
     try:
         if process.stdout is None or process.stdout.readline().strip() != "ready":
@@ -50,10 +50,10 @@ def served(route: Route, *, cpu: int, binary: str = str(RR)) -> Iterator[None]:
             process.stdout.close()
 
 
-def sample(route: Route, mode: str, *, seconds: float, cpu: int, binary: str = str(RR)) -> dict[str, float]:
+def sample(route: Route, mode: str, *, seconds: float, cpu: int) -> dict[str, float]:
     """One measurement: {"n", "rate", "p50_us", "p99_us", "cpu_us"}."""
     out = subprocess.run(
-        [*route.client, binary, mode, route.address, str(route.port), str(seconds), str(cpu)],
+        [*route.client, str(RR), mode, route.address, str(route.port), str(seconds), str(cpu)],
         capture_output=True, text=True, timeout=seconds + 30, check=False,
     )  # fmt: skip
     if out.returncode:
@@ -85,7 +85,7 @@ def compare(
         order = (0, 1) if turn % 2 == 0 else (1, 0)
         for which in order:
             if which:
-                subjects.append(sample(subject, mode, seconds=seconds, cpu=cpu, binary=subject_binary)["p50_us"])
+                subjects.append(sample(subject, mode, seconds=seconds, cpu=cpu)["p50_us"])
             else:
                 peers.append(sample(peer, mode, seconds=seconds, cpu=cpu)["p50_us"])
     ratios = [p / s for p, s in zip(peers, subjects, strict=True)]

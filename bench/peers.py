@@ -43,10 +43,11 @@ def namespaces(*names: str) -> Iterator[None]:
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 
-def veth(a: str, a_if: str, a_ip: str, b: str, b_if: str, b_ip: str) -> None:
+def veth(a: str, a_if: str, a_ip: str, b: str, b_if: str, b_ip: str | None) -> None:
     run("ip", "link", "add", a_if, "netns", a, "type", "veth", "peer", "name", b_if, "netns", b)
     for name, link, ip in ((a, a_if, a_ip), (b, b_if, b_ip)):
-        run("ip", "-n", name, "addr", "add", ip, "dev", link)
+        if ip:
+            run("ip", "-n", name, "addr", "add", ip, "dev", link)
         run("ip", "-n", name, "link", "set", link, "up")
 
 
@@ -100,11 +101,15 @@ def conntracked() -> Iterator[Route]:
 
 @contextlib.contextmanager
 def vxlan() -> Iterator[Route]:
-    """Two pods, two nodes, VXLAN routed by the kernel between them."""
-    with namespaces("mb-va", "mb-v1", "mb-v2", "mb-vb"):
+    """Two pods, two nodes on a bridge as the cluster's are, VXLAN routed by the kernel between them."""
+    with namespaces("mb-va", "mb-v1", "mb-vs", "mb-v2", "mb-vb"):
         veth("mb-va", "e0", "10.71.1.2/24", "mb-v1", "ep", "10.71.1.1/24")
         veth("mb-vb", "e0", "10.71.2.2/24", "mb-v2", "ep", "10.71.2.1/24")
-        veth("mb-v1", "eth0", "192.168.74.1/24", "mb-v2", "eth0", "192.168.74.2/24")
+        run("ip", "-n", "mb-vs", "link", "add", "br0", "type", "bridge")
+        run("ip", "-n", "mb-vs", "link", "set", "br0", "up")
+        for node, port, address in (("mb-v1", "p1", "192.168.74.1/24"), ("mb-v2", "p2", "192.168.74.2/24")):
+            veth(node, "eth0", address, "mb-vs", port, None)
+            run("ip", "-n", "mb-vs", "link", "set", port, "master", "br0")
         for me, other, mine, theirs, subnet in (
             ("mb-v1", "192.168.74.2", "10.71.0.1/30", "10.71.0.2", "10.71.2.0/24"),
             ("mb-v2", "192.168.74.1", "10.71.0.2/30", "10.71.0.1", "10.71.1.0/24"),

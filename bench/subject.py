@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.measure import RR
 from bench.peers import Route, run
+from mycel.cluster.lifecycle import cgroups, record
+from mycel.cluster.lifecycle.paths import ClusterPaths
 
 NAME = "bench"
 NAMESPACE = "bench"
@@ -25,8 +26,8 @@ networking: {disableDefaultCNI: true}
 """
 
 
-def pod(name: str, node: str, command: list[str]) -> dict[str, object]:
-    """A pod pinned to a node that carries the latency tool."""
+def pod(name: str, node: str) -> dict[str, object]:
+    """A pod pinned to a node, with nothing to do."""
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -36,13 +37,11 @@ def pod(name: str, node: str, command: list[str]) -> dict[str, object]:
             "terminationGracePeriodSeconds": 0,
             "containers": [
                 {
-                    "name": "rr",
+                    "name": "idle",
                     "image": "quay.io/cilium/alpine-curl:v1.4.0",
-                    "command": command,
-                    "volumeMounts": [{"name": "tool", "mountPath": "/bench", "readOnly": True}],
+                    "command": ["sleep", "infinity"],
                 }
             ],
-            "volumes": [{"name": "tool", "hostPath": {"path": str(RR.parent)}}],
         },
     }
 
@@ -90,11 +89,30 @@ class Cluster:
     def address(self, name: str) -> str:
         return self.kubectl("-n", NAMESPACE, "get", "pod", name, "-o", "jsonpath={.status.podIP}")
 
-    def exec(self, name: str) -> tuple[str, ...]:
-        return ("kubectl", "--kubeconfig", self.kubeconfig, "-n", NAMESPACE, "exec", name, "--")
+    def inside(self, name: str) -> tuple[str, ...]:
+        """A command prefix into the pod's network, and into its v2 control group, where the socket hooks are.
+
+        Not `kubectl exec`: that would also put the tool five control groups deep in every v1 hierarchy, and context
+        switches there cost what peers outside do not pay. What is compared is the network.
+        """
+        pid = self._process(name)
+        group = next(line for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if line.startswith("0::"))
+        procs = cgroups.hierarchies().unified / group.removeprefix("0::/") / "cgroup.procs"
+        enter = f'echo $$ > {procs}; exec "$@"'
+        return ("sh", "-c", enter, "sh", "nsenter", f"--net=/proc/{pid}/ns/net", "--")
+
+    def _process(self, name: str) -> int:
+        """A process of the pod, as this machine numbers it."""
+        wanted = self.kubectl("-n", NAMESPACE, "exec", name, "--", "readlink", "/proc/self/ns/net").strip()
+        found = record.read(ClusterPaths.of(NAME))
+        for pid in cgroups.processes(found.cgroup) if found else ():
+            with contextlib.suppress(OSError):
+                if str(Path(f"/proc/{pid}/ns/net").readlink()) == wanted:
+                    return pid
+        raise RuntimeError(f"no process of pod {name} on this machine")
 
     def route(self, title: str, client: str, server: str, address: str, port: int = 7000) -> Route:
-        return Route(title, self.exec(client), self.exec(server), address, port)
+        return Route(title, self.inside(client), self.inside(server), address, port)
 
 
 def mycel(*arguments: str, kubeconfig: str) -> str:
