@@ -84,7 +84,9 @@ class Sandbox:
             merged = merge(old, dict(write.body))
             self.change(write.resource, merged, new_spec=spec(merged) != spec(old))
 
-    def settle(self, rules: Iterable[tuple[Callable[[World, Key, float], Decision], Resource]], steps: int = 60) -> None:
+    def settle(
+        self, rules: Iterable[tuple[Callable[[World, Key, float], Decision], Resource]], steps: int = 60
+    ) -> None:
         """Run rules over all objects of their kinds until nothing changes."""
         for _ in range(steps):
             before = len(self.log)
@@ -108,7 +110,9 @@ class Sandbox:
                 "podIP": f"10.244.{number // 250}.{number % 250}",
                 "conditions": conditions,
             }
-            self.change(PODS, evolve(pod, "status", value={**running, **{k: v for k, v in status(pod).items() if k == "podIP"}}))
+            self.change(
+                PODS, evolve(pod, "status", value={**running, **{k: v for k, v in status(pod).items() if k == "podIP"}})
+            )
 
     def all(self, resource: Resource) -> list[Obj]:
         """Objects of a kind by name."""

@@ -38,8 +38,7 @@ def set_image(box: Sandbox, image: str) -> None:
 def sizes(box: Sandbox) -> dict[str, int]:
     """Image of each ReplicaSet with pods → its size."""
     return {
-        spec(one)["template"]["spec"]["containers"][0]["image"]: spec(one)["replicas"]
-        for one in box.all(REPLICA_SETS)
+        spec(one)["template"]["spec"]["containers"][0]["image"]: spec(one)["replicas"] for one in box.all(REPLICA_SETS)
     }
 
 
