@@ -25,7 +25,7 @@ from bench.measure import RR, Ratio, compare, served
 from bench.subject import NAME, Cluster, cluster, endpoint_slice, pod, service
 
 HERE = Path(__file__).parent
-DEMO = HERE.parent / "tests" / "e2e" / "walkthrough" / "cilium-test.yaml"
+DEMO = HERE.parent / "examples" / "cilium-test.yaml"
 CPU = 0
 ROWS = ("same-node", "cross-node", "services", "idle")
 
