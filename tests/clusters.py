@@ -111,8 +111,10 @@ class Cluster:
         for number, node in enumerate(self.nodes):
             plugin = {"type": "testnet", "subnet": f"10.244.{number}.0"}
             config = {"cniVersion": "1.0.0", "name": "testnet", "plugins": [plugin]}
-            text = f"cp {TESTNET} /opt/cni/bin/testnet && chmod 755 /opt/cni/bin/testnet && echo "
-            f"'{json.dumps(config)}' > /etc/cni/net.d/10-test.conflist"
+            text = (
+                f"cp {TESTNET} /opt/cni/bin/testnet && chmod 755 /opt/cni/bin/testnet && "
+                f"echo '{json.dumps(config)}' > /etc/cni/net.d/10-test.conflist"
+            )
             self.on_node(node, "sh", "-c", text)
 
 

@@ -411,6 +411,43 @@ def test_host_network_and_privileged(cluster: Cluster) -> None:
     cluster.on_node(node, "umount", "/var/lib/shared/inner")
 
 
+def test_limits_are_enforced_and_named(cluster: Cluster) -> None:
+    """A container over its memory limit ends as OOMKilled."""
+    hungry = ["python3", "-c", "x = bytearray(200 << 20)"]
+    limits = {"limits": {"memory": "32Mi", "cpu": "500m"}}
+    cluster.apply(pod("hungry", {"name": "main", "command": hungry, "resources": limits}, restartPolicy="Never"))
+    eventually(lambda: status(cluster, "hungry").get("phase") == "Failed", what="a pod that is out of memory")
+    ended = status(cluster, "hungry")["containerStatuses"][0]["state"]["terminated"]
+    assert (ended["exitCode"], ended["reason"]) == (137, "OOMKilled")
+    assert status(cluster, "hungry")["qosClass"] == "Guaranteed"
+
+
+def test_a_stopped_cluster_comes_back_with_its_pods(cluster: Cluster) -> None:
+    """As after a reboot: namespaces, memory volumes and processes are new, the pod objects are the same."""
+    cluster.apply(
+        pod(
+            "again",
+            {"name": "main", "volumeMounts": [{"name": "d", "mountPath": "/d"}, {"name": "m", "mountPath": "/m"}]},
+            volumes=[{"name": "d", "emptyDir": {}}, {"name": "m", "emptyDir": {"medium": "Memory"}}],
+        )
+    )
+    ready(cluster, "again")
+    inside(cluster, "again", "echo kept > /d/x; echo gone > /m/x")
+    before = cluster.get("pod", "again")
+    cluster.mycel("cluster", "stop", "--name", cluster.name)
+    cluster.mycel("cluster", "start", "--name", cluster.name)
+
+    def back() -> bool:
+        one = status(cluster, "again")["containerStatuses"][0]
+        return one["ready"] and one["restartCount"] == 1
+
+    eventually(back, what="the pod of before")
+    after = cluster.get("pod", "again")
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert inside(cluster, "again", "cat /d/x; ls /m; stat -f -c %T /m") == "kept\ntmpfs\n"
+    cluster.kubectl("delete", "pod", "again")
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -72,7 +72,8 @@ def build(image: Image, root: Path) -> None:
 
 def _install(place: Path, command: Command) -> None:
     if command.program:
-        place.symlink_to(command.program)
+        known = Path(command.program).exists() or not command.fallback
+        place.symlink_to(command.program if known else command.fallback)
         return
     place.write_text(script(command))
     place.chmod(0o755)

@@ -127,8 +127,8 @@ class Starter:
     def shared_memory(self, files: PodFiles) -> None:
         """The pod's shared memory, one for all its containers."""
         folder = files.base / "shm"
-        if not folder.exists():
-            folder.mkdir(parents=True)
+        if not folder.is_mount():
+            folder.mkdir(parents=True, exist_ok=True)
             linux.mount(
                 "shm",
                 folder,
@@ -171,6 +171,18 @@ class Starter:
         except OSError:
             return ""
         return "\n".join(line.split(" ", 3)[-1] for line in lines)[-2048:]
+
+    def out_of_memory(self, uid: str, container_id: ContainerId) -> bool:
+        """Whether the kernel killed something of the container for its memory limit; asked before it is deleted."""
+        where = f"{self._settings.cgroup}/pod{uid}/{container_id}"
+        files = [self._hierarchies.unified / where / "memory.events"]
+        files += [root / where / "memory.oom_control" for root in self._hierarchies.legacy if root.name == "memory"]
+        for path in files:
+            with contextlib.suppress(OSError):
+                counts = dict(line.split(" ", 1) for line in path.read_text().splitlines())
+                if counts.get("oom_kill", "0") != "0":
+                    return True
+        return False
 
     def link_log(self, pod: Object, container: Object, files: PodFiles, held: ContainerState) -> None:
         """The link in /var/log/containers that log collectors look for; logs of runs before the last are removed."""

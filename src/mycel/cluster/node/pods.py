@@ -109,8 +109,13 @@ class Pod:
 
     def adopt(self) -> None:
         """Once after a start of the node program: take over what runs, notice what ended meanwhile."""
-        if self.state.sandbox:
-            self._volumes_ready = True
+        spec = self.pod["spec"]
+        own = {"network": not spec.get("hostNetwork"), "ipc": not spec.get("hostIPC")}
+        if self.state.sandbox and not sandbox.intact(self.uid, self.files.base, **own):
+            log.info("%s: its namespaces are gone (the node was stopped): begun anew", self.key)
+            self._runs.lost()
+            self.state.sandbox, self.state.addresses, self.state.initialized = "", (), False
+        self._volumes_ready = bool(self.state.sandbox)
         for container in self.every():
             held = self.state.container(container["name"])
             if held.running:

@@ -204,13 +204,9 @@ class Runs:
                 if runtime.alive(self._owner.files.bundle(container_id)):
                     continue
                 found = runtime.Exit(137, clock.now())  # it went together with its conmon
-            reason = (
-                "Completed"
-                if found.code == 0
-                else "OOMKilled"
-                if (self._owner.files.bundle(container_id) / "oom").exists()
-                else "Error"
-            )
+            reason = "Completed" if found.code == 0 else "Error"
+            if found.code == 137 and self._starter.out_of_memory(self._owner.uid, container_id):
+                reason = "OOMKilled"
             message = self._starter.termination_message(container, self._owner.files, held)
             ended = Ended(held.container, found.code, reason, held.started, clock.stamp(found.at), message)
             ran_s = (found.at - clock.parse(held.started)).total_seconds()
@@ -236,13 +232,10 @@ class Runs:
         held.not_before = time.time() + wait_s
         if wait_s > 0:
             held.last = ended
+            full_name = f"{self._owner.key.name}_{self._owner.key.namespace}({self._owner.uid})"
             held.waiting = "CrashLoopBackOff"
-            held.message = (
-                f"back-off {_span(wait_s)} restarting failed container={name} "
-                f"pod={self._owner.key.name}_{self._owner.key.namespace}({self._owner.uid})"
-            )
-            text = f"Back-off restarting failed container {name} in pod "
-            f"{self._owner.key.name}_{self._owner.key.namespace}({self._owner.uid})"
+            held.message = f"back-off {_span(wait_s)} restarting failed container={name} pod={full_name}"
+            text = f"Back-off restarting failed container {name} in pod {full_name}"
             self._recorder.warning(self._owner.pod, "BackOff", text, container=name)
 
     async def stop(self, name: str, grace_s: float, *, quiet: bool = False) -> None:
@@ -294,6 +287,16 @@ class Runs:
         if grace is None:
             grace = spec.get("terminationGracePeriodSeconds")
         return 30.0 if grace is None else max(1.0, float(grace))
+
+    def lost(self) -> None:
+        """The node was stopped under its containers: every run is over, init containers run again."""
+        now = clock.stamp(clock.now())
+        for container in self._owner.every():
+            held = self._owner.state.container(container["name"])
+            if held.running:
+                held.last = Ended(held.container, 255, "Unknown", held.started, now)
+            held.started, held.ended, held.waiting = "", None, "ContainerCreating"
+            held.ready, held.passed_startup, held.failures, held.not_before = False, False, 0, 0.0
 
     async def stop_unhealthy(self) -> None:
         """End the containers whose liveness or startup probe gave up; the restart policy begins them again."""

@@ -75,6 +75,13 @@ def make(uid: str, base: Path, *, hostname: str, network: bool, ipc: bool, sysct
             os.close(fd)
 
 
+def intact(uid: str, base: Path, *, network: bool, ipc: bool) -> bool:
+    """Whether every pin the pod needs still holds a namespace; after a reboot of the node none does."""
+    where = pins(uid, base)
+    kinds = (["net", "uts"] if network else []) + (["ipc"] if ipc else [])
+    return all(os.path.ismount(where[kind]) for kind in kinds)  # Path.is_mount only knows folders
+
+
 def remove(uid: str, base: Path) -> None:
     """Unpin; the kernel removes what nobody uses any more. Doing it twice is fine."""
     for path in pins(uid, base).values():

@@ -110,10 +110,11 @@ def teardown(files: PodFiles) -> None:
 
 
 def _empty_dir(pod: Object, volume: Object, folder: Path) -> None:
-    if not folder.exists():
-        folder.mkdir(parents=True)
+    in_memory = (volume.get("emptyDir") or {}).get("medium") == "Memory"
+    if not folder.exists() or (in_memory and not folder.is_mount()):
+        folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o777)
-        if (volume.get("emptyDir") or {}).get("medium") == "Memory":
+        if in_memory:
             limit = (volume.get("emptyDir") or {}).get("sizeLimit")
             size = f",size={int(quantity.parse(limit))}" if limit else ""
             linux.mount("tmpfs", folder, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, f"mode=1777{size}")
