@@ -5,6 +5,7 @@
 
 #include "events.h"
 #include "identity.h"
+#include "overlay.h"
 #include "rewrite.h"
 
 /* The node's stack counts its own packets' hops, and the overlay's receiver those that go there. */
@@ -52,7 +53,7 @@ static __always_inline int deliver_endpoint(struct __sk_buff *skb, const struct 
 	return bpf_redirect_peer(endpoint->ifindex, 0);
 }
 
-/* To another node, the sender's identity as the VNI. The device adds the outer headers. */
+/* To another node, the sender's identity as the VNI. */
 __subprogram int deliver_overlay(struct __sk_buff *skb, const struct packet *p, const struct ipcache_value *to)
 {
 	struct bpf_tunnel_key key = {.tunnel_ttl = 64};
@@ -64,6 +65,9 @@ __subprogram int deliver_overlay(struct __sk_buff *skb, const struct packet *p, 
 	tunnel_endpoint = &to->tunnel_endpoint;
 	if (!config_vxlan_ifindex || addr_is_zero(tunnel_endpoint))
 		return drop(skb, p, DROP_NO_TUNNEL_ENDPOINT);
+	if (config_overlay_direct && config_node_ipv4.lo && p->family == 4 && is_small(skb) &&
+	    addr_is_v4(tunnel_endpoint))
+		return overlay_wrap(skb, p, tunnel_endpoint, key.tunnel_id);
 	if (addr_is_v4(tunnel_endpoint)) {
 		key.remote_ipv4 = bpf_ntohl(addr_to_v4(tunnel_endpoint));
 	} else {

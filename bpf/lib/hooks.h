@@ -162,34 +162,46 @@ __subprogram int overlay_node(struct __sk_buff *skb, struct addr *node, identity
 	return bpf_map_lookup_elem(&mycel_nodes, node) ? 0 : DROP_UNKNOWN_SENDER;
 }
 
+/* An inner packet, from a node we know. */
+static __always_inline int pass_overlay(struct __sk_buff *skb, struct packet *p, const struct addr *node,
+					identity_t vni)
+{
+	bool reply = false;
+	int reason;
+
+	p->origin = ORIGIN_OVERLAY;
+	reason = parse(skb, p);
+	if (unlikely(reason == PARSE_NOT_IP))
+		return drop(skb, p, DROP_UNSUPPORTED_L3);
+	if (unlikely(reason))
+		return drop(skb, p, reason);
+	if (unlikely(p->flags & (PACKET_FIRST_FRAGMENT | PACKET_LATER_FRAGMENT))) {
+		reason = fragment_track(p);
+		if (reason)
+			return drop(skb, p, reason);
+	}
+	/* A known connection's sender was checked when it began. */
+	if (unlikely(is_tcp_syn(p) || !ct_find(&p->t, now_coarse_ns(), &reply))) {
+		reason = overlay_sender(p, node, vni);
+		if (reason)
+			return drop(skb, p, reason);
+	}
+	return pass(skb, p, NULL);
+}
+
 /* Ingress of the VXLAN device: what other nodes send. */
 static __always_inline int hook_from_overlay(struct __sk_buff *skb)
 {
 	struct packet p = {.origin = ORIGIN_OVERLAY};
 	struct addr node = {};
 	identity_t vni = 0;
-	bool reply = false;
-	int reason = parse(skb, &p), unknown;
+	int reason = overlay_node(skb, &node, &vni);
 
-	unknown = overlay_node(skb, &node, &vni);
-	if (unlikely(unknown))
-		return drop(skb, &p, unknown);
-	if (unlikely(reason == PARSE_NOT_IP))
-		return drop(skb, &p, DROP_UNSUPPORTED_L3);
-	if (unlikely(reason))
+	if (unlikely(reason)) {
+		parse(skb, &p);
 		return drop(skb, &p, reason);
-	if (unlikely(p.flags & (PACKET_FIRST_FRAGMENT | PACKET_LATER_FRAGMENT))) {
-		reason = fragment_track(&p);
-		if (reason)
-			return drop(skb, &p, reason);
 	}
-	/* A known connection's sender was checked when it began. */
-	if (unlikely(is_tcp_syn(&p) || !ct_find(&p.t, now_coarse_ns(), &reply))) {
-		reason = overlay_sender(&p, &node, vni);
-		if (reason)
-			return drop(skb, &p, reason);
-	}
-	return pass(skb, &p, NULL);
+	return pass_overlay(skb, &p, &node, vni);
 }
 
 /* Who a packet of the node's own stack comes from. The stack refuses strangers that claim the node's
@@ -270,8 +282,14 @@ static __always_inline int hook_from_network(struct __sk_buff *skb)
 	struct ipcache_value *info;
 	int reason;
 
-	if (likely(is_overlay_packet(skb)))
-		return TC_ACT_OK;
+	if (likely(is_overlay_packet(skb))) {
+		struct addr node = {};
+		identity_t vni = 0;
+
+		if (!config_overlay_direct || !overlay_unwrap(skb, &node, &vni))
+			return TC_ACT_OK;
+		return pass_overlay(skb, &p, &node, vni);
+	}
 	reason = parse(skb, &p);
 
 	/* What we do not understand the node's stack may: it is not for pods. */

@@ -123,6 +123,14 @@ struct {
 	__uint(max_entries, LIMIT_FRAGMENTS);
 } mycel_fragments SEC(".maps");
 
+/* Miss: the node's routes are asked. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct next_hop_key);
+	__type(value, struct next_hop_value);
+	__uint(max_entries, LIMIT_NODES);
+} mycel_next_hops SEC(".maps");
+
 /* Miss: the socket's peer is what it dialled. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

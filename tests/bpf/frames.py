@@ -104,6 +104,13 @@ class Frame:
         return body[:at] + struct.pack("!H", value or (0xFFFF if self.protocol == UDP else 0)) + body[at + 2 :]
 
 
+def wrapped(inner: bytes, source: str, destination: str, vni: int, *, port: int = 49152, **fields: object) -> bytes:
+    """A frame as VXLAN (RFC 7348) carries it from node to node, without a UDP checksum."""
+    vxlan = struct.pack("!II", 0x08000000, vni << 8)
+    outer = Frame(source, destination, UDP, (port, 8472), payload=vxlan + inner, udp_checksum=False)
+    return bytes(outer.but(**fields))
+
+
 def arp(sender_mac: str, sender: str, target: str) -> bytes:
     """An ARP request from a pod."""
     ends = _mac(sender_mac) + ipaddress.ip_address(sender).packed + bytes(6) + ipaddress.ip_address(target).packed

@@ -1,7 +1,7 @@
 """A small cluster of bare namespaces: two nodes and a machine outside on one bridge, pods behind the nodes.
 
-Only kernel parts are real nodes' (devices, routes, sysctls, programs, maps); no agent runs. Names carry the process id, so
-labs of parallel test processes never meet.
+Only kernel parts are real nodes' (devices, routes, sysctls, programs, maps); no agent runs. Names carry the
+process id, so labs of parallel test processes never meet.
 """
 
 from __future__ import annotations

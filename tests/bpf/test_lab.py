@@ -247,9 +247,12 @@ def test_service_without_backends_refuses(lab: Lab, pods: tuple[Pod, Pod, Pod]) 
     """No backend: at the socket the dial is refused, packet by packet it is dropped; both by name."""
     node1 = lab.nodes[0]
     with service(lab, [], protocol=socket.IPPROTO_TCP):
-        with talk.socket_hooks(node1.datapath, lab.tag), talk.dialler(pods[0].namespace, TCP) as client:
-            with pytest.raises(ConnectionRefusedError):
-                client.connect((CLUSTER_IP, 80))
+        with (
+            talk.socket_hooks(node1.datapath, lab.tag),
+            talk.dialler(pods[0].namespace, TCP) as client,
+            pytest.raises(ConnectionRefusedError),
+        ):
+            client.connect((CLUSTER_IP, 80))
         assert drops(node1) == ["SERVICE_BACKEND_NOT_FOUND"]
         with talk.dialler(pods[0].namespace, TCP) as client, pytest.raises(TimeoutError):
             client.settimeout(0.1)

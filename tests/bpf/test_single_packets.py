@@ -9,7 +9,21 @@ import pytest
 
 from mycel import abi
 from tests.bpf.conftest import DROP, PASS, REDIRECT, Bench
-from tests.bpf.frames import ICMP, ICMP6, NODE_MAC, OTHER_MAC, POD_MAC, SCTP, TCP, UDP, Frame, arp, discovery
+from tests.bpf.frames import (
+    ICMP,
+    ICMP6,
+    NODE_MAC,
+    OTHER_MAC,
+    POD_MAC,
+    SCTP,
+    TCP,
+    UDP,
+    Frame,
+    arp,
+    checksum,
+    discovery,
+    wrapped,
+)
 from tests.bpf.kernel import Counted
 from tests.bpf.rows import addr, text
 from tests.bpf.world import OTHER_NODE_MAC, V4, V6, WORLDS, World, other_row, pod_row
@@ -50,6 +64,13 @@ def headers(world: World) -> int:
     return 14 + (40 if world is V6 else 20)
 
 
+def overlay(
+    *, source: str = V4.remote, to: str = V4.other, outer: str = V4.remote_node, vni: int = 1003, **fields: object
+) -> bytes:
+    """A packet of the overlay, as it comes in by the underlay."""
+    return wrapped(bytes(Frame(source, to)), outer, V4.node, vni, **fields)
+
+
 CASES = [
     # -- what a pod sends, by destination
     Case("to a pod here", lambda w: w.frame(), REDIRECT, "TO_ENDPOINT", out=lambda w: delivered(w.frame())),
@@ -88,13 +109,14 @@ CASES = [
     Case("GRE", lambda w: w.frame(protocol=47), DROP, reason="CT_UNKNOWN_PROTO"),
     Case("an IP header of four words", lambda w: bytes(w.frame())[:14] + b"\x44" + bytes(w.frame())[15:], DROP,
          reason="INVALID_PACKET", families=(V4,)),
-    Case("options without end", lambda w: w.frame(protocol=0, ports=(0, 0)), DROP, reason="INVALID_EXTENSION_HEADER", families=(V6,)),
+    Case("options without end", lambda w: w.frame(protocol=0, ports=(0, 0)), DROP,
+         reason="INVALID_EXTENSION_HEADER", families=(V6,)),
     Case("half a TCP header", lambda w: cut(w.frame(), headers(w) + 12), DROP, reason="CT_INVALID_HEADER"),
     Case("half a UDP header", lambda w: cut(w.frame(protocol=UDP), headers(w) + 4), DROP, reason="CT_INVALID_HEADER"),
     Case("a fragment out of nowhere", lambda w: w.frame(protocol=UDP, fragment=(1480, False)), DROP,
          reason="FRAGMENT_NOT_FOUND"),
-    Case("an error about no connection", lambda w: echo(w, icmp=(1 if w is V6 else 3, 3), quoted=w.frame("other", "pod")),
-         DROP, reason="CT_INVALID_HEADER"),
+    Case("an error about no connection", lambda w: echo(w, icmp=(1 if w is V6 else 3, 3),
+         quoted=w.frame("other", "pod")), DROP, reason="CT_INVALID_HEADER"),
     Case("an error about another's packet", lambda w: echo(w, icmp=(1 if w is V6 else 3, 3),
          quoted=w.frame("other", "remote")), DROP, reason="INVALID_PACKET"),
     Case("an error to another than it quotes", lambda w: echo(w, icmp=(1 if w is V6 else 3, 3),
@@ -124,7 +146,8 @@ CASES = [
     # -- what the node's stack sends
     Case("the node to a pod", lambda w: w.frame("node"), REDIRECT, "TO_ENDPOINT", program="from_host",
          out=lambda w: delivered(w.frame("node")).but(ttl=64)),
-    Case("the router to a pod there", lambda w: w.frame("router", "remote"), REDIRECT, "TO_OVERLAY", program="from_host"),
+    Case("the router to a pod there", lambda w: w.frame("router", "remote"), REDIRECT, "TO_OVERLAY",
+         program="from_host"),
     Case("the stack to nobody", lambda w: w.frame("node", "nobody"), DROP, reason="UNROUTABLE_IP", program="from_host"),
     Case("the stack at a pod's own door", lambda w: w.frame("node", "pod"), PASS, "TO_ENDPOINT", program="to_pod",
          out=lambda w: w.frame("node", "pod", source_mac=NODE_MAC, destination_mac=POD_MAC)),
@@ -142,15 +165,48 @@ CASES = [
     Case("a new pod's name", lambda w: w.frame("nobody"), DROP, reason="INVALID_SOURCE_IP", program="from_network"),
     Case("outside to a node port", lambda w: w.frame("outside", "node", ports=(50000, 30080)), REDIRECT, "TO_ENDPOINT",
          program="from_network", out=lambda w: delivered(w.frame("outside", ports=(50000, 8080)))),
-    Case("the overlay's outer packet", lambda w: w.frame("remote_node", "node", protocol=UDP, ports=(50000, 8472)), PASS,
-         program="from_network"),
+    Case("the overlay's outer packet", lambda w: w.frame("remote_node", "node", protocol=UDP, ports=(50000, 8472)),
+         PASS, program="from_network"),
     Case("broken, for a pod", lambda w: cut(w.frame("outside"), headers(w) + 4), DROP, reason="CT_INVALID_HEADER",
          program="from_network"),
     Case("broken, for the node", lambda w: cut(w.frame("outside", "node"), headers(w) + 4), PASS,
          program="from_network"),
+    *(
+        Case(f"overlay: {name}", lambda w, f=fields: overlay(**f), verdict, point, reason, families=(V4,),
+             program="from_network", out=(lambda _: delivered(Frame(V4.remote, V4.other))) if point else None)
+        for name, verdict, point, reason, fields in (
+            ("a pod there", REDIRECT, "TO_ENDPOINT", None, {}),
+            ("the wire's identity is wrong, ours is taken", REDIRECT, "TO_ENDPOINT", None, {"vni": 4711}),
+            ("from no node", PASS, None, None, {"outer": V4.outside}),
+            ("to the node itself", PASS, None, None, {"to": V4.node}),
+            ("to nobody", PASS, None, None, {"to": V4.nobody}),
+            ("in the node's own name", DROP, None, "INVALID_IDENTITY", {"vni": 1}),
+            ("without identity", DROP, None, "INVALID_IDENTITY", {"vni": 0}),
+            ("in our own pod's name", DROP, None, "INVALID_SOURCE_IP", {"source": V4.pod}),
+            ("in our own name", DROP, None, "INVALID_SOURCE_IP", {"source": V4.node}),
+            ("in our own new pod's name", DROP, None, "INVALID_SOURCE_IP", {"source": V4.nobody}),
+            ("a stranger who is not the world", DROP, None, "INVALID_IDENTITY", {"source": V4.outside}),
+            ("with a checksum", PASS, None, None, {"udp_checksum": True}),
+        )
+    ),
     Case("not from a tunnel", lambda w: w.frame("remote"), DROP, reason="NO_TUNNEL_KEY", program="from_overlay"),
     Case("the node's own talk", lambda w: w.frame("node", "outside"), PASS, program="to_network"),
 ]  # fmt: skip
+
+
+def check_wrapped(frame: bytes, inner: bytes) -> None:
+    """Small IPv4 leaves wrapped: all but the outer MACs, the outer source port and the inner MACs is known."""
+    vni = int.from_bytes(frame[46:49], "big")
+    port = int.from_bytes(frame[34:36], "big")
+    assert port >= 0xC000
+    assert vni in (1001, abi.ReservedIdentity.REMOTE_NODE)
+    macs = bytes.fromhex("020000000000")
+    expected = bytearray(wrapped(macs + macs + inner[12:], V4.node, V4.remote_node, vni, port=port))
+    expected[18:22] = bytes.fromhex("00004000")  # identification 0, do not fragment
+    expected[24:26] = b"\0\0"
+    expected[24:26] = checksum(bytes(expected[14:34])).to_bytes(2, "big")
+    assert frame[12:].hex() == bytes(expected[12:]).hex()
+
 
 EVERY = [pytest.param(case, world, id=f"{case.name}-{world.name}") for case in CASES for world in case.families]
 
@@ -163,7 +219,9 @@ def test_packet(bench: Bench, case: Case, world: World) -> None:
     assert (seen.verdict, seen.reason, seen.points) == (
         case.verdict, case.reason, [case.point] if case.point else []
     )  # fmt: skip
-    if case.verdict != DROP:
+    if case.point == "TO_OVERLAY" and world is V4:
+        check_wrapped(seen.frame, bytes(frame))
+    elif case.verdict != DROP:
         assert seen.frame.hex() == bytes(case.out(world) if case.out else frame).hex()
     counters = bench.datapath.counters()
     if case.reason is not None:

@@ -1,4 +1,4 @@
-"""The node every packet table test happens on: two pods here, one on another node, a service, the outside; per family."""
+"""The node of all packet tables: two pods here, one on another node, a service, the outside; per family."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def rows(ifindex: int, other: int) -> dict[str, dict[Any, Any]]:
         "endpoints": {},
         "ipcache": {},
         "ipcache_lpm": {},
-        "nodes": {},
+        "nodes": {abi.NodeKey(addr(V4.remote_node)): abi.NodeValue(2)},
         "services": {},
         "service_slots": {},
         "backends": {},

@@ -128,10 +128,9 @@ enum endpoint_flags {
 };
 
 enum ipcache_flags {
-	IPCACHE_TUNNEL = 1, /* reached through the overlay at `tunnel_endpoint` */
-	IPCACHE_NODE = 2,   /* an address of a node itself: NodePorts answer there */
-	IPCACHE_CLUSTER =
-	    4, /* of the pod or service network: never masqueraded; dropped when nothing answers */
+	IPCACHE_TUNNEL = 1,  /* reached through the overlay at `tunnel_endpoint` */
+	IPCACHE_NODE = 2,    /* an address of a node itself: NodePorts answer there */
+	IPCACHE_CLUSTER = 4, /* of the pod or service network: never masqueraded; dropped when nothing answers */
 };
 
 enum service_flags {
@@ -148,13 +147,11 @@ enum service_flags {
 enum ct_flags {
 	CT_SOURCE_IS_HIGH = 1, /* the initiator is the key's high end */
 	CT_SEEN_REPLY = 2,
-	CT_CLOSING = 4,	    /* FIN or RST was seen */
-	CT_NAT_FORWARD = 8, /* packets of the initiator are rewritten: see mycel_nat */
-	CT_NAT_REPLY = 16,  /* packets of the responder are rewritten: see mycel_nat */
-	CT_EGRESS_JUDGED =
-	    32, /* the initiator is a local endpoint; its egress verdict is of egress_revision */
-	CT_INGRESS_JUDGED =
-	    64, /* the responder is a local endpoint; its ingress verdict is of ingress_revision */
+	CT_CLOSING = 4,		/* FIN or RST was seen */
+	CT_NAT_FORWARD = 8,	/* packets of the initiator are rewritten: see mycel_nat */
+	CT_NAT_REPLY = 16,	/* packets of the responder are rewritten: see mycel_nat */
+	CT_EGRESS_JUDGED = 32,	/* the initiator is a local endpoint; its egress verdict is of egress_revision */
+	CT_INGRESS_JUDGED = 64, /* the responder is a local endpoint; its ingress verdict is of ingress_revision */
 };
 
 enum nat_flags {

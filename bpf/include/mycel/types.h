@@ -79,7 +79,7 @@ struct node_value {
 
 /* mycel_policy (hash of maps: policy_set_t → inner map): the rows of one direction of one set. */
 struct policy_key {
-	__u32 prefixlen; /* of the fields below; ports are matched by prefix, so ranges are cut into masks */
+	__u32 prefixlen;     /* of the fields below; ports are matched by prefix, so ranges are cut into masks */
 	identity_t identity; /* 0: any */
 	__u8 protocol;	     /* 0: any */
 	__u8 pad;
@@ -220,6 +220,18 @@ struct fragment_value {
 	__u32 pad;
 };
 
+/* mycel_next_hops: another node's underlay address → where its packets go next, as the node's routes said lately. */
+struct next_hop_key {
+	struct addr node;
+};
+
+struct next_hop_value {
+	__u64 looked_up_ns;
+	struct addr next_hop;
+	ifindex_t ifindex;
+	__u32 family; /* AF_INET or AF_INET6 */
+};
+
 /* mycel_metrics: per-CPU array; the key's four bytes are the index. reason 0 is forwarded. */
 struct metric_key {
 	__u8 reason;	/* enum drop_reason, 0: forwarded */
@@ -279,6 +291,7 @@ _Static_assert(sizeof(struct nat_value) == 56, "nat_value");
 _Static_assert(sizeof(struct affinity_key) == 24, "affinity_key");
 _Static_assert(sizeof(struct socket_nat_key) == 32, "socket_nat_key");
 _Static_assert(sizeof(struct fragment_key) == 40, "fragment_key");
+_Static_assert(sizeof(struct next_hop_value) == 32, "next_hop_value");
 _Static_assert(sizeof(struct policy_value) == 12, "policy_value");
 _Static_assert(sizeof(struct flow_event) == 120, "flow_event");
 

@@ -22,6 +22,8 @@ KNOBS: dict[str, Knob] = {
     "config_node_ipv6": Knob("<16s", False),
     "config_nodeport_max": Knob("<H", False),
     "config_nodeport_min": Knob("<H", False),
+    "config_overlay_direct": Knob("<B", False),
+    "config_overlay_mtu": Knob("<H", False),
     "config_trace_interval_ns": Knob("<Q", False),
     "config_vxlan_ifindex": Knob("<I", False),
     "config_vxlan_port": Knob("<H", False),

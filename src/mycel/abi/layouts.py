@@ -840,6 +840,69 @@ _FRAGMENT_VALUE = struct.Struct("<QHH4x")
 assert _FRAGMENT_VALUE.size == FragmentValue.SIZE
 
 
+class NextHopKey(NamedTuple):
+    """struct next_hop_key, 16 bytes."""
+
+    node: bytes
+
+    SIZE = int(16)  # type: ignore[misc]
+    FORMAT = "<16s"  # type: ignore[misc]
+    DTYPE = {  # type: ignore[misc]
+        "names": ["node"],
+        "formats": [{"names": ["hi", "lo"], "formats": [">u8", ">u8"]}],
+        "offsets": [0],
+        "itemsize": 16,
+    }
+
+    def pack(self) -> bytes:
+        return _NEXT_HOP_KEY.pack(self.node)
+
+    @classmethod
+    def unpack(cls, data: Buffer, offset: int = 0) -> Self:
+        return cls._make(_NEXT_HOP_KEY.unpack_from(data, offset))
+
+    @classmethod
+    def unpack_many(cls, data: Buffer) -> list[Self]:
+        return [cls._make(row) for row in _NEXT_HOP_KEY.iter_unpack(data)]
+
+
+_NEXT_HOP_KEY = struct.Struct("<16s")
+assert _NEXT_HOP_KEY.size == NextHopKey.SIZE
+
+
+class NextHopValue(NamedTuple):
+    """struct next_hop_value, 32 bytes."""
+
+    looked_up_ns: int
+    next_hop: bytes
+    ifindex: int
+    family: int
+
+    SIZE = int(32)  # type: ignore[misc]
+    FORMAT = "<Q16sII"  # type: ignore[misc]
+    DTYPE = {  # type: ignore[misc]
+        "names": ["looked_up_ns", "next_hop", "ifindex", "family"],
+        "formats": ["<u8", {"names": ["hi", "lo"], "formats": [">u8", ">u8"]}, "<u4", "<u4"],
+        "offsets": [0, 8, 24, 28],
+        "itemsize": 32,
+    }
+
+    def pack(self) -> bytes:
+        return _NEXT_HOP_VALUE.pack(self.looked_up_ns, self.next_hop, self.ifindex, self.family)
+
+    @classmethod
+    def unpack(cls, data: Buffer, offset: int = 0) -> Self:
+        return cls._make(_NEXT_HOP_VALUE.unpack_from(data, offset))
+
+    @classmethod
+    def unpack_many(cls, data: Buffer) -> list[Self]:
+        return [cls._make(row) for row in _NEXT_HOP_VALUE.iter_unpack(data)]
+
+
+_NEXT_HOP_VALUE = struct.Struct("<Q16sII")
+assert _NEXT_HOP_VALUE.size == NextHopValue.SIZE
+
+
 class MetricKey(NamedTuple):
     """struct metric_key, 4 bytes."""
 
