@@ -285,7 +285,9 @@ def manifests() -> list[tuple[str, Object]]:
                                                     "type": "array",
                                                     "items": {
                                                         "type": "object",
-                                                        "properties": {"name": {"type": "string", "pattern": "^[a-z]+$"}},
+                                                        "properties": {
+                                                            "name": {"type": "string", "pattern": "^[a-z]+$"}
+                                                        },
                                                     },
                                                 },
                                             },

@@ -192,7 +192,11 @@ def test_damaged_database_is_refused(tmp_path: Path) -> None:
     server = RunningServer(tmp_path)
     server.start()
     for number in range(40):
-        server.call("POST", "/api/v1/namespaces/default/configmaps", {"metadata": {"name": f"c{number}"}, "data": {"k": "v" * 500}})
+        server.call(
+            "POST",
+            "/api/v1/namespaces/default/configmaps",
+            {"metadata": {"name": f"c{number}"}, "data": {"k": "v" * 500}},
+        )
     server.end()
     path = tmp_path / "store.db"
     assert path.stat().st_mode & 0o777 == 0o600 and tmp_path.stat().st_mode & 0o777 == 0o700

@@ -6,7 +6,6 @@ import copy
 import random
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,7 +86,9 @@ def _check(server: RunningServer, count: int, seed: int) -> None:
         status, answer = server.call("POST", f"{path}?fieldValidation=Strict&dryRun=All", broken)
         case = f"seed {seed} case {number}: {manifest['kind']} {place} {how}: {status} {answer}"
         assert status < 500, case
-        if how == "unknown field" and not re.search(r"(labels|annotations|data|matchLabels|nodeSelector|selector|limits|requests)\.bogus", place):
+        if how == "unknown field" and not re.search(
+            r"(labels|annotations|data|matchLabels|nodeSelector|selector|limits|requests)\.bogus", place
+        ):
             assert 400 <= status < 500 or "Schema" in place, case
         if status >= 400:
             refused += 1
@@ -104,7 +105,9 @@ def _check(server: RunningServer, count: int, seed: int) -> None:
 def _assert_names_place(causes: list[dict[str, str]], place: str, case: str) -> None:
     """Some cause lies at the broken place, above it, or below it (or in what it is compared with)."""
     top = re.split(r"[.\[]", place)[0]
-    assert any(re.split(r"[.\[]", cause["field"])[0] in (top, "", "<object>", "metadata", "spec") for cause in causes), case
+    assert any(
+        re.split(r"[.\[]", cause["field"])[0] in (top, "", "<object>", "metadata", "spec") for cause in causes
+    ), case
 
 
 def test_broken_manifests_are_refused_with_a_path(server: RunningServer) -> None:
@@ -121,13 +124,29 @@ def test_many_broken_manifests_are_refused_with_a_path(server: RunningServer) ->
 @pytest.mark.parametrize(
     ("kind", "change", "field"),
     [
-        ("Pod", lambda o: o["spec"]["containers"][0]["ports"][0].update(containerPort=70000), "spec.containers[0].ports[0].containerPort"),
-        ("Pod", lambda o: o["spec"]["containers"][0]["ports"][0].update(containerPort="x"), "spec.containers[0].ports[0].containerPort"),
+        (
+            "Pod",
+            lambda o: o["spec"]["containers"][0]["ports"][0].update(containerPort=70000),
+            "spec.containers[0].ports[0].containerPort",
+        ),
+        (
+            "Pod",
+            lambda o: o["spec"]["containers"][0]["ports"][0].update(containerPort="x"),
+            "spec.containers[0].ports[0].containerPort",
+        ),
         ("Pod", lambda o: o["spec"]["containers"][0].pop("image"), "spec.containers[0].image"),
         ("Pod", lambda o: o["spec"].update(containers=[]), "spec.containers"),
         ("Pod", lambda o: o["spec"].update(restartPolicy="Sometimes"), "spec.restartPolicy"),
-        ("Pod", lambda o: o["spec"]["containers"][0]["volumeMounts"][0].update(name="gone"), "spec.containers[0].volumeMounts[0].name"),
-        ("Pod", lambda o: o["spec"]["containers"][0]["resources"]["limits"].update(cpu="many"), "spec.containers[0].resources.limits[cpu]"),
+        (
+            "Pod",
+            lambda o: o["spec"]["containers"][0]["volumeMounts"][0].update(name="gone"),
+            "spec.containers[0].volumeMounts[0].name",
+        ),
+        (
+            "Pod",
+            lambda o: o["spec"]["containers"][0]["resources"]["limits"].update(cpu="many"),
+            "spec.containers[0].resources.limits[cpu]",
+        ),
         ("Pod", lambda o: o["metadata"].update(name="Not_A_Name"), "metadata.name"),
         ("Pod", lambda o: o["metadata"].update(labels={"a": "b c"}), "metadata.labels"),
         ("Service", lambda o: o["spec"]["ports"][1].update(name="http"), "spec.ports[1].name"),
@@ -135,9 +154,23 @@ def test_many_broken_manifests_are_refused_with_a_path(server: RunningServer) ->
         ("Service", lambda o: o["spec"].update(clusterIP="10.0.0.1"), "spec.clusterIPs"),
         ("Deployment", lambda o: o["spec"]["selector"]["matchLabels"].update(app="y"), "spec.template.metadata.labels"),
         ("Deployment", lambda o: o["spec"].update(replicas=-1), "spec.replicas"),
-        ("Deployment", lambda o: o["spec"]["template"]["spec"]["containers"].append(o["spec"]["template"]["spec"]["containers"][0]), "spec.template.spec.containers[1].name"),
-        ("NetworkPolicy", lambda o: o["spec"]["ingress"][0]["from"][0]["ipBlock"].update(cidr="ten"), "spec.ingress[0].from[0].ipBlock.cidr"),
-        ("Ingress", lambda o: o["spec"]["rules"][0]["http"]["paths"][0].pop("pathType"), "spec.rules[0].http.paths[0].pathType"),
+        (
+            "Deployment",
+            lambda o: o["spec"]["template"]["spec"]["containers"].append(
+                o["spec"]["template"]["spec"]["containers"][0]
+            ),
+            "spec.template.spec.containers[1].name",
+        ),
+        (
+            "NetworkPolicy",
+            lambda o: o["spec"]["ingress"][0]["from"][0]["ipBlock"].update(cidr="ten"),
+            "spec.ingress[0].from[0].ipBlock.cidr",
+        ),
+        (
+            "Ingress",
+            lambda o: o["spec"]["rules"][0]["http"]["paths"][0].pop("pathType"),
+            "spec.rules[0].http.paths[0].pathType",
+        ),
         ("RoleBinding", lambda o: o["roleRef"].update(kind="Rule"), "roleRef.kind"),
         ("CustomResourceDefinition", lambda o: o["spec"]["versions"][0].update(storage=False), "spec.versions"),
         ("Widget", lambda o: o["spec"].update(size=0), "spec.size"),
@@ -159,9 +192,22 @@ def test_error_names_exactly_the_field(server: RunningServer, kind: str, change:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"null", b"[]", b"{", b'"x"', b"\xff\xfe", b"[" * 100_000, b'{"metadata":' * 5000, b'{"metadata":{"name":7}}', b"{}" * 9],
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{",
+        b'"x"',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"metadata":' * 5000,
+        b'{"metadata":{"name":7}}',
+        b"{}" * 9,
+    ],
 )
-@pytest.mark.parametrize("content_type", ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "text/csv"])
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "text/csv"]
+)
 def test_bodies_that_are_no_object(server: RunningServer, body: bytes, content_type: str) -> None:
     """Garbage in any encoding is the client's fault."""
     status, answer = server.call("POST", "/api/v1/namespaces/default/pods", body, content_type=content_type)
@@ -173,7 +219,9 @@ def test_yaml_aliases_do_not_explode(server: RunningServer) -> None:
     """A YAML bomb is refused, quickly."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
-    status, answer = server.call("POST", "/api/v1/namespaces/default/configmaps", "\n".join(lines).encode(), content_type="application/yaml")
+    status, answer = server.call(
+        "POST", "/api/v1/namespaces/default/configmaps", "\n".join(lines).encode(), content_type="application/yaml"
+    )
     assert status == 400, answer
 
 

@@ -32,7 +32,7 @@ def choose(accept: str) -> Wanted:
         return Wanted(Form.OBJECT, "v1", yaml=False)
     for alternative in accept.split(","):
         media, *parameters = (part.strip() for part in alternative.split(";"))
-        options = dict(parameter.partition("=")[::2] for parameter in parameters)
+        options = {name: value for name, _, value in (parameter.partition("=") for parameter in parameters)}
         if media not in ("application/json", "application/yaml", "application/*", "*/*", "text/*", "text/plain"):
             continue
         yaml = media == "application/yaml"

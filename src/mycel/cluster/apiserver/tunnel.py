@@ -91,7 +91,7 @@ class Tunnels:
             return wanted
         chosen = (pod["metadata"].get("annotations") or {}).get("kubectl.kubernetes.io/default-container")
         if chosen in regular:
-            return chosen
+            return str(chosen)
         if len(regular) == 1:
             return regular[0]
         init = f" or one of the init containers: [{' '.join(others)}]" if others else ""
@@ -195,7 +195,7 @@ async def _relay(
     if transport is None:
         raise ConnectionResetError("the client went away")
     incoming = _Incoming(writer)
-    protocol.set_parser(incoming)
+    protocol.set_parser(incoming)  # pyright: ignore[reportArgumentType] (any object with feed_data does)
     transport.write(raw_head)
     outgoing = asyncio.create_task(_copy(reader, transport, request))
     ending = asyncio.create_task(incoming.ended.wait())

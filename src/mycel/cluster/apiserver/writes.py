@@ -323,7 +323,8 @@ class Writes:
         given = meta.setdefault("namespace", namespace)
         if given != namespace:
             raise errors.bad_request(
-                f"the namespace of the provided object does not match the namespace sent on the request ({given} and {namespace})",
+                "the namespace of the provided object does not match the namespace sent on the request "
+                f"({given} and {namespace})",
                 [invalid("metadata.namespace", given, f"must be {namespace}")],
             )
 

@@ -152,7 +152,7 @@ def decode_fields(tree: Object) -> FieldSet:
             else:
                 yield here
 
-    return frozenset(walk(tree, ())) if isinstance(tree, dict) else frozenset()
+    return frozenset(walk(tree, ()))
 
 
 def value_at(obj: Any, path: Path) -> Any:

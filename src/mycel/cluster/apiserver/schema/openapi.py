@@ -103,10 +103,10 @@ def reachable(names: Iterable[str]) -> list[str]:
             continue
         seen.add(name)
         for field in struct(name).fields.values():
-            kind: Type | None = field.type
-            while kind is not None and kind.element is not None:
+            kind = field.type
+            while kind.element is not None:
                 kind = kind.element
-            if kind is not None and kind.shape is Shape.STRUCT:
+            if kind.shape is Shape.STRUCT:
                 queue.append(kind.name)
     return sorted(seen)
 

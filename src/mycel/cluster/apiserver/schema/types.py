@@ -88,7 +88,7 @@ def struct(name: str) -> Struct:
 
 def struct_names() -> list[str]:
     """Full names of all structs of all tables."""
-    folder = resources.files(__package__) / "tables"
+    folder = resources.files("mycel.cluster.apiserver.schema") / "tables"
     packages = sorted(entry.name.removesuffix(".types") for entry in folder.iterdir())
     return [f"{package}.{short}" for package in packages for short in _lines(package)]
 
@@ -98,7 +98,7 @@ def _lines(package: str) -> dict[str, list[str]]:
     path = f"tables/{package}.types"
     found: dict[str, list[str]] = {}
     current: list[str] = []
-    for line in (resources.files(__package__) / path).read_text().splitlines():
+    for line in (resources.files("mycel.cluster.apiserver.schema") / path).read_text().splitlines():
         if not line or line.startswith("#"):
             continue
         if line.startswith(" "):
@@ -141,7 +141,7 @@ def _parse_struct(package: str, short: str, lines: list[str]) -> Struct:
 
 def _parse_field(package: str, line: str) -> Field:
     number, name, kind, flags, *extra = line.split()
-    options = dict(part.partition("=")[::2] for part in extra)
+    options = {word: value for word, _, value in (part.partition("=") for part in extra)}
     return Field(
         number=int(number),
         name=name,

@@ -1,7 +1,5 @@
 """Names and labels: RFC 1123 and 1035 labels, subdomains, qualified names, label values."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -125,7 +123,8 @@ def label_selector(selector: Mapping[str, Any] | None, field: str) -> list[Probl
     if selector is None:
         return []
     problems = labels(selector.get("matchLabels"), join(field, "matchLabels"))
-    for index, expression in enumerate(selector.get("matchExpressions") or ()):
+    expressions: list[dict[str, Any]] = selector.get("matchExpressions") or []
+    for index, expression in enumerate(expressions):
         here = f"{field}.matchExpressions[{index}]"
         values = expression.get("values") or []
         match expression.get("operator"):
