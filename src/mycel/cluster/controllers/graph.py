@@ -7,7 +7,7 @@ Only metadata is kept. An owner that is missing from the picture may merely not 
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from mycel.cluster.controllers.objects import Key
@@ -103,7 +103,7 @@ class Verdict(NamedTuple):
 
     delete: str = ""
     """Propagation policy to delete it with; empty: it stays."""
-    drop_owners: Collection[str] = ()
+    drop_owners: frozenset[str] = frozenset()
     """Owner uids to take out of its references."""
     drop_finalizer: str = ""
     cascade: tuple[Item, ...] = ()
