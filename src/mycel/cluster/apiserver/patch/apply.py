@@ -61,7 +61,7 @@ def apply_configuration(
         raise _conflict(conflicts)
     others = frozenset().union(*(decode_fields(item.get("fieldsV1") or {}) for item in kept))
     result = copy.deepcopy(current)
-    for path in sorted(previous - mine - others, key=len, reverse=True):
+    for path in _removal_order(previous - mine - others, others):
         _remove(result, path)
     shapes = Shapes(kind)
     _merge(result, wanted, shapes.struct, shapes.schema, top=True)
@@ -158,6 +158,14 @@ def _merge_items(
         elif keys and isinstance(item, dict) and isinstance(result[places[key]], dict):
             _merge(result[places[key]], item, inner, items_schema, top=False)
     return result
+
+
+def _removal_order(gone: FieldSet, others: FieldSet) -> list[Path]:
+    """Whole list items first (unless others own parts of them), then fields, then maps that may be empty by now."""
+    items = [path for path in gone if path[-1] == "." and path[-2].startswith(("k:", "v:"))]
+    free = [path for path in items if not any(other[: len(path) - 1] == path[:-1] for other in others)]
+    rest = [path for path in gone if path not in items]
+    return [*sorted(free, key=len), *sorted(rest, key=lambda path: (path[-1] == ".", -len(path)))]
 
 
 def _remove(obj: Any, path: Path) -> None:
