@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import signal
 import socket
+import struct
 import subprocess
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -297,28 +301,36 @@ def test_probes_and_hooks(cluster: Cluster) -> None:
     assert {"Scheduled", "Pulled", "Created", "Started", "Unhealthy", "Killing"} <= reasons
 
 
-def test_exec_logs_cp_attach_and_port_forward(cluster: Cluster, tmp_path: Path) -> None:
-    """What people do with kubectl: stdin, big output, exit codes, copies, follow, tunnels."""
+@pytest.fixture(scope="module")
+def tools(cluster: Cluster) -> Cluster:
+    """Pods to exec into, forward to and attach to."""
+    lines = "for i in 1 2 3; do echo line$i; done; exec sleep infinity"
     cluster.apply(
-        pod(
-            "tools",
-            {"name": "main", "command": ["sh", "-c", "for i in 1 2 3; do echo line$i; done; exec sleep infinity"]},
-        ),
+        pod("tools", {"name": "main", "command": ["sh", "-c", lines]}),
         pod("echo", {"name": "main", "image": "hashicorp/http-echo:0.2.3", "command": None, "args": ["-text=through"]}),
-        pod("cat", {"name": "main", "stdin": True, "stdinOnce": True, "command": ["cat"]}),
+        pod("cat", {"name": "main", "stdin": True, "command": ["cat"]}),
     )
     ready(cluster, "tools", "echo", "cat")
+    return cluster
+
+
+@pytest.mark.parametrize("transport", ["websocket", "spdy"])
+def test_exec_cp_attach_and_port_forward(tools: Cluster, tmp_path: Path, transport: str) -> None:
+    """What people do with kubectl, over both transports: stdin, big output, exit codes, terminals, copies, tunnels."""
+    on = str(transport == "websocket").lower()
+    switches = {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": on, "KUBECTL_PORT_FORWARD_WEBSOCKETS": on}
+    cluster = Cluster(tools.name, tools.folder, tools.kubectl_path)
+    cluster.environment |= switches
     assert cluster.kubectl("exec", "tools", "--", "sh", "-c", "exit 42", check=False).returncode == 42
     assert cluster.kubectl("exec", "-i", "tools", "--", "wc", "-c", stdin="x" * 300_000).stdout.strip() == "300000"
     assert len(cluster.kubectl("exec", "tools", "--", "head", "-c", "3000000", "/dev/zero").stdout) == 3_000_000
     both = cluster.kubectl("exec", "tools", "--", "sh", "-c", "echo out; echo err >&2")
     assert (both.stdout, both.stderr) == ("out\n", "err\n")
-    refused = cluster.kubectl("exec", "tools", "--", "no-such-program", check=False)
-    assert refused.returncode != 0
-    assert cluster.kubectl("logs", "tools").stdout == "line1\nline2\nline3\n"
-    assert cluster.kubectl("logs", "tools", "--tail=1").stdout == "line3\n"
-    assert cluster.kubectl("logs", "tools", "--limit-bytes=4").stdout == "line"
-    assert cluster.kubectl("logs", "tools", "--timestamps", "--tail=1").stdout.split()[1] == "line3"
+    assert cluster.kubectl("exec", "tools", "--", "no-such-program", check=False).returncode != 0
+    typed = _with_terminal(
+        [cluster.kubectl_path, "exec", "-it", "tools", "--", "sh", "-c", "stty size; exit 3"], cluster
+    )
+    assert (typed[0], b"33 77" in typed[1]) == (3, True)
     source = tmp_path / "file"
     source.write_bytes(os.urandom(200_000))
     cluster.kubectl("cp", str(source), "tools:/tmp/file")
@@ -335,15 +347,24 @@ def test_exec_logs_cp_attach_and_port_forward(cluster: Cluster, tmp_path: Path) 
         assert forward.stdout is not None
         assert b"Forwarding from" in forward.stdout.readline()
         for _ in range(3):
-            curl = subprocess.run(
-                ["curl", "-s", f"http://127.0.0.1:{port}/"], capture_output=True, text=True, timeout=10, check=True
-            )
-            assert curl.stdout == "through\n"
+            curl = ["curl", "-s", f"http://127.0.0.1:{port}/"]
+            assert subprocess.run(curl, capture_output=True, text=True, timeout=10, check=True).stdout == "through\n"
     finally:
         forward.terminate()
         forward.communicate()
-    attached = cluster.kubectl("attach", "-i", "cat", stdin="hello\n", check=False)
-    assert "hello" in attached.stdout
+    assert "hello" in cluster.kubectl("attach", "-i", "cat", stdin="hello\n", check=False).stdout
+
+
+def test_logs(tools: Cluster) -> None:
+    """Tail, bytes, timestamps, follow until the container ends."""
+    assert tools.kubectl("logs", "tools").stdout == "line1\nline2\nline3\n"
+    assert tools.kubectl("logs", "tools", "--tail=1").stdout == "line3\n"
+    assert tools.kubectl("logs", "tools", "--limit-bytes=4").stdout == "line"
+    assert tools.kubectl("logs", "tools", "--timestamps", "--tail=1").stdout.split()[1] == "line3"
+    script = "for i in 1 2 3 4; do echo tick$i; sleep 0.3; done"
+    tools.apply(pod("ticks", {"name": "main", "command": ["sh", "-c", script]}, restartPolicy="Never"))
+    eventually(lambda: tools.kubectl("logs", "ticks", check=False).returncode == 0, what="the first log")
+    assert tools.kubectl("logs", "-f", "ticks").stdout == "tick1\ntick2\ntick3\ntick4\n"
 
 
 def test_a_killed_node_program_adopts_its_pods(cluster: Cluster) -> None:
@@ -446,6 +467,25 @@ def test_a_stopped_cluster_comes_back_with_its_pods(cluster: Cluster) -> None:
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert inside(cluster, "again", "cat /d/x; ls /m; stat -f -c %T /m") == "kept\ntmpfs\n"
     cluster.kubectl("delete", "pod", "again")
+
+
+def _with_terminal(command: list[str], cluster: Cluster) -> tuple[int, bytes]:
+    """Run under a terminal of 33 lines and 77 columns: (exit code, what it showed)."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+    process = subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, env=cluster.environment, start_new_session=True
+    )
+    os.close(slave)
+    shown = b""
+    try:
+        while data := os.read(master, 4096):
+            shown += data
+    except OSError:  # EIO: the other side is closed
+        pass
+    finally:
+        os.close(master)
+    return process.wait(20), shown
 
 
 def _free_port() -> int:
