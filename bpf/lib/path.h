@@ -63,6 +63,17 @@ static __noinline int begin_source(struct packet *p, const struct route *route, 
 	return nat_prepare_source(p, &source);
 }
 
+static __always_inline bool speaks_vxlan(const struct packet *p)
+{
+	return p->t.protocol == IPPROTO_UDP && p->t.destination_port == bpf_htons(config_vxlan_port);
+}
+
+static __always_inline bool is_pod(const struct route *route)
+{
+	return route->target == TARGET_ENDPOINT ||
+	       (route->target == TARGET_OVERLAY && route->info && !(route->info->flags & IPCACHE_NODE));
+}
+
 /* Judge a new connection and write its row. Returns 0 or a drop reason. */
 __subprogram int begin(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *source, bool reopened)
 {
@@ -77,6 +88,8 @@ __subprogram int begin(struct __sk_buff *skb, struct packet *p, const struct end
 	p->destination_identity = route.identity;
 	if (route.target == TARGET_NOWHERE)
 		return DROP_UNROUTABLE_IP;
+	if (source && speaks_vxlan(p) && !is_pod(&route))
+		return DROP_ENCAP_PROHIBITED;
 	ct = &room->ct;
 	__builtin_memset(ct, 0, sizeof(*ct));
 	ct->source_identity = p->source_identity;
@@ -146,6 +159,11 @@ static __always_inline int deliver(struct __sk_buff *skb, struct packet *p, cons
 
 	if (unlikely(p->ttl <= 1 && counts_hop(p) && (route->target == TARGET_ENDPOINT || route->target == TARGET_OUT)))
 		return drop(skb, p, DROP_TTL_EXCEEDED);
+	/* What other nodes send is for this node, or the answer to what it translated: two nodes never play ball. */
+	if (unlikely(p->origin == ORIGIN_OVERLAY &&
+		     (route->target == TARGET_OVERLAY ||
+		      (route->target == TARGET_OUT && !depart && !(p->flags & PACKET_ICMP_ERROR)))))
+		return drop(skb, p, DROP_UNROUTABLE_IP);
 	switch (route->target) {
 	case TARGET_ENDPOINT:
 		if (unlikely(!(route->endpoint->flags & ENDPOINT_READY)))

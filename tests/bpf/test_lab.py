@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
 
 from mycel import abi
 from tests.bpf import talk
+from tests.bpf.frames import UDP as UDP_PROTOCOL
+from tests.bpf.frames import Frame
 from tests.bpf.lab import UNDERLAY, Lab, Node, Pod, run
 from tests.bpf.rows import addr, text
 
@@ -301,6 +304,38 @@ def test_vxlan_from_a_stranger_is_dropped(lab: Lab, pods: tuple[Pod, Pod, Pod]) 
     assert ping(pods[0].namespace, pods[1].ip)  # and by then it has arrived
     found = [each for each in lab.nodes[0].datapath.events() if each.kind == abi.EventKind.DROP]
     assert [abi.DropReason(each.sub_type).name for each in found] == ["UNKNOWN_SENDER"]
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "vni", "reason"),
+    [
+        ("c", "a", 1003, None),
+        ("c", "a", 1, "INVALID_IDENTITY"),
+        ("b", "a", 1002, "INVALID_SOURCE_IP"),
+        ("node", "a", 6, "INVALID_SOURCE_IP"),
+        ("outside", "a", 2, None),
+        ("outside", "a", 1003, "INVALID_IDENTITY"),
+        ("c", "outside", 1003, "UNROUTABLE_IP"),
+        ("c", "c2", 1003, "UNROUTABLE_IP"),
+    ],
+)
+def test_vxlan_of_another_node(
+    lab: Lab, pods: tuple[Pod, Pod, Pod], source: str, destination: str, vni: int, reason: str | None
+) -> None:
+    """What a known node may say by the device: in the name of its own pods or of strangers, to ours, nothing more."""
+    node1, node2 = lab.nodes
+    ip = {
+        "a": pods[0].ip, "b": pods[1].ip, "c": pods[2].ip, "c2": "10.244.2.77", "node": node1.ip, "outside": OUTSIDE,
+    }  # fmt: skip
+    inner = Frame(ip[source], ip[destination], UDP_PROTOCOL, ports=(5000 + vni, 9))
+    with talk.dialler(node2.namespace, UDP) as other:
+        other.sendto(struct.pack("!II", 0x08000000, vni << 8) + bytes(inner), (node1.ip, 8472))
+    assert ping(node1.namespace, node2.ip)  # and by then it has arrived
+    seen = [each for each in node1.datapath.events() if each.source == addr(ip[source]) and each.protocol == 17]
+    expected = [(abi.EventKind.DROP, abi.DropReason[reason])] if reason else [(abi.EventKind.TRACE, 0)]
+    assert [(each.kind, each.sub_type) for each in seen] == expected
+    if not reason:
+        assert seen[0].source_identity == vni
 
 
 def test_a_deleted_pods_address_is_dropped(lab: Lab, pods: tuple[Pod, Pod, Pod]) -> None:

@@ -105,6 +105,13 @@ CASES = [
     Case("with another's address", lambda w: w.frame(source="other"), DROP, reason="INVALID_SOURCE_IP"),
     Case("with the node's address", lambda w: w.frame(source="node"), DROP, reason="INVALID_SOURCE_IP"),
     Case("with another's MAC", lambda w: w.frame(source_mac=OTHER_MAC), DROP, reason="INVALID_SOURCE_MAC"),
+    *(
+        Case(f"VXLAN to {to}", lambda w, to=to: w.frame(destination=to, protocol=UDP, ports=(40000, 8472)), DROP,
+             reason="ENCAP_PROHIBITED")
+        for to in ("node", "remote_node", "outside")
+    ),
+    Case("to the VXLAN port of a pod", lambda w: w.frame(protocol=UDP, ports=(40000, 8472)), REDIRECT, "TO_ENDPOINT",
+         out=lambda w: delivered(w.frame(protocol=UDP, ports=(40000, 8472)))),
     Case("at its last hop", lambda w: w.frame(ttl=1), DROP, reason="TTL_EXCEEDED"),
     Case("GRE", lambda w: w.frame(protocol=47), DROP, reason="CT_UNKNOWN_PROTO"),
     Case("an IP header of four words", lambda w: bytes(w.frame())[:14] + b"\x44" + bytes(w.frame())[15:], DROP,
@@ -165,6 +172,10 @@ CASES = [
     Case("a new pod's name", lambda w: w.frame("nobody"), DROP, reason="INVALID_SOURCE_IP", program="from_network"),
     Case("outside to a node port", lambda w: w.frame("outside", "node", ports=(50000, 30080)), REDIRECT, "TO_ENDPOINT",
          program="from_network", out=lambda w: delivered(w.frame("outside", ports=(50000, 8080)))),
+    Case("outside to a service's own address", lambda w: w.frame("outside", "external", ports=(50000, 80)), REDIRECT,
+         "TO_ENDPOINT", program="from_network", out=lambda w: delivered(w.frame("outside", ports=(50000, 8080)))),
+    Case("a pod to a service's own address", lambda w: w.frame(destination="external", ports=(40000, 80)), REDIRECT,
+         "TO_ENDPOINT", out=lambda w: delivered(w.frame())),
     Case("the overlay's outer packet", lambda w: w.frame("remote_node", "node", protocol=UDP, ports=(50000, 8472)),
          PASS, program="from_network"),
     Case("broken, for a pod", lambda w: cut(w.frame("outside"), headers(w) + 4), DROP, reason="CT_INVALID_HEADER",

@@ -30,6 +30,7 @@ class World:
     outside: str
     service: str
     empty_service: str
+    external: str  # of a service, for the outside
     nobody: str  # in this node's pod network, nobody's
     underlay_gateway: str
     loopback: str  # how a pod meets itself behind a service
@@ -47,11 +48,12 @@ class World:
 
 V4 = World(
     "v4", "10.244.1.10", "10.244.1.11", "10.244.2.10", "172.31.77.2", "10.244.1.1", "172.31.77.3", "203.0.113.9",
-    "10.96.0.10", "10.96.0.11", "10.244.1.99", "172.31.77.1", "169.254.42.1", "0.0.0.0",
+    "10.96.0.10", "10.96.0.11", "198.51.100.7", "10.244.1.99", "172.31.77.1", "169.254.42.1", "0.0.0.0",
 )  # fmt: skip
 V6 = World(
     "v6", "fd00:244:1::10", "fd00:244:1::11", "fd00:244:2::10", "fd00:77::2", "fd00:244:1::1", "fd00:77::3",
-    "2001:db8::9", "fd00:96::10", "fd00:96::11", "fd00:244:1::99", "fd00:77::1", "fe80::a9fe:2a01", "::",
+    "2001:db8::9", "fd00:96::10", "fd00:96::11", "2001:db8:7::7", "fd00:244:1::99", "fd00:77::1", "fe80::a9fe:2a01",
+    "::",
 )  # fmt: skip
 WORLDS = (V4, V6)
 
@@ -116,6 +118,7 @@ def rows(ifindex: int, other: int) -> dict[str, dict[Any, Any]]:
                 abi.ServiceKey(addr(world.empty_service), 80, protocol): abi.ServiceValue(
                     900, 0, ServiceFlags.CLUSTER_IP, 0, 0
                 ),
+                abi.ServiceKey(addr(world.external), 80, protocol): full._replace(flags=ServiceFlags.EXTERNAL_IP),
                 abi.ServiceKey(addr(world.unspecified), 30080, protocol): full._replace(flags=ServiceFlags.NODE_PORT),
             }
             tables["service_slots"][abi.SlotKey(service_id, 1)] = abi.SlotValue(service_id)
