@@ -1,18 +1,18 @@
-"""Where the chart and the CustomResourceDefinitions are: beside the source tree, or inside a wheel."""
+"""Where the chart and the CustomResourceDefinitions are: beside the sources, which images carry whole."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[3]
 
 
 def chart_dir() -> Path:
-    """The Helm chart: `deploy/chart` of the source tree, or a wheel's copy. Raises FileNotFoundError."""
-    for place in (_PACKAGE.parents[1] / "deploy" / "chart", _PACKAGE / "_deploy" / "chart"):
-        if (place / "Chart.yaml").is_file():
-            return place
-    raise FileNotFoundError(f"deploy/chart is missing beside {_PACKAGE}: this installation of mycel is incomplete")
+    """The Helm chart, `deploy/chart`. Raises FileNotFoundError."""
+    chart = _ROOT / "deploy" / "chart"
+    if not (chart / "Chart.yaml").is_file():
+        raise FileNotFoundError(f"{chart} is missing: run mycel from its source tree, where scripts/setup installed it")
+    return chart
 
 
 def crds_dir() -> Path:
