@@ -250,7 +250,7 @@ async def file_flows(lines: Iterator[str], request: observer_pb2.GetFlowsRequest
         at_ns = response.time.ToNanoseconds()
         if (since_ns is not None and at_ns < since_ns) or (until_ns is not None and at_ns > until_ns):
             continue
-        if not filters.matches(response.flow):
+        if not filters.matches(response.flow) or (request.whitelist and not response.HasField("flow")):
             continue
         if number and not request.first:
             last.append(response)

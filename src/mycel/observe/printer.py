@@ -122,13 +122,6 @@ def _policies(flow: pb.Flow) -> str:
     return f" BY {', '.join(names)}" if names else ""
 
 
-def summary(flow: pb.Flow) -> str:
-    """What stands between the brackets."""
-    trace = f"IP Trace ID: {flow.ip_trace_id.trace_id}; " if flow.ip_trace_id.trace_id else ""
-    auth = f"; Auth: {enum_name(pb.AuthType.Name, flow.auth_type)}" if flow.auth_type else ""
-    return f"{trace}{flow.Summary}{auth}"
-
-
 class Printer:
     """Turns responses into text for stdout and stderr. A table is complete only after `finish`."""
 
@@ -179,7 +172,7 @@ class Printer:
                         ("DESTINATION", destination),
                         ("TYPE", clean(event_type(flow))),
                         ("VERDICT", self._verdict(flow)),
-                        ("SUMMARY", clean(summary(flow))),
+                        ("SUMMARY", self._summary(flow)),
                     ],
                 )
         self._printed += 1
@@ -193,7 +186,7 @@ class Printer:
                 left, right = right, left
         node = f" [{clean(flow.node_name)}]" if self._style.node_name else ""
         ends = f"{left[0]} {left[1]} {arrow} {right[0]} {right[1]}"
-        what = f"{clean(event_type(flow))} {self._verdict(flow)} ({clean(summary(flow))})"
+        what = f"{clean(event_type(flow))} {self._verdict(flow)} ({self._summary(flow)})"
         return f"{self._time(flow)}{node}: {ends} {what}\n"
 
     def _record(self, *, time: str, node: str, fields: list[tuple[str, str]]) -> None:
@@ -269,6 +262,15 @@ class Printer:
                 word += _policies(flow)
         color = _VERDICT_COLORS.get(flow.verdict)
         return self._draw(clean(word), color) if color else clean(word)
+
+    def _summary(self, flow: pb.Flow) -> str:
+        """What stands between the brackets."""
+        trace = f"IP Trace ID: {flow.ip_trace_id.trace_id}; " if flow.ip_trace_id.trace_id else ""
+        auth = ""
+        if flow.auth_type:
+            color = "red" if flow.auth_type == pb.TEST_ALWAYS_FAIL else "green"
+            auth = f"; Auth: {self._draw(enum_name(pb.AuthType.Name, flow.auth_type), color)}"
+        return f"{trace}{clean(flow.Summary)}{auth}"
 
     def _lost(self, response: observer_pb2.GetFlowsResponse) -> None:
         lost = response.lost_events
