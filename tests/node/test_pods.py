@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -10,6 +11,7 @@ import signal
 import socket
 import struct
 import subprocess
+import tarfile
 import termios
 import time
 from pathlib import Path
@@ -492,3 +494,53 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def test_an_image_from_an_archive(cluster: Cluster, tmp_path: Path) -> None:
+    """`mycel cluster load-image` of a `docker save`: its own files, user, environment and command; a writable "
+    "layer per run."""
+    busybox = Path("/bin/busybox")
+    if not busybox.exists():
+        pytest.skip("busybox is not installed")
+    layer, libraries = io.BytesIO(), _libraries(busybox)
+    with tarfile.open(fileobj=layer, mode="w") as made:
+        for source, target in [(busybox, "bin/busybox"), *((path, str(path).lstrip("/")) for path in libraries)]:
+            made.add(source.resolve(), target)
+        for applet in ("sh", "cat", "id", "sleep"):
+            link = tarfile.TarInfo(f"bin/{applet}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            made.addfile(link)
+        for name, text in (("etc/passwd", b"web:x:33:44::/:/bin/sh\n"), ("marker", b"mine")):
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            made.addfile(info, io.BytesIO(text))
+    config = {
+        "config": {
+            "Cmd": ["/bin/sh", "-c", "cat /marker; id -u; echo $COLOUR; exec sleep 1000"],
+            "User": "web",
+            "Env": ["COLOUR=red"],
+        }
+    }
+    manifest = [{"Config": "c.json", "RepoTags": ["example.org/mine:1"], "Layers": ["layer.tar"]}]
+    archive = tmp_path / "mine.tar"
+    with tarfile.open(archive, "w") as made:
+        for name, data in (
+            ("manifest.json", json.dumps(manifest).encode()),
+            ("c.json", json.dumps(config).encode()),
+            ("layer.tar", layer.getvalue()),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            made.addfile(info, io.BytesIO(data))
+    assert "example.org/mine:1" in cluster.mycel("cluster", "load-image", str(archive), "--name", cluster.name).stdout
+    cluster.apply(pod("mine", {"name": "main", "image": "example.org/mine:1", "command": None}))
+    ready(cluster, "mine")
+    assert cluster.kubectl("logs", "mine").stdout.split() == ["mine33", "red"]
+    assert status(cluster, "mine")["containerStatuses"][0]["imageID"].startswith("sha256:")
+    cluster.kubectl("delete", "pod", "mine")
+
+
+def _libraries(program: Path) -> list[Path]:
+    """Shared libraries a program needs, with its loader."""
+    said = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=False).stdout
+    return [Path(word) for line in said.splitlines() for word in line.split() if word.startswith("/")]

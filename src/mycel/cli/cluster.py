@@ -99,6 +99,29 @@ def stop(*, name: str | None) -> None:
         raise Failure(str(exc)) from exc
 
 
+@cluster.command(name="load-image")
+@click.argument("archives", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_name_option
+def load_image(*, archives: tuple[Path, ...], name: str | None) -> None:
+    """Make the images of ARCHIVES (docker save, or an OCI archive) known to every node of a cluster."""
+    from mycel.cluster.images.archive import ArchiveInvalid, load
+    from mycel.cluster.images.store import ImageStore
+    from mycel.cluster.lifecycle import record
+    from mycel.cluster.lifecycle.paths import ClusterPaths
+
+    paths = ClusterPaths.of(name or "kind")
+    if record.read(paths) is None:
+        raise Failure(f"there is no cluster {paths.name}", hint="mycel cluster list shows those there are.")
+    for archive in archives:
+        with step(f"Loading {archive.name}"):
+            try:
+                references = load(archive, ImageStore(paths.images))
+            except (ArchiveInvalid, OSError) as exc:
+                raise BadInput(f"{archive}: {exc}") from exc
+        for reference in references:
+            click.echo(f"loaded {reference}")
+
+
 @cluster.command(name="list")
 @output_option
 def list_(*, output: str) -> None:

@@ -74,6 +74,7 @@ def make(paths: ClusterPaths, record: ClusterRecord, node: NodeRecord) -> None:
         if os.path.ismount(pin) or _is_nsfs(pin):
             linux.umount(pin)
         pin.touch(mode=0o600)
+    paths.images.mkdir(parents=True, exist_ok=True, mode=0o755)
     leaf = cgroups.make(cgroup_of(record, node), "system")
     _layers(paths.node(node.name), record, node)
     ready_r, ready_w = os.pipe()
@@ -176,6 +177,7 @@ def _inside(paths: ClusterPaths, record: ClusterRecord, node: NodeRecord, cgroup
     linux.bind("/dev", root / "dev", recursive=True)
     linux.mount("tmpfs", root / "run", "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "mode=755")
     binds = [(base / "kubelet", "/var/lib/kubelet", False), (base / "log", "/var/log", False)]
+    binds += [(paths.images, "/var/lib/mycel/images", True)]
     binds += [(path, str(path), True) for path in install_roots()]
     binds += [(Path(extra.host_path), extra.container_path, extra.read_only) for extra in node.mounts]
     for source, target, read_only in binds:

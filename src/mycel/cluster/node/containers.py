@@ -16,6 +16,7 @@ from typing import NamedTuple
 from mycel.cluster import linux
 from mycel.cluster.images import catalog, rootfs
 from mycel.cluster.images.catalog import Image
+from mycel.cluster.images.store import ImageStore
 from mycel.cluster.lifecycle import cgroups
 from mycel.cluster.node import bundle, dns, env, runtime, sandbox, volumes
 from mycel.cluster.node.bundle import Bind, Surroundings
@@ -33,6 +34,7 @@ class Found(NamedTuple):
 
     image: Image
     image_id: str
+    root: Path | None = None  # of a loaded image; built-in ones are made on the spot
 
 
 class Starter:
@@ -41,6 +43,7 @@ class Starter:
     def __init__(self, settings: NodeSettings, objects: Objects) -> None:
         self._settings = settings
         self._objects = objects
+        self._images = ImageStore(settings.images)
         self._bounding = bundle.bounding_set(_bounding_mask())
         self._devices = bundle.machine_devices()
         self._hierarchies = cgroups.hierarchies()
@@ -64,6 +67,9 @@ class Starter:
             raise ImageError(
                 f'Failed to apply default image tag "{reference}": {exc}', reason="InvalidImageName"
             ) from exc
+        loaded = self._images.find(reference)
+        if loaded is not None:
+            return Found(loaded[0], f"sha256:{loaded[1].parent.name}", loaded[1])
         if image is None:
             if container.get("imagePullPolicy") == "Never":
                 text = f'Container image "{reference}" is not present with pull policy of Never'
@@ -78,7 +84,8 @@ class Starter:
         self, pod: Object, container: Object, state: PodState, files: PodFiles, container_id: ContainerId
     ) -> None:
         """Write the bundle and let the runtime create the container. Raises NodeError kinds."""
-        image = self.image(pod, container).image
+        found = self.image(pod, container)
+        image = found.image
         held = state.container(container["name"])
         lookup = await self._objects.lookup(pod)
         try:
@@ -95,7 +102,10 @@ class Starter:
             raise ConfigError("container has runAsNonRoot and image will run as root")
         folder = files.bundle(container_id)
         folder.mkdir(parents=True, exist_ok=True)
-        rootfs.build(image, folder / "rootfs")
+        if found.root is None:
+            rootfs.build(image, folder / "rootfs")
+        else:
+            _layered(found.root, folder)
         own_network = not pod["spec"].get("hostNetwork")
         hostname = self.hostname(pod)
         (folder / "rootfs/etc/hostname").write_text(hostname + "\n")
@@ -104,7 +114,7 @@ class Starter:
             hostname=hostname,
             cgroups_path=f"/{self._settings.cgroup}/pod{uid_of(pod)}/{container_id}",
             namespaces=self._namespaces(pod, state, files, own_network=own_network),
-            binds=self._binds(pod, container, image, files, held, own),
+            binds=self._binds(pod, container, found, files, own),
             bounding=self._bounding,
             devices=self._devices,
             shm=str(files.base / "shm") if not pod["spec"].get("hostIPC") else "/dev/shm",  # noqa: S108
@@ -229,16 +239,12 @@ class Starter:
         return found
 
     def _binds(
-        self,
-        pod: Object,
-        container: Object,
-        image: Image,
-        files: PodFiles,
-        held: ContainerState,
-        variables: dict[str, str],
+        self, pod: Object, container: Object, image: Found, files: PodFiles, variables: dict[str, str]
     ) -> list[Bind]:
-        found = [Bind(path, path, read_only=True) for path in rootfs.SHARED if Path(path).exists()]
-        if image.carries_mesh:
+        found: list[Bind] = []
+        if image.root is None:
+            found += [Bind(path, path, read_only=True) for path in rootfs.SHARED if Path(path).exists()]
+        if image.image.carries_mesh:
             found += [Bind(path, path, read_only=True) for path in self._settings.install_roots]
         mounted = {mount["mountPath"].rstrip("/") for mount in container.get("volumeMounts") or []}
         for name in ("hosts", "resolv.conf"):
@@ -250,8 +256,16 @@ class Starter:
         message.write_bytes(b"")
         message.chmod(0o666)
         found.append(Bind(str(message), container.get("terminationMessagePath") or "/dev/termination-log"))
-        del held
         return found + volumes.binds(pod, container, files, variables)
+
+
+def _layered(lower: Path, folder: Path) -> None:
+    """A writable layer of the container over a loaded image."""
+    for name in ("upper", "work", "rootfs"):
+        (folder / name).mkdir(exist_ok=True)
+    if not (folder / "rootfs").is_mount():
+        data = f"lowerdir={lower},upperdir={folder / 'upper'},workdir={folder / 'work'}"
+        linux.mount("overlay", folder / "rootfs", "overlay", data=data)
 
 
 def _bounding_mask() -> int:

@@ -107,7 +107,14 @@ async def delete(container: ContainerId, bundle: Path) -> None:
         (EXITS / container).unlink()
     with contextlib.suppress(FileNotFoundError):
         (_SOCKETS / container[:24]).unlink()
-    await asyncio.get_running_loop().run_in_executor(None, lambda: shutil.rmtree(bundle, ignore_errors=True))
+    await asyncio.get_running_loop().run_in_executor(None, _remove_bundle, bundle)
+
+
+def _remove_bundle(bundle: Path) -> None:
+    if (bundle / "rootfs").is_mount():  # a loaded image's layers
+        with contextlib.suppress(OSError):
+            linux.umount(bundle / "rootfs")
+    shutil.rmtree(bundle, ignore_errors=True)
 
 
 def exit_of(container: ContainerId) -> Exit | None:

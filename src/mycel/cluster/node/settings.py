@@ -25,6 +25,7 @@ class NodeSettings(msgspec.Struct, frozen=True):
     pods: Path = Path("/var/lib/kubelet/pods")
     pod_logs: Path = Path("/var/log/pods")
     container_logs: Path = Path("/var/log/containers")
+    images: Path = Path("/var/lib/mycel/images")
     max_pods: int = 250
 
 
