@@ -19,7 +19,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import msgspec
 
 from mycel.k8s.client import ApiClient, selectors
-from mycel.k8s.errors import ApiError, Gone, from_watch_error
+from mycel.k8s.errors import ApiError, Gone, NotFound, from_watch_error
 from mycel.k8s.resources import Resource
 
 T = TypeVar("T")
@@ -29,6 +29,7 @@ _PAGE = 500
 _WATCH_S = (300.0, 600.0)  # a watch is renewed after a random time in this range, as client-go does
 _LINE_LIMIT = 64 << 20  # no sane object comes near; a broken peer must not fill our memory
 _BACKOFF_S = (0.1, 10.0)
+_NOT_FOUND_FAILURES = 4  # a definition that is about to be made: look about once a second
 
 
 class Key(NamedTuple):
@@ -173,6 +174,8 @@ class Informer(Generic[T]):
                 failures += 1  # a server that answers 410 to a fresh list must not be hammered
             except ApiError as exc:
                 failures += 1
+                if isinstance(exc, NotFound):
+                    failures = min(failures, _NOT_FOUND_FAILURES)
                 self._failures += 1
                 if self._last_error != str(exc):
                     log.info("%s: %s; trying again", self.resource, exc)

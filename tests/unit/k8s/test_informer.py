@@ -103,9 +103,7 @@ async def test_410_relists_and_reports_only_differences(api: FakeApi) -> None:
     api.put("stays")
     api.put("goes")
     heard: list[tuple[str, bool]] = []
-    async with running(
-        api, on_change=lambda key, old, new: heard.append((key.name, new is None))
-    ) as informer:
+    async with running(api, on_change=lambda key, old, new: heard.append((key.name, new is None))) as informer:
         await until(lambda: api.watchers)
         heard.clear()
         api.remove("goes", silently=True)
