@@ -180,9 +180,8 @@ async def delivery(*, pairs: int) -> None:
             assert flows == expected, f"{flows} of {expected} flows came"
             rates[path].append(flows / elapsed)
         fast, slow = statistics.median(rates[ours]), statistics.median(rates[plain])
-        print(
-            f"delivery, {pairs} pairs of pods: {fast:,.0f} flows/s to one client; one message per write {slow:,.0f}: {fast / slow:.1f}x"
-        )
+        print(f"delivery, {pairs} pairs of pods: {fast:,.0f} flows/s to one client;", end=" ")
+        print(f"one message per write {slow:,.0f}: {fast / slow:.1f}x")
         await server.aclose()
         peer.close()
         await peer.wait_closed()
