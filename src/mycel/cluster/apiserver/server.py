@@ -163,12 +163,8 @@ class Server:
         return await self._other(request, user)
 
     async def _resource(self, call: Call) -> web.StreamResponse:
-        target, kind, method = call.target, call.kind, call.request.method
-        if kind.namespaced != bool(target.namespace) and not (
-            kind.namespaced and not target.name and method in ("GET", "DELETE")
-        ):
-            if kind.group in _REVIEWS and not kind.namespaced:
-                raise errors.no_such_path(call.request.path)
+        target, kind = call.target, call.kind
+        if (target.namespace and not kind.namespaced) or (target.name and kind.namespaced and not target.namespace):
             raise errors.no_such_path(call.request.path)
         if target.rest:
             raise errors.no_such_path(call.request.path)
@@ -183,13 +179,15 @@ class Server:
         match call.request.method:
             case "GET" if "list" in kind.verbs:
                 return await self._rest.list(call)
+            case method if kind.namespaced and not call.target.namespace:
+                raise errors.method_not_allowed(method)
             case "POST" if kind.group in _REVIEWS:
                 return await self._subresources.review(call)
             case "POST" if kind.kind == "Binding":
                 return await self._subresources.bind(call)
             case "POST" if "create" in kind.verbs:
                 return await self._rest.create(call)
-            case "DELETE" if "deletecollection" in kind.verbs and (call.target.namespace or not kind.namespaced):
+            case "DELETE" if "deletecollection" in kind.verbs:
                 return await self._rest.delete_collection(call)
             case method:
                 raise errors.method_not_allowed(method)
