@@ -39,7 +39,7 @@ _HISTORY = 10  # revisions kept, as Helm does
 @click.option(
     "--kube-proxy-replacement",
     type=click.Choice(settings.KUBE_PROXY_REPLACEMENT),
-    help="Whether the mesh translates services. Default: probe, unless kube-proxy does it.",
+    help="The mesh translates services in any case: all but false and disabled mean the same.",
 )
 @click.option("--agent-image", metavar="IMAGE", default="", help="Image of the agent.")
 @click.option("--operator-image", metavar="IMAGE", default="", help="Image of the operator.")
@@ -77,7 +77,7 @@ async def install(
         previous = await _previous(client, target.namespace)
         if previous and not reset_values:
             own_values = merge(previous.values, own_values)
-        chart, values, rendered = await _render(client, target, facts, own_values, request, previous)
+        chart, values, rendered = await _render(client, target, facts, own_values, previous)
         if dry_run:
             click.echo(_as_yaml(chart, rendered), nl=False)
             return
@@ -121,16 +121,11 @@ async def _render(
     target: Target,
     facts: Facts,
     own_values: Values,
-    request: settings.Request,
     previous: release.Record | None,
 ) -> tuple[Chart, Values, Rendered]:
     """The chart with everything filled in. Raises BadInput for settings that break its schema."""
     chart = load_chart(chart_dir())
-    found = settings.found_values(facts, request.kube_proxy_replacement or _asked_before(own_values))
-    if request.kube_proxy_replacement:
-        own_values["kubeProxyReplacement"] = found["kubeProxyReplacement"]
-    if found["kubeProxyReplacement"] == "false" and not facts.kube_proxy:
-        click.echo("  note        without kube-proxy and without its replacement, services do not work", err=True)
+    found = settings.found_values(facts)
     revision = previous.revision + 1 if previous else 1
     try:
         values = chart.values(merge(found, own_values))
@@ -144,10 +139,6 @@ async def _render(
         raise BadInput(str(exc)) from exc
     except TemplateError as exc:
         raise Failure(f"the chart in {chart_dir()} cannot be rendered: {exc}") from exc
-
-
-def _asked_before(own_values: Values) -> str:
-    return str(own_values.get("kubeProxyReplacement", ""))
 
 
 def _config_digest(rendered: Rendered) -> str:

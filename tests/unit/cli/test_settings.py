@@ -8,7 +8,7 @@ import pytest
 
 from mycel.cli.errors import BadInput, Failure
 from mycel.cli.mesh.detect import Facts, Flavour, api_address, flavour, pod_networks
-from mycel.cli.mesh.settings import Request, asked_values, found_values, resolve_replacement
+from mycel.cli.mesh.settings import Request, asked_values, found_values
 from mycel.cli.mesh.waiting import parse_duration
 
 
@@ -16,24 +16,13 @@ def facts(kind: Flavour = Flavour.EMBEDDED, *, kube_proxy: bool = False) -> Fact
     return Facts(kind, "v1.32.4", "mycel-kind", 4, "172.18.0.1", 6443, kube_proxy, ("10.244.0.0/24",))
 
 
-@pytest.mark.parametrize(
-    ("asked", "kube_proxy", "expected"),
-    [
-        ("probe", False, "true"),
-        ("probe", True, "false"),
-        ("partial", False, "true"),
-        ("strict", True, "true"),
-        ("true", True, "true"),
-        ("disabled", False, "false"),
-        ("false", False, "false"),
-    ],
-)
-def test_kube_proxy_replacement(asked: str, kube_proxy: bool, expected: str) -> None:
-    assert resolve_replacement(asked, kube_proxy=kube_proxy) == expected
+@pytest.mark.parametrize("asked", ["", "true", "probe", "strict", "partial"])
+def test_kube_proxy_replacement(asked: str) -> None:
+    assert asked_values(Request(kube_proxy_replacement=asked)) == {}
 
 
 def test_embedded_nodes_bring_their_mounts() -> None:
-    here, there = found_values(facts(), ""), found_values(facts(Flavour.KIND), "")
+    here, there = found_values(facts()), found_values(facts(Flavour.KIND))
     assert (here["bpf"]["autoMount"]["enabled"], there["bpf"]["autoMount"]["enabled"]) == (False, True)
     assert (here["k8sServiceHost"], here["k8sServicePort"]) == ("172.18.0.1", "6443")
 
@@ -63,6 +52,7 @@ def test_asked_values() -> None:
         (Request(config=("a b=c",)), "'a b' cannot be a setting's name"),
         (Request(datapath_mode="native"), "--datapath-mode native is not supported"),
         (Request(datapath_mode="geneve"), "VXLAN only"),
+        (Request(kube_proxy_replacement="disabled"), "the mesh always translates services"),
         (Request(set_values=("x",)), "--set: 'x' is not of the form"),
     ],
 )

@@ -60,7 +60,7 @@ class Facts:
             ("cluster", f"{self.flavour.value}, Kubernetes {self.version}, context {self.context}"),
             ("nodes", f"{self.nodes}, pod networks {networks}"),
             ("API server", f"{self.api_host}:{self.api_port}, as nodes reach it"),
-            ("kube-proxy", "present" if self.kube_proxy else "absent"),
+            ("kube-proxy", "present; the mesh answers before it does" if self.kube_proxy else "absent"),
         ]
 
 

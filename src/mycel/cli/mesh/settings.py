@@ -37,6 +37,7 @@ def asked_values(request: Request) -> Values:
     for file in request.files:
         values = merge(values, file)
     check_datapath_mode(request.datapath_mode)
+    check_replacement(request.kube_proxy_replacement)
     if request.version:
         match = _VERSION.fullmatch(request.version)
         if match is None:
@@ -57,24 +58,29 @@ def asked_values(request: Request) -> Values:
     return values
 
 
-def found_values(facts: Facts, replacement: str) -> Values:
+def found_values(facts: Facts) -> Values:
     """What the cluster decides. What was asked for is merged on top."""
     # The embedded cluster's nodes bring bpffs and control groups; elsewhere init containers see to both.
     brings_mounts = facts.flavour is Flavour.EMBEDDED
     return {
         "k8sServiceHost": facts.api_host,
         "k8sServicePort": str(facts.api_port),
-        "kubeProxyReplacement": resolve_replacement(replacement or "probe", kube_proxy=facts.kube_proxy),
         "bpf": {"autoMount": {"enabled": not brings_mounts}},
         "cgroup": {"autoMount": {"enabled": not brings_mounts}},
     }
 
 
-def resolve_replacement(asked: str, *, kube_proxy: bool) -> str:
-    """`true` or `false`. `probe` (and 2021's `partial`) translate services unless kube-proxy already does."""
-    if asked in {"probe", "partial"}:
-        return "false" if kube_proxy else "true"
-    return "true" if asked in {"true", "strict"} else "false"
+def check_replacement(asked: str) -> None:
+    """Raise BadInput for a mesh that would leave services to kube-proxy.
+
+    The datapath translates services in any case, and before kube-proxy's rules see a packet; both can be there,
+    so `probe`, `partial` and `strict` of 2021 come to the same as `true`.
+    """
+    if asked in {"false", "disabled"}:
+        raise BadInput(
+            f"--kube-proxy-replacement {asked} is not supported: the mesh always translates services",
+            hint="kube-proxy may stay beside it; leave the option out.",
+        )
 
 
 def parse_config(assignments: Iterable[str]) -> dict[str, str]:
