@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,9 +26,11 @@ from mycel.k8s.resources import (
     CILIUM_ENDPOINTS,
     CILIUM_IDENTITIES,
     CILIUM_NODES,
+    ENDPOINT_SLICES,
     NAMESPACES,
     NODES,
     PODS,
+    SERVICES,
     Resource,
 )
 from mycel.operator import crds
@@ -63,6 +66,11 @@ class World:
 
     def start_agent(self) -> None:
         """Start it and wait until it is ready."""
+        self.spawn_agent()
+        eventually(self.is_ready, what=f"an agent that is ready; see {self.folder}")
+
+    def spawn_agent(self) -> None:
+        """Start it."""
         self.agent = self.start(
             *(sys.executable, "-m", "mycel.agent", "--config-dir", str(self.folder / "config")),
             *("--kubeconfig", str(self.folder / "kubeconfig")),
@@ -70,8 +78,8 @@ class World:
             K8S_NODE_IP=str(NODE),
             CNI_CONF_DIR=str(self.folder / "net.d"),
             CNI_BIN_DIR=str(self.folder / "bin"),
+            MYCEL_BPF_DIR=str(self.folder / "objects"),
         )
-        eventually(self.is_ready, what=f"an agent that is ready; see {self.folder}")
 
     def is_ready(self) -> bool:
         """Ready, and not ended."""
@@ -174,7 +182,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     if os.geteuid() != 0:
         pytest.skip("a node needs root")
     folder = tmp_path_factory.mktemp("agent")
-    compiled()
+    objects = folder / "objects"  # a copy: a build while the tests run must not change what the agent loads
+    objects.mkdir()
+    for path in compiled():
+        shutil.copy(path, objects)
     made = World(Bed(folder), folder)
     try:
         _prepare(made)
@@ -403,6 +414,66 @@ def test_flows_are_served(world: World) -> None:
     ping(f"{world.bed.tag}-four", str(NODE))
     metrics = {each["name"] for each in json.loads(world.cilium("metrics", "list"))}
     assert "cilium_forward_count_total" in metrics
+
+
+def test_twenty_kills_under_five_hundred_connections(world: World) -> None:
+    """kill -9 and restart, twenty times, while 500 connections talk and new ones come, straight and by a
+    service.
+    """
+    client, _ = world.add_pod("talker")
+    server, address = world.add_pod("server")
+    world.api(lambda api: _add_service(api, address))
+    eventually(lambda: "10.96.7.7" in world.cilium("bpf", "lb", "list"), what="the service's rows")
+    talkers = str(Path(__file__).with_name("talkers.py"))
+    serving = subprocess.Popen(
+        ["ip", "netns", "exec", server, sys.executable, talkers, "serve", "7777"], stdout=subprocess.PIPE
+    )
+    # Connections by the service are translated at connect(), for processes of the node's own cgroup.
+    talking = subprocess.Popen(
+        [
+            *("sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(world.bed.cgroup)),
+            *("ip", "netns", "exec", client),
+            *(sys.executable, talkers, "talk", f"{address}:7777,10.96.7.7:80", "500"),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert serving.stdout is not None and talking.stdout is not None
+        assert serving.stdout.readline() == b"up\n"
+        assert talking.stdout.readline() == b"talking\n"
+        world.kill_agent()
+        for moment in range(19):
+            # Every stage of a start is met: imports, adoption, lists, the first plan, readiness.
+            world.spawn_agent()
+            time.sleep(0.1 + 0.1 * moment)
+            world.kill_agent()
+        world.start_agent()
+        output, _ = talking.communicate(timeout=60)
+    finally:
+        for process in (talking, serving):
+            process.kill()
+            process.communicate()
+    found = json.loads(output)
+    assert found["failures"] == []
+    assert found["kept"] == 500
+    assert found["opened"] > 20
+    assert world.log().count("adopted_programs=False") == 1
+
+
+async def _add_service(api: ApiClient, address: str) -> None:
+    metadata = {"name": "talk", "namespace": "default"}
+    ports = [{"name": "t", "protocol": "TCP", "port": 80, "targetPort": 7777}]
+    await api.create(SERVICES, {"metadata": metadata, "spec": {"clusterIP": "10.96.7.7", "ports": ports}})
+    await api.create(
+        ENDPOINT_SLICES,
+        {
+            "metadata": metadata | {"labels": {"kubernetes.io/service-name": "talk"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [address], "conditions": {"ready": True}, "nodeName": NAME}],
+            "ports": [{"name": "t", "protocol": "TCP", "port": 7777}],
+        },
+    )
 
 
 def test_nothing_alarming_was_logged(world: World) -> None:

@@ -44,6 +44,7 @@ def endpoint_object(endpoint: LocalEndpoint, pod: Workload | None, *, node_addre
             "identity": {"id": endpoint.identity, "labels": list(endpoint.labels)},
             "networking": {"addressing": [pairs], "node": node_address},
             "external-identifiers": external_identifiers(endpoint),
+            "policy": {name: {"enforcing": False, "state": "<status disabled>"} for name in ("ingress", "egress")},
             "state": "ready" if endpoint.identity else "waiting-for-identity",
             "named-ports": [
                 {"name": port["name"], "port": port["port"], "protocol": port["protocol"]} for port in ports

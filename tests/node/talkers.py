@@ -1,0 +1,87 @@
+"""Two ends of many TCP connections, for tests that break things under traffic. Standard library only.
+
+`talkers.py serve PORT` echoes lines. `talkers.py talk HOST:PORT[,HOST:PORT] COUNT` keeps COUNT connections
+talking, opens and closes new ones all the time, until its stdin ends; then it prints JSON: {"kept", "opened",
+"failures": [...]}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import sys
+
+PAUSE_S, PATIENCE_S = 0.5, 10.0
+
+
+async def serve(port: int) -> None:
+    """Echo lines for ever."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(line)
+        writer.close()
+
+    server = await asyncio.start_server(echo, "0.0.0.0", port, backlog=1024)
+    print("up", flush=True)
+    await server.serve_forever()
+
+
+async def talk(targets: list[tuple[str, int]], count: int) -> dict[str, object]:
+    """Talk until stdin ends."""
+    stop = asyncio.Event()
+    failures: list[str] = []
+    opened = kept = 0
+    asyncio.get_running_loop().add_reader(sys.stdin, stop.set)
+
+    async def said(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"hello\n")
+        answer = await asyncio.wait_for(reader.readline(), PATIENCE_S)
+        if answer != b"hello\n":
+            raise ConnectionError(f"answered {answer!r}")
+
+    async def keep(target: tuple[str, int]) -> None:
+        nonlocal kept
+        try:
+            reader, writer = await asyncio.wait_for(asyncio.open_connection(*target), PATIENCE_S)
+            kept += 1
+            if kept == count:
+                print("talking", flush=True)
+            while not stop.is_set():
+                await said(reader, writer)
+                await asyncio.sleep(PAUSE_S)
+            await said(reader, writer)
+            writer.close()
+        except (OSError, TimeoutError) as exc:
+            failures.append(f"kept connection: {type(exc).__name__} {exc}")
+
+    async def renew() -> None:
+        nonlocal opened
+        for target in itertools.cycle(targets):
+            if stop.is_set():
+                return
+            try:
+                reader, writer = await asyncio.wait_for(asyncio.open_connection(*target), PATIENCE_S)
+                await said(reader, writer)
+                writer.close()
+                opened += 1
+            except (OSError, TimeoutError) as exc:
+                failures.append(f"new connection to {target}: {type(exc).__name__} {exc}")
+            await asyncio.sleep(0.01)
+
+    chosen = itertools.islice(itertools.cycle(targets), count)
+    await asyncio.gather(renew(), *(keep(target) for target in chosen))
+    return {"kept": kept, "opened": opened, "failures": failures[:10]}
+
+
+def main() -> None:
+    """See the module."""
+    if sys.argv[1] == "serve":
+        asyncio.run(serve(int(sys.argv[2])))
+    targets = [(host, int(port)) for host, _, port in (each.partition(":") for each in sys.argv[2].split(","))]
+    print(json.dumps(asyncio.run(talk(targets, int(sys.argv[3])))))
+
+
+if __name__ == "__main__":
+    main()
