@@ -11,7 +11,7 @@
 
 #define L3_OFFSET      ETH_HLEN
 #define PARSE_NOT_IP   (-1)	  /* ARP and the like: the caller decides */
-#define PULL_BYTES     128	  /* enough for Ethernet, IPv6 and TCP with options */
+#define L4_OFFSET_MAX  1024	  /* IPv6 extension headers longer than that are called invalid */
 #define MARK_DONE      0x4d790000 /* translated already: the egress hook of the underlay lets it pass */
 #define EXTENSIONS_MAX 6	  /* IPv6 extension headers followed before the packet is called invalid */
 
@@ -108,6 +108,17 @@ static __always_inline void *bytes_at(const struct __sk_buff *skb, __u32 offset,
 	return start + length <= frame_end(skb) ? start : NULL;
 }
 
+/* The same, fetched into the linear part if need be, or NULL when the frame ends before. Earlier pointers are void
+ * then. */
+static __always_inline void *bytes_needed(struct __sk_buff *skb, __u32 offset, __u32 length)
+{
+	void *start = bytes_at(skb, offset, length);
+
+	if (likely(start != NULL) || bpf_skb_pull_data(skb, offset + length) < 0)
+		return start;
+	return bytes_at(skb, offset, length);
+}
+
 static __always_inline void tuple_reverse(struct tuple *to, const struct tuple *t)
 {
 	to->source = t->destination;
@@ -140,18 +151,27 @@ static __always_inline void parse_icmp(struct packet *p, __u8 type, __u8 code, _
 		p->flags |= PACKET_ICMP_ERROR;
 }
 
-/* Fill ports and flags from the layer-4 header at `head` (8 bytes are there). */
-static __always_inline int parse_l4(const struct __sk_buff *skb, struct packet *p, const void *head)
+/* Fill ports and flags from the layer-4 header at `l4`. Returns 0 or a drop reason. */
+static __always_inline int parse_l4(struct __sk_buff *skb, struct packet *p, __u32 l4)
 {
-	const __be16 *ports = head;
-	const __u8 *bytes = head;
+	const __be16 *ports;
+	const __u8 *bytes;
 
-	switch (p->t.protocol) {
-	case IPPROTO_TCP:
-		if (unlikely(head + sizeof(struct tcphdr) > frame_end(skb)))
+	if (likely(p->t.protocol == IPPROTO_TCP)) {
+		const struct tcphdr *tcp = bytes_needed(skb, l4, sizeof(*tcp));
+
+		if (unlikely(!tcp))
 			return DROP_CT_INVALID_HEADER;
-		p->tcp_flags = bytes[13];
-		break;
+		p->t.source_port = tcp->source;
+		p->t.destination_port = tcp->dest;
+		p->tcp_flags = ((const __u8 *)tcp)[13];
+		return 0;
+	}
+	bytes = bytes_needed(skb, l4, 8);
+	if (unlikely(!bytes))
+		return DROP_CT_INVALID_HEADER;
+	ports = (const void *)bytes;
+	switch (p->t.protocol) {
 	case IPPROTO_UDP:
 	case PROTO_SCTP:
 		break;
@@ -173,10 +193,9 @@ static __always_inline int parse_l4(const struct __sk_buff *skb, struct packet *
 	return 0;
 }
 
-static __always_inline int parse_v4(const struct __sk_buff *skb, struct packet *p)
+static __always_inline int parse_v4(struct __sk_buff *skb, struct packet *p)
 {
-	const struct iphdr *ip = bytes_at(skb, L3_OFFSET, sizeof(*ip));
-	const void *head;
+	const struct iphdr *ip = bytes_needed(skb, L3_OFFSET, sizeof(*ip));
 	__u32 offset;
 
 	if (unlikely(!ip))
@@ -198,10 +217,7 @@ static __always_inline int parse_v4(const struct __sk_buff *skb, struct packet *
 			return 0;
 	}
 	p->l4 = L3_OFFSET + ip->ihl * 4;
-	head = bytes_at(skb, p->l4, 8);
-	if (unlikely(!head))
-		return DROP_CT_INVALID_HEADER;
-	return parse_l4(skb, p, head);
+	return parse_l4(skb, p, p->l4);
 }
 
 /* Walk IPv6's extension headers. Returns 0, or a drop reason; on 0 p->l4 is set unless this is a later
@@ -243,8 +259,7 @@ __subprogram int parse_v6_extensions(struct __sk_buff *skb, struct packet *p)
 
 static __always_inline int parse_v6(struct __sk_buff *skb, struct packet *p)
 {
-	const struct ipv6hdr *ip = bytes_at(skb, L3_OFFSET, sizeof(*ip));
-	const void *head;
+	const struct ipv6hdr *ip = bytes_needed(skb, L3_OFFSET, sizeof(*ip));
 	__u32 l4;
 	int reason;
 
@@ -267,16 +282,9 @@ static __always_inline int parse_v6(struct __sk_buff *skb, struct packet *p)
 	if (unlikely(p->flags & PACKET_LATER_FRAGMENT))
 		return 0;
 	l4 = p->l4;
-	if (unlikely(l4 > PULL_BYTES * 8))
+	if (unlikely(l4 > L4_OFFSET_MAX))
 		return DROP_INVALID_EXTENSION_HEADER;
-	head = bytes_at(skb, l4, 8);
-	if (unlikely(!head)) {
-		bpf_skb_pull_data(skb, l4 + sizeof(struct tcphdr) < skb->len ? l4 + sizeof(struct tcphdr) : skb->len);
-		head = bytes_at(skb, l4, 8);
-		if (!head)
-			return DROP_CT_INVALID_HEADER;
-	}
-	return parse_l4(skb, p, head);
+	return parse_l4(skb, p, l4);
 }
 
 /*
@@ -287,9 +295,7 @@ static __always_inline int parse(struct __sk_buff *skb, struct packet *p)
 {
 	const struct ethhdr *eth;
 
-	if (unlikely(!bytes_at(skb, 0, L3_OFFSET + sizeof(struct ipv6hdr) + sizeof(struct tcphdr))))
-		bpf_skb_pull_data(skb, skb->len < PULL_BYTES ? skb->len : PULL_BYTES);
-	eth = bytes_at(skb, 0, ETH_HLEN);
+	eth = bytes_needed(skb, 0, ETH_HLEN);
 	if (unlikely(!eth))
 		return DROP_INVALID_PACKET;
 	p->ether_type = bpf_ntohs(eth->h_proto);
