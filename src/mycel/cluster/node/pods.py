@@ -37,6 +37,8 @@ class Gates:
     def __init__(self, cpus: int) -> None:
         self.containers = asyncio.Semaphore(max(4, cpus * 3))
         self.networks = asyncio.Semaphore(max(4, cpus * 3))
+        # Removing interfaces is waiting for the kernel, not work: many may wait together.
+        self.removals = asyncio.Semaphore(16)
 
 
 class Pod:
@@ -293,7 +295,7 @@ class Pod:
 
     async def _drop_sandbox(self) -> None:
         if not self.pod["spec"].get("hostNetwork"):
-            async with self._gates.networks:
+            async with self._gates.removals:
                 await cni.delete(self._attachment())
         await asyncio.get_running_loop().run_in_executor(None, sandbox.remove, self.uid, self.files.base)
         self.state.sandbox = ""
