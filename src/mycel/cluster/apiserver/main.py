@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import signal
@@ -20,8 +19,8 @@ log = logging.getLogger("mycel.apiserver")
 async def run_apiserver(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; every acknowledged write is on the disk by then anyway.
 
-    Start: keys, store, served kinds, listeners, the cluster's own objects, controllers. Stop: listeners, watches,
-    controllers, store.
+    Start: keys, store, served kinds, listeners, the cluster's own objects, controllers. Stop: controllers,
+    watches, listeners, store.
     """
     from mycel.cluster.apiserver.admission import Admission
     from mycel.cluster.apiserver.allocate import Allocator
@@ -60,12 +59,10 @@ async def run_apiserver(settings: Settings) -> None:
             if task.done() and not stop.is_set():
                 task.result()  # a background task never ends by itself: let its error end the process
     finally:
-        await server.stop()
         for task in (waiting, *background):
             task.cancel()
-        for task in (waiting, *background):
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(waiting, *background, return_exceptions=True)
+        await server.stop()
         await store.close()
 
 

@@ -119,8 +119,12 @@ class Tunnels:
             )
         try:
             async with self._session.get(url, ssl=self._tls) as answer:
+                if answer.status != 200:
+                    text = (await answer.content.read(_HEAD_LIMIT)).decode(errors="replace").strip()
+                    reason = "BadRequest" if answer.status == 400 else "InternalError"
+                    raise errors.ApiFault(answer.status, reason, text or f"the node answered {answer.status}")
                 response = web.StreamResponse(
-                    status=answer.status, headers={"Content-Type": answer.headers.get("Content-Type", "text/plain")}
+                    status=200, headers={"Content-Type": answer.headers.get("Content-Type", "text/plain")}
                 )
                 response.enable_chunked_encoding()
                 await response.prepare(call.request)
