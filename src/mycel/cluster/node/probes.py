@@ -19,6 +19,7 @@ from mycel.cluster.node import runtime
 from mycel.cluster.node.names import ContainerId, Object
 
 _BODY_LIMIT = 10 << 10
+_EARLY_S = (0.1, 0.2, 0.4, 0.8)  # between the first probes, before anything is counted
 _insecure = ssl.create_default_context()
 _insecure.check_hostname = False
 _insecure.verify_mode = ssl.CERT_NONE  # kubelet does not verify probe targets either
@@ -154,6 +155,7 @@ class Probes:
         self._timers: dict[Kind, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._last: dict[Kind, bool] = {}
+        self._tries: dict[Kind, int] = {}
         self._stopped = False
         if Kind.STARTUP in self._specs and not passed_startup:
             self._schedule(Kind.STARTUP, first=True)
@@ -185,6 +187,18 @@ class Probes:
             delay_s = period_s
         self._timers[kind] = asyncio.get_running_loop().call_later(delay_s, self._fire, kind)
 
+    def _early(self, kind: Kind) -> bool:
+        """A server that needs some milliseconds to listen is asked again at once and not called unhealthy.
+
+        Only for probes over the network: a command in the container costs as much as starting a process.
+        """
+        tries = self._tries.get(kind, 0)
+        if kind is Kind.LIVENESS or "exec" in self._specs[kind] or tries >= len(_EARLY_S) or kind in self._last:
+            return False
+        self._tries[kind] = tries + 1
+        self._timers[kind] = asyncio.get_running_loop().call_later(_EARLY_S[tries], self._fire, kind)
+        return True
+
     def _fire(self, kind: Kind) -> None:
         task = asyncio.get_running_loop().create_task(
             self._once(kind), name=f"{kind} probe of {self._target.container[:12]}"
@@ -196,6 +210,8 @@ class Probes:
         probe = self._specs[kind]
         outcome = await check(probe, self._target)
         if self._stopped:
+            return
+        if not outcome.ok and self._early(kind):
             return
         if not outcome.ok:
             self._failed(kind, outcome.message)
