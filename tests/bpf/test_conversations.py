@@ -457,24 +457,3 @@ def test_fragments_follow_the_first(bench: Bench, world: World) -> None:
     size = 16 if world is V6 else 4
     assert seen.frame[at : at + size] == addr(world.other)[-size:]
     assert bench.send(tail.but(source=world.other, **FROM_OTHER), by="other").reason == "FRAGMENT_NOT_FOUND"
-
-
-def test_the_hook_of_a_family_that_is_off(bench: Bench, world: World, tmp_path: Any) -> None:
-    """Switched off, a family is dropped by name whatever the packet is."""
-    from tests.bpf.conftest import KNOBS
-    from tests.bpf.kernel import Datapath
-    from tests.bpf.world import rows
-
-    knob = {"config_ipv4": world is V6, "config_ipv6": world is not V6}
-    datapath = Datapath(KNOBS | knob, lock=tmp_path / "rings")
-    try:
-        other = Bench(datapath, bench.pod, bench.other)
-        other.write(rows(bench.pod, bench.other))
-        for frame, program in (
-            (world.frame(), "from_pod"), (world.frame(protocol=UDP), "from_pod"), (echo(world), "from_pod"),
-            (world.frame(destination="remote"), "from_pod"), (world.frame("node"), "from_host"),
-            (world.frame("outside"), "from_network"),
-        ):  # fmt: skip
-            assert other.send(frame, program).reason == "UNSUPPORTED_L3"
-    finally:
-        datapath.close()
