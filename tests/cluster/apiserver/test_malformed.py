@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import random
 import re
 from collections.abc import Iterator
@@ -229,3 +230,47 @@ def test_bodies_have_a_limit(server: RunningServer) -> None:
     """More than 3 MiB is 413."""
     status, answer = server.call("POST", "/api/v1/namespaces/default/configmaps", b"x" * (3 * 1024 * 1024 + 10))
     assert (status, answer["reason"]) == (413, "RequestEntityTooLarge")
+
+
+@pytest.mark.parametrize("depth", [50, 300, 500, 700, 900, 990])
+@pytest.mark.parametrize("content_type", ["application/json", "application/merge-patch+json"])
+def test_deep_objects_are_no_crash(server: RunningServer, depth: int, content_type: str) -> None:
+    """As deep as the decoder takes, where any field is preserved: accepted or refused, never a 5xx."""
+    nested = b'{"a":' * depth + b"1" + b"}" * depth
+    base = "/apis/example.com/v1/namespaces/default/widgets"
+    if content_type == "application/json":
+        body = b'{"metadata":{"name":"deep-%d"},"spec":{"size":1},"status":%s}' % (depth, nested)
+        status, answer = server.call("POST", base, body)
+        if status == 201:
+            assert server.call("DELETE", f"{base}/deep-{depth}")[0] == 200
+    else:
+        path = f"{base}/widget/status"
+        status, answer = server.call("PATCH", path, b'{"status":%s}' % nested, content_type=content_type)
+    assert status < 500, answer
+    assert server.call("GET", f"{base}/widget")[0] == 200
+
+
+@pytest.mark.parametrize("name", ["a\r\nInjected: yes", "\u00e9\u4e2d", '"quoted\\', "\x00", "x" * 5000])
+def test_warnings_carry_any_field_name(server: RunningServer, name: str) -> None:
+    """An unknown field's name goes into a header, and only there."""
+    body = {"metadata": {"name": "warned"}, name: 1}
+    connection = server.connect()
+    connection.request(
+        "POST",
+        "/api/v1/namespaces/default/configmaps?dryRun=All",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    assert answer.status == 201
+    assert answer.headers["Warning"].startswith("299 - ") and "Injected" not in answer.headers
+
+
+def test_lone_surrogates(server: RunningServer) -> None:
+    """Text that is no Unicode is refused or kept, and never breaks a later list."""
+    body = b'{"metadata":{"name":"sur"},"data":{"a":"\\ud800"}}'
+    status, _ = server.call("POST", "/api/v1/namespaces/default/configmaps", body)
+    assert status < 500
+    assert server.call("GET", "/api/v1/namespaces/default/configmaps")[0] == 200

@@ -136,3 +136,9 @@ def decode_options(content_type: str, body: bytes) -> Object:
 def to_yaml(value: Any) -> bytes:
     """For clients that accept YAML only."""
     return yaml.dump(value, Dumper=yaml.CSafeDumper, sort_keys=True, allow_unicode=True).encode()
+
+
+def quoted(text: str) -> str:
+    """A quoted string for a header: printable ASCII, whatever the client sent us."""
+    plain = "".join(char if " " <= char <= "~" else "?" for char in text[:500])
+    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'

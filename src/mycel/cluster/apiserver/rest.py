@@ -342,8 +342,7 @@ class Rest:
         if created:
             response.set_status(201)
         for warning in options.warnings:
-            text = warning.replace("\\", "\\\\").replace('"', '\\"')
-            response.headers.add("Warning", f'299 - "{text}"')
+            response.headers.add("Warning", f"299 - {codec.quoted(warning)}")
         return response
 
     def respond(self, call: Call, obj: Object, *, wanted: Wanted | None = None) -> web.Response:

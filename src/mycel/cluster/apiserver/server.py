@@ -130,6 +130,8 @@ class Server:
             return self._fault(errors.too_large(codec.BODY_LIMIT))
         except (http_exceptions.HttpProcessingError, UnicodeDecodeError) as error:
             return self._fault(errors.bad_request(f"the request is malformed: {error}"))
+        except RecursionError:
+            return self._fault(errors.bad_request("the object is nested too deeply"))
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:

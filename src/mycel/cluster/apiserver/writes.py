@@ -33,7 +33,7 @@ Change = Callable[[Object], Object]
 
 _NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _UPDATE_KEEPS = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
-_NO_STATUS = frozenset({"events", "configmaps", "secrets"})
+_MAX_DEPTH = 200  # what is stored must be copied and encoded again, which recurses
 
 
 class Written(NamedTuple):
@@ -265,6 +265,8 @@ class Writes:
                     f"and this address takes {wanted!r}",
                     [invalid(name, got, f"must be {wanted}")],
                 )
+        if not within_depth(obj, _MAX_DEPTH):
+            raise errors.bad_request(f"the object is nested deeper than {_MAX_DEPTH} levels")
         found = self._shapes(kind, obj)
         if found.wrong:
             said = "; ".join(str(problem) for problem in found.wrong[:10])
@@ -327,6 +329,21 @@ class Writes:
                 f"({given} and {namespace})",
                 [invalid("metadata.namespace", given, f"must be {namespace}")],
             )
+
+
+def within_depth(value: Any, limit: int) -> bool:
+    """Whether `value` has at most `limit` levels of objects and lists. Does not recurse."""
+    level = [value]
+    for _ in range(limit):
+        level = [
+            inner
+            for item in level
+            for inner in (item.values() if isinstance(item, dict) else item)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return True
+    return False
 
 
 def _limit_to(kind: Kind, old: Object, new: Object, subresource: str) -> Object:

@@ -17,7 +17,11 @@ _PLAIN = Printer(columns("Name", "Age"), lambda obj: [obj["metadata"]["name"], a
 def printer_of(kind: Kind) -> Printer:
     """The printer of a kind: built-in, from a CRD's columns, or name and age."""
     if kind.custom is None:
-        return PRINTERS.get(kind.resource, _PLAIN)
+        printer = PRINTERS.get(kind.resource, _PLAIN)
+        convert = kind.to_storage
+        if convert is None:
+            return printer
+        return Printer(printer.columns, lambda obj: printer.cells(convert(obj)))  # printers know the stored shape
     extra = kind.custom.columns
     if not extra:
         return _PLAIN
