@@ -40,6 +40,7 @@ class Leader:
         self._renew_s = renew_s
         self._seen: tuple[str, str] = ("", "")
         self._seen_at_s = 0.0
+        self._holds = False
         self.leading = False
 
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -50,7 +51,7 @@ class Leader:
         while True:
             await self._acquire()
             log.info("leading as %s", self._identity)
-            self.leading = True
+            self.leading = self._holds = True
             try:
                 async with asyncio.TaskGroup() as group:
                     task = group.create_task(self._work(work))
@@ -58,12 +59,14 @@ class Leader:
                     task.cancel()
             finally:
                 self.leading = False
+            self._holds = False
             log.info("the lease %s was lost to another", self._name)
 
     async def release(self) -> None:
-        """Let the next one in at once (on the way out)."""
-        if not self.leading:
+        """Let the next one in at once: on the way out, after `run` was cancelled."""
+        if not self._holds:
             return
+        self._holds = False
         try:
             lease = await self._client.get(LEASES, self._name, namespace=self._namespace)
             if lease["spec"].get("holderIdentity") == self._identity:

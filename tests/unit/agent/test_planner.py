@@ -99,7 +99,7 @@ class Node:
 @pytest.fixture
 async def node() -> AsyncIterator[Node]:
     made = Node()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         yield made
     await made.stop()
 

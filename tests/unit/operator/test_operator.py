@@ -107,10 +107,10 @@ async def test_one_leads_and_hands_over(leases: tuple[Leases, ApiClient]) -> Non
             changed.set()
             await asyncio.Event().wait()
 
-        leader = Leader(client, namespace="ns", name="l", identity=name, lease_s=5.0, renew_s=0.02)
+        leader = Leader(client, namespace="ns", name="l", identity=name, lease_s=60.0, renew_s=0.02)
         return leader, asyncio.create_task(leader.run(work))
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         first, first_task = candidate("one")
         await changed.wait()
         changed.clear()
@@ -118,11 +118,12 @@ async def test_one_leads_and_hands_over(leases: tuple[Leases, ApiClient]) -> Non
         await asyncio.sleep(0.1)
         assert working == ["one"]
         assert first.leading and not second.leading
-        await first.release()
         first_task.cancel()
+        await asyncio.gather(first_task, return_exceptions=True)
+        await first.release()
         await changed.wait()
     assert working == ["one", "two"]
     assert fake.lease is not None
     assert (fake.lease["spec"]["holderIdentity"], fake.lease["spec"]["leaseTransitions"]) == ("two", 1)
     second_task.cancel()
-    await asyncio.gather(first_task, second_task, return_exceptions=True)
+    await asyncio.gather(second_task, return_exceptions=True)
