@@ -1,5 +1,6 @@
 """Image archives and the store of loaded images."""
 
+import importlib.util
 import io
 import json
 import os
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mycel.cluster.images import archive
+from mycel.cluster.images import archive, catalog, rootfs
 from mycel.cluster.images.archive import ArchiveInvalid
 from mycel.cluster.images.store import ImageStore, Loaded, normal
 
@@ -113,3 +114,16 @@ def test_layers_are_laid_over_each_other_and_stay_inside(tmp_path: Path) -> None
         "the link leads to the image's own folder of that name"
     )
     assert not (tmp_path / "escaped").exists()
+
+
+def test_every_command_of_every_image_exists() -> None:
+    """A link to a program this machine's packages bring, or a module of ours that can be run."""
+    for name in catalog.known():
+        image = catalog.find(name)
+        assert image is not None
+        for command in (*image.commands.values(), *image.paths.values()):
+            if command.module:
+                assert importlib.util.find_spec(command.module) is not None, command.module
+                assert rootfs.script(command).startswith("#!/bin/sh\nexec ")
+            else:
+                assert command.program.startswith("/usr/bin/")

@@ -21,6 +21,7 @@ class Command:
     program: str = ""
     fallback: str = ""  # when the machine lacks `program`
     module: str = ""
+    words: tuple[str, ...] = ()  # before those of the caller
     light: bool = False  # standard library only: start Python isolated, without site packages
 
 
@@ -61,7 +62,7 @@ _MESH_COMMANDS = {
     "cilium-operator": Command(module="mycel.operator"),
     "cilium-operator-generic": Command(module="mycel.operator"),
     "hubble-dial": Command(module="mycel.observe.dial", light=True),
-    "hubble": Command(module="mycel.cli.hubble_main"),
+    "hubble": Command(module="mycel.cli.main", words=("hubble",)),
     "mycel": Command(module="mycel.cli.main"),
     "sh": Command(program="/usr/bin/dash"),
 }

@@ -86,4 +86,5 @@ def script(command: Command) -> str:
         source = Path(__file__).parents[3]
         start = f"import sys; sys.path.insert(0, {str(source)!r}); from {command.module} import main; sys.exit(main())"
         return f'#!/bin/sh\nexec {os.path.realpath(python)} -I -S -c "{start}" "$@"\n'
-    return f'#!/bin/sh\nexec {python} -m {command.module} "$@"\n'
+    words = " ".join(("", *command.words))
+    return f'#!/bin/sh\nexec {python} -m {command.module}{words} "$@"\n'
