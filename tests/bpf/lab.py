@@ -118,12 +118,21 @@ class Lab:
         self.tag = f"my{os.getpid() % 100000}"
         self.tmp = tmp
         self.namespaces: list[str] = []
+        self.nodes: list[Node] = []
+        try:
+            self._build()
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self) -> None:
         self.bridge = self._namespace("br")
         self._ip(self.bridge, "link add br0 type bridge")
         self._ip(self.bridge, "link set br0 up")
         self.outside = self._namespace("out")
         self._plug(self.outside, f"{UNDERLAY}.1/24")
-        self.nodes = [self._node(number) for number in (1, 2)]
+        for number in (1, 2):
+            self.nodes.append(self._node(number))
         self._introduce()
 
     # -- building
@@ -247,7 +256,7 @@ class Lab:
 
     def close(self) -> None:
         """Take everything away."""
-        for node in getattr(self, "nodes", []):
+        for node in self.nodes:
             for fd in node.links:
                 os.close(fd)
             node.datapath.close()
