@@ -153,9 +153,7 @@ async def reconcile(
             report.degraded(target.name, problem, duration_s=time.monotonic() - began_s)
         else:
             failures, wait_s = 0, resync_s
-            report.ok(
-                target.name, entries=len(rows), applied=bool(change), duration_s=time.monotonic() - began_s
-            )
+            report.ok(target.name, entries=len(rows), applied=bool(change), duration_s=time.monotonic() - began_s)
             if realized is not None:
                 realized.set(version)
         try:

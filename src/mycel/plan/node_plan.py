@@ -63,6 +63,4 @@ class NodePlan:
         return {name: getattr(self, name) for name in APPLY_ORDER}
 
     def __str__(self) -> str:
-        return f"plan {self.version}: " + " ".join(
-            f"{name}={len(rows)}" for name, rows in self.by_map().items()
-        )
+        return f"plan {self.version}: " + " ".join(f"{name}={len(rows)}" for name, rows in self.by_map().items())

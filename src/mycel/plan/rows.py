@@ -164,9 +164,7 @@ def ipcache_rows(
 def prefix_rows(node: ThisNode, others: Iterable[OtherNode]) -> dict[IpcacheLpmKey, IpcacheValue]:
     """mycel_ipcache_lpm: pod and service networks, for addresses nobody claims by name."""
     rows = {
-        IpcacheLpmKey(length, network): IpcacheValue(
-            NO_ADDRESS, ReservedIdentity.UNMANAGED, IpcacheFlags.CLUSTER
-        )
+        IpcacheLpmKey(length, network): IpcacheValue(NO_ADDRESS, ReservedIdentity.UNMANAGED, IpcacheFlags.CLUSTER)
         for network, length in (*node.pod_networks, *node.service_networks)
     }
     for other in others:

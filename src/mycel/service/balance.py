@@ -55,18 +55,14 @@ class Frontend:
     key: FrontendKey
     service: ServiceRef
     port_name: str
-    group: (
-        FrontendKey  # frontends of one group share a service number: the first of the service port and family
-    )
+    group: FrontendKey  # frontends of one group share a service number: the first of the service port and family
     flags: ServiceFlags
     affinity_s: int
     backends: tuple[Backend, ...]
     local_count: int
 
 
-def balance(
-    services: Iterable[Service], slices: Iterable[EndpointSlice], node: str
-) -> dict[FrontendKey, Frontend]:
+def balance(services: Iterable[Service], slices: Iterable[EndpointSlice], node: str) -> dict[FrontendKey, Frontend]:
     """Every frontend this node answers for.
 
     Where two services claim one, the first in order of names has it.
