@@ -7,17 +7,15 @@ write does and what a table shows is decided elsewhere.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from mycel.cluster.apiserver import codec, errors, selectors, tables
+from mycel.cluster.apiserver.answers import as_dry_run, metadata_only, page, renderer, respond, respond_raw
 from mycel.cluster.apiserver.authn import User
 from mycel.cluster.apiserver.negotiate import Form, Wanted, choose
 from mycel.cluster.apiserver.options import ListOptions, WriteOptions, list_options, write_options
@@ -30,7 +28,7 @@ from mycel.cluster.apiserver.registry import Kind
 from mycel.cluster.apiserver.schema.types import struct
 from mycel.cluster.apiserver.watch import Schedule, Watcher, bookmark
 from mycel.cluster.apiserver.writes import Writes, Written, now_text
-from mycel.cluster.store import ChangeType, Record, Revision, RevisionTooOld, Store
+from mycel.cluster.store import Record, Revision, RevisionTooOld, Store
 
 Object = dict[str, Any]
 Transform = Callable[[Object], Object]
@@ -116,7 +114,7 @@ class Rest:
                 },
             )
         records = self._select(call, predicate)
-        records, meta = _page(records, options, self._store.revision)
+        records, meta = page(records, options, self._store.revision)
         wanted = call.wanted()
         kind = call.kind
         if wanted.form is Form.TABLE:
@@ -125,7 +123,7 @@ class Rest:
             return respond(tables.table(kind, objects, meta, version=wanted.version, include=include), wanted)
         head = {"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": meta}
         if wanted.form is Form.METADATA:
-            items = [_metadata_only(record.obj, wanted.version, nested=False) for record in records]
+            items = [metadata_only(record.obj, wanted.version, nested=False) for record in records]
             head |= {"kind": "PartialObjectMetadataList", "apiVersion": f"meta.k8s.io/{wanted.version}"}
             return respond({**head, "items": items}, wanted)
         if wanted.yaml or not kind.stored_as_is:
@@ -147,7 +145,13 @@ class Rest:
             )
         kind = call.kind
         wanted = call.wanted()
-        watcher = Watcher(self._store, kind, call.target.namespace, predicate=predicate, render=_renderer(call, wanted))
+        watcher = Watcher(
+            self._store,
+            kind,
+            call.target.namespace,
+            predicate=predicate,
+            render=renderer(call.kind, wanted, call.query.get("includeObject", "Metadata")),
+        )
         self._watchers.add(watcher)
         try:
             response = web.StreamResponse(
@@ -275,7 +279,7 @@ class Rest:
         options = call.write_options()
         wishes = self._wishes(call)
         if wishes.get("dryRun"):
-            options = _as_dry_run(options)
+            options = as_dry_run(options)
         written = self._writes.delete(call.kind, call.target.namespace, call.target.name, wishes, options)
         if written.done is not None:
             await written.done
@@ -291,7 +295,7 @@ class Rest:
         """DELETE what a collection's selectors match."""
         listing, options, wishes = list_options(call.query), call.write_options(), self._wishes(call)
         if wishes.get("dryRun"):
-            options = _as_dry_run(options)
+            options = as_dry_run(options)
         predicate = selectors.both(
             selectors.label_selector(listing.label_selector),
             selectors.field_selector(listing.field_selector, call.kind),
@@ -353,7 +357,7 @@ class Rest:
             meta = {"resourceVersion": obj["metadata"].get("resourceVersion", "")}
             return respond(tables.table(call.kind, [obj], meta, version=wanted.version, include=include), wanted)
         if wanted.form is Form.METADATA:
-            return respond(_metadata_only(obj, wanted.version, nested=True), wanted)
+            return respond(metadata_only(obj, wanted.version, nested=True), wanted)
         return respond(obj, wanted)
 
 
@@ -381,75 +385,3 @@ def patcher(content_type: str, body: bytes, kind: Kind) -> Transform:
         return result
 
     return checked
-
-
-def _renderer(call: Call, wanted: Wanted) -> Callable[[ChangeType, Record], bytes]:
-    kind = call.kind
-    if wanted.form is Form.OBJECT and kind.stored_as_is:
-        return lambda change, record: record.frame(change)
-    include = call.query.get("includeObject", "Metadata")
-    first = True
-
-    def render(change: ChangeType, record: Record) -> bytes:
-        nonlocal first
-        obj = kind.present(record.obj)
-        if wanted.form is Form.TABLE:
-            meta = {"resourceVersion": str(record.revision)}
-            obj = tables.table(kind, [obj], meta, version=wanted.version, include=include, columns=first)
-            first = False
-        elif wanted.form is Form.METADATA:
-            obj = _metadata_only(obj, wanted.version, nested=True)
-        return b'{"type":"%s","object":%s}\n' % (change.value.encode(), codec.encode_json(obj))
-
-    return render
-
-
-def _metadata_only(obj: Object, version: str, *, nested: bool) -> Object:
-    result: Object = {"metadata": obj["metadata"]}
-    if nested:
-        return {"kind": "PartialObjectMetadata", "apiVersion": f"meta.k8s.io/{version}", **result}
-    return result
-
-
-def _page(records: list[Record], options: ListOptions, revision: Revision) -> tuple[list[Record], Object]:
-    """One page of a list, and the list's metadata. Later pages come from the state at their time."""
-    meta: Object = {"resourceVersion": str(revision)}
-    if options.continue_token:
-        try:
-            token = msgspec.json.decode(
-                base64.urlsafe_b64decode(options.continue_token + "=="), type=tuple[int, str, str]
-            )
-        except (msgspec.DecodeError, msgspec.ValidationError, binascii.Error, ValueError) as error:
-            raise errors.bad_request("continue key is not valid") from error
-        meta["resourceVersion"] = str(token[0])
-        records = [record for record in records if record.key > token[1:]]
-    if options.limit and len(records) > options.limit:
-        rest = len(records) - options.limit
-        records = records[: options.limit]
-        token = (int(meta["resourceVersion"]), *records[-1].key)
-        meta["continue"] = base64.urlsafe_b64encode(msgspec.json.encode(token)).decode().rstrip("=")
-        meta["remainingItemCount"] = rest
-    return records, meta
-
-
-def _as_dry_run(options: WriteOptions) -> WriteOptions:
-    return WriteOptions(
-        options.user,
-        options.manager,
-        dry_run=True,
-        validation=options.validation,
-        force=options.force,
-        warnings=options.warnings,
-    )
-
-
-def respond(value: Any, wanted: Wanted | None = None, *, status: int = 200) -> web.Response:
-    """A JSON (or YAML) answer."""
-    if wanted is not None and wanted.yaml:
-        return web.Response(body=codec.to_yaml(value), status=status, content_type="application/yaml")
-    return respond_raw(codec.encode_json(value) + b"\n", status=status)
-
-
-def respond_raw(body: bytes, *, status: int = 200) -> web.Response:
-    """Bytes that are JSON already."""
-    return web.Response(body=body, status=status, content_type="application/json")

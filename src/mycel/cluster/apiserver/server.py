@@ -13,12 +13,13 @@ from typing import Any
 from aiohttp import http_exceptions, web
 
 from mycel.cluster.apiserver import codec, discovery, errors
+from mycel.cluster.apiserver.answers import respond, respond_raw
 from mycel.cluster.apiserver.authn import User, authenticate
 from mycel.cluster.apiserver.errors import ApiFault
 from mycel.cluster.apiserver.paths import parse_resource_path
 from mycel.cluster.apiserver.pki import Pki
 from mycel.cluster.apiserver.registry import Registry
-from mycel.cluster.apiserver.rest import Call, Rest, respond, respond_raw
+from mycel.cluster.apiserver.rest import Call, Rest
 from mycel.cluster.apiserver.settings import Listen, Settings
 from mycel.cluster.apiserver.subresources import Subresources
 from mycel.cluster.apiserver.tokens import ISSUER, Tokens

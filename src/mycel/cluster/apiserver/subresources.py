@@ -9,8 +9,9 @@ from typing import Any
 from aiohttp import web
 
 from mycel.cluster.apiserver import codec, errors
+from mycel.cluster.apiserver.answers import respond
 from mycel.cluster.apiserver.registry import Kind, Registry
-from mycel.cluster.apiserver.rest import Call, Rest, patcher, respond
+from mycel.cluster.apiserver.rest import Call, Rest, patcher
 from mycel.cluster.apiserver.schema.check import normalize, validate_structure
 from mycel.cluster.apiserver.schema.problems import invalid, required
 from mycel.cluster.apiserver.schema.types import struct

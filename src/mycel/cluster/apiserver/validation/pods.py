@@ -18,11 +18,11 @@ from mycel.cluster.apiserver.schema.problems import (
 from mycel.cluster.apiserver.schema.quantity import quantity_value
 from mycel.cluster.apiserver.validation import names
 from mycel.cluster.apiserver.validation.addresses import is_address
+from mycel.cluster.apiserver.validation.scheduling import check_affinity, check_tolerations
 
 Object = dict[str, Any]
 _ABSOLUTE_NO_BACKSTEPS = re.compile(r"(^|/)\.\.(/|$)")
 _VOLUME_SOURCES_MESSAGE = "must specify a volume type"
-_TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _MUTABLE = frozenset({"tolerations", "activeDeadlineSeconds", "terminationGracePeriodSeconds", "schedulingGates"})
 _FIELD_PATHS = frozenset(
     {
@@ -136,8 +136,8 @@ def validate_pod_spec(spec: Object, path: str) -> list[Problem]:
     deadline = spec.get("activeDeadlineSeconds")
     if deadline is not None and deadline < 1:
         problems.append(invalid(f"{path}.activeDeadlineSeconds", deadline, "must be greater than or equal to 1"))
-    _tolerations(spec.get("tolerations") or (), f"{path}.tolerations", problems)
-    _affinity(spec.get("affinity") or {}, f"{path}.affinity", problems)
+    check_tolerations(spec.get("tolerations") or (), f"{path}.tolerations", problems)
+    check_affinity(spec.get("affinity") or {}, f"{path}.affinity", problems)
     _dns(spec, path, problems)
     for index, alias in enumerate(spec.get("hostAliases") or ()):
         if not is_address(alias.get("ip") or ""):
@@ -362,96 +362,6 @@ def _action_port(port: Any, field: str, problems: list[Problem]) -> None:
         problems += names.port_number(port, field)
     elif isinstance(port, str):
         problems += names.port_name(port, field)
-
-
-def _tolerations(tolerations: Iterable[Object], path: str, problems: list[Problem]) -> None:
-    for index, item in enumerate(tolerations):
-        here = f"{path}[{index}]"
-        operator, effect = item.get("operator") or "Equal", item.get("effect")
-        if item.get("key"):
-            problems += names.qualified_name(item["key"], f"{here}.key")
-        elif operator != "Exists":
-            problems.append(
-                invalid(
-                    f"{here}.operator",
-                    operator,
-                    'operator must be Exists when `key` is empty, which means "match all values and all keys"',
-                )
-            )
-        if operator == "Exists" and item.get("value"):
-            problems.append(invalid(f"{here}.operator", item, "value must be empty when `operator` is 'Exists'"))
-        if operator not in ("Exists", "Equal"):
-            problems.append(not_supported(f"{here}.operator", operator, ["Equal", "Exists"]))
-        if effect and effect not in _TAINT_EFFECTS:
-            problems.append(not_supported(f"{here}.effect", effect, _TAINT_EFFECTS))
-        if item.get("tolerationSeconds") is not None and effect != "NoExecute":
-            problems.append(
-                invalid(f"{here}.effect", effect, "effect must be 'NoExecute' when `tolerationSeconds` is set")
-            )
-
-
-def _affinity(affinity: Object, path: str, problems: list[Problem]) -> None:
-    node = affinity.get("nodeAffinity") or {}
-    terms = [
-        (f"{path}.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[{index}]", term)
-        for index, term in enumerate(
-            (node.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or ()
-        )
-    ]
-    if node.get("requiredDuringSchedulingIgnoredDuringExecution") is not None and not terms:
-        problems.append(
-            required(
-                f"{path}.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms",
-                "must have at least one node selector term",
-            )
-        )
-    for index, weighted in enumerate(node.get("preferredDuringSchedulingIgnoredDuringExecution") or ()):
-        here = f"{path}.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[{index}]"
-        _weight(weighted, here, problems)
-        terms.append((f"{here}.preference", weighted.get("preference") or {}))
-    for here, term in terms:
-        for position, item in enumerate(term.get("matchExpressions") or ()):
-            _node_requirement(item, f"{here}.matchExpressions[{position}]", problems)
-    for kind in ("podAffinity", "podAntiAffinity"):
-        block = affinity.get(kind) or {}
-        for index, term in enumerate(block.get("requiredDuringSchedulingIgnoredDuringExecution") or ()):
-            here = f"{path}.{kind}.requiredDuringSchedulingIgnoredDuringExecution[{index}]"
-            _pod_term(term, here, problems)
-        for index, weighted in enumerate(block.get("preferredDuringSchedulingIgnoredDuringExecution") or ()):
-            here = f"{path}.{kind}.preferredDuringSchedulingIgnoredDuringExecution[{index}]"
-            _weight(weighted, here, problems)
-            _pod_term(weighted.get("podAffinityTerm") or {}, f"{here}.podAffinityTerm", problems)
-
-
-def _weight(weighted: Object, path: str, problems: list[Problem]) -> None:
-    if not 1 <= weighted.get("weight", 0) <= 100:
-        problems.append(invalid(f"{path}.weight", weighted.get("weight"), "must be in the range 1-100"))
-
-
-def _node_requirement(item: Object, path: str, problems: list[Problem]) -> None:
-    operator, values = item.get("operator"), item.get("values") or []
-    match operator:
-        case "In" | "NotIn" if not values:
-            problems.append(required(f"{path}.values", "must be specified when `operator` is 'In' or 'NotIn'"))
-        case "Exists" | "DoesNotExist" if values:
-            problems.append(
-                forbidden(f"{path}.values", "may not be specified when `operator` is 'Exists' or 'DoesNotExist'")
-            )
-        case "Gt" | "Lt" if len(values) != 1:
-            problems.append(
-                required(f"{path}.values", "must be specified single value when `operator` is 'Lt' or 'Gt'")
-            )
-        case _:
-            pass
-    problems += names.qualified_name(item.get("key") or "", f"{path}.key")
-
-
-def _pod_term(term: Object, path: str, problems: list[Problem]) -> None:
-    problems += names.label_selector(term.get("labelSelector"), f"{path}.labelSelector")
-    if not term.get("topologyKey"):
-        problems.append(required(f"{path}.topologyKey", "can not be empty"))
-    else:
-        problems += names.qualified_name(term["topologyKey"], f"{path}.topologyKey")
 
 
 def _dns(spec: Object, path: str, problems: list[Problem]) -> None:
