@@ -14,10 +14,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from mycel.model.workload import NamedPort
+
 NAMESPACE_KEY = "io.kubernetes.pod.namespace"
 NAMESPACE_LABELS_PREFIX = "io.cilium.k8s.namespace.labels."
 CLUSTER_KEY = "io.cilium.k8s.policy.cluster"
 SERVICE_ACCOUNT_KEY = "io.cilium.k8s.policy.serviceaccount"
+NAMED_PORTS_KEY = "io.cilium.k8s.named-ports"
 _RESERVED_PREFIXES = (NAMESPACE_KEY, "io.cilium.k8s.", "reserved")
 
 
@@ -88,16 +91,39 @@ def identity_labels(
     *,
     namespace_labels: Mapping[str, str],
     service_account: str,
+    named_ports: Iterable[NamedPort] = (),
     cluster: str = "default",
     label_filter: LabelFilter = DEFAULT_FILTER,
 ) -> tuple[str, ...]:
-    """The label set of a pod's identity: `k8s:key=value`, sorted."""
+    """The label set of a pod's identity: `k8s:key=value`, sorted.
+
+    Named ports are part of it: a policy for a named port means other numbers for other pods, so pods that
+    differ in them must not share an identity.
+    """
     labels = {key: value for key, value in pod_labels.items() if not key.startswith(_RESERVED_PREFIXES)}
     labels |= {f"{NAMESPACE_LABELS_PREFIX}{key}": value for key, value in namespace_labels.items()}
     labels[NAMESPACE_KEY] = namespace
     labels[CLUSTER_KEY] = cluster
     labels[SERVICE_ACCOUNT_KEY] = service_account or "default"
+    if ports := format_named_ports(named_ports):
+        labels[NAMED_PORTS_KEY] = ports
     return tuple(sorted(f"k8s:{key}={value}" for key, value in labels.items() if label_filter.keeps(key)))
+
+
+def format_named_ports(ports: Iterable[NamedPort]) -> str:
+    """`http.8080.tcp_metrics.9090.tcp`: a label's value, as long as it takes."""
+    return "_".join(sorted({f"{each.name.lower()}.{each.port}.{each.protocol.lower()}" for each in ports if each.name}))
+
+
+def parse_named_ports(text: str) -> tuple[NamedPort, ...]:
+    """The ports of a label's value; what does not look like one is left out."""
+    found: list[NamedPort] = []
+    for each in text.split("_"):
+        name, _, rest = each.partition(".")
+        port, _, protocol = rest.partition(".")
+        if name and port.isdecimal() and protocol:
+            found.append(NamedPort(name, int(port), protocol.upper()))
+    return tuple(found)
 
 
 def split_label(label: str) -> tuple[str, str]:

@@ -1,0 +1,356 @@
+"""The policies and identities there are → what each subject enforces. Incremental, without I/O.
+
+policies → which subjects they select → a set of rows per subject and direction
+identities → which peers they are among → their rows in the sets in use
+
+Whoever changes something gets the rows by `subject` and `sets`; what nobody asked for is not compiled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from mycel.abi import LIMIT_POLICY_ROWS, Direction
+from mycel.model.address import Address
+from mycel.model.workload import IdentityId
+from mycel.policy.index import PeerIndex
+from mycel.policy.numbers import HashedNumbers, digest
+from mycel.policy.rules import (
+    L7,
+    Block,
+    Cidr,
+    CidrGroup,
+    ContainerPort,
+    DirectionRules,
+    Labelled,
+    Network,
+    Party,
+    Peer,
+    Policy,
+    Rule,
+    RuleRef,
+    ServicePeer,
+    host_network,
+)
+from mycel.policy.sets import PolicySet, SetKey, SetRules
+
+FIRST_CIDR_IDENTITY = 1 << 24
+"""Identities of prefixes are a node's own (scope byte 1)."""
+FIRST_ALIAS_IDENTITY = 3 << 24
+"""An identity among whose addresses ipBlocks tell apart (scope byte 3); never on the wire, never in ipcache."""
+_LOCAL_COUNT = 1 << 24
+_FIRST_PROXY_PORT, _PROXY_PORTS = 10000, 10000
+_V4 = Network(Address(bytes(10) + b"\xff\xff" + bytes(4)), 96)
+
+Resolver = Callable[[Peer], tuple[Peer, ...]]
+"""What a service or CIDR group stands for."""
+
+
+class PolicyKeyRef(NamedTuple):
+    """A policy object's place."""
+
+    kind: str
+    namespace: str
+    name: str
+
+
+class SubjectSide(NamedTuple):
+    """One direction of a subject. `number` is that of its set; 0: nothing is enforced."""
+
+    number: int
+    rules: SetRules | None
+
+    @property
+    def enforced(self) -> bool:
+        """Whether the kernel looks rows up."""
+        return self.number != 0
+
+
+class Subject(NamedTuple):
+    """What one subject enforces."""
+
+    ingress: SubjectSide
+    egress: SubjectSide
+
+
+_NOTHING = SubjectSide(0, None)
+
+
+class _Held(NamedTuple):
+    """A policy as it is in force: its peers resolved."""
+
+    policy: Policy
+    digest: int
+
+
+class Engine:
+    """See the module."""
+
+    def __init__(self, *, resolve: Resolver = lambda _peer: (), row_limit: int = LIMIT_POLICY_ROWS) -> None:
+        self._resolve = resolve
+        self._row_limit = row_limit
+        self._objects: dict[PolicyKeyRef, tuple[Policy, ...]] = {}
+        self._held: dict[PolicyKeyRef, tuple[_Held, ...]] = {}
+        self._subjects = PeerIndex()
+        self._by_subject: defaultdict[Peer, list[_Held]] = defaultdict(list)
+        self._peers = PeerIndex()
+        self._parties: dict[IdentityId, Party] = {}
+        self._matched: dict[IdentityId, frozenset[Peer]] = {}
+        self._network_uses: defaultdict[Network, int] = defaultdict(int)
+        self._cidr_numbers: HashedNumbers[Network] = HashedNumbers(FIRST_CIDR_IDENTITY, _LOCAL_COUNT)
+        self._aliases: HashedNumbers[tuple[IdentityId, frozenset[Block]]] = HashedNumbers(
+            FIRST_ALIAS_IDENTITY, _LOCAL_COUNT
+        )
+        self._rule_numbers: HashedNumbers[tuple[RuleRef, ...]] = HashedNumbers(1, 2**32 - 1)
+        self._proxies: HashedNumbers[tuple[L7 | None, ...]] = HashedNumbers(_FIRST_PROXY_PORT, _PROXY_PORTS)
+        self._set_numbers: HashedNumbers[SetKey] = HashedNumbers(1, 2**32 - 1)
+        self._sets: dict[int, PolicySet] = {}
+
+    # ---- what there is
+
+    def set_policy(self, key: PolicyKeyRef, policies: tuple[Policy, ...] | None) -> bool:
+        """Put an object's policies in force; None takes them away. True when anything changed."""
+        if policies is None:
+            if self._objects.pop(key, None) is None:
+                return False
+        elif self._objects.get(key) == policies:
+            return False
+        else:
+            self._objects[key] = policies
+        self._hold(key, policies)
+        return True
+
+    def resolve_again(self) -> bool:
+        """Services or CIDR groups changed: resolve the policies that name them anew. True when one changed."""
+        changed = False
+        for key, policies in self._objects.items():
+            if any(_needs_resolving(policy) for policy in policies):
+                held = tuple(_held(self._resolved(policy)) for policy in policies)
+                if held != self._held.get(key):
+                    self._hold(key, policies)
+                    changed = True
+        return changed
+
+    def set_party(self, party: Party) -> None:
+        """An identity is there (or has other named ports)."""
+        if self._parties.get(party.identity) == party:
+            return
+        self._parties[party.identity] = party
+        self._matched[party.identity] = self._peers.matching(party)
+        self._update_sets([party.identity])
+
+    def drop_party(self, identity: IdentityId) -> None:
+        """An identity is gone."""
+        if self._parties.pop(identity, None) is not None:
+            del self._matched[identity]
+            self._update_sets([identity])
+
+    @property
+    def policies(self) -> Mapping[PolicyKeyRef, tuple[Policy, ...]]:
+        """The objects in force, as they were written."""
+        return self._objects
+
+    @property
+    def networks(self) -> Mapping[Network, IdentityId]:
+        """Prefixes policies name → the identity of the addresses that no longer prefix has."""
+        found = {network: IdentityId(self._cidr_numbers.number(network)) for network in self._network_uses}
+        if any(network.contains(_V4) for network in found) and _V4 not in found:
+            found[_V4] = IdentityId(2)  # else ::/0 would be IPv4's too
+        return found
+
+    # ---- what is enforced
+
+    def subject(self, party: Party) -> Subject:
+        """What a subject enforces; its sets exist from then on. `party` is the subject itself."""
+        selected = sorted(
+            (held for peer in self._subjects.matching(party) for held in self._by_subject[peer]),
+            key=lambda held: held.policy.ref,
+        )
+        return Subject(self._side(selected, Direction.INGRESS, party), self._side(selected, Direction.EGRESS, party))
+
+    def sets(self, numbers: Iterable[int]) -> dict[int, PolicySet]:
+        """Sets by number; all others are forgotten."""
+        kept = {number: self._sets[number] for number in sorted(set(numbers)) if number}
+        self._sets = kept
+        self._set_numbers.keep(each.key for each in kept.values())
+        return kept
+
+    def one_set(self, number: int) -> PolicySet:
+        """A set by number."""
+        return self._sets[number]
+
+    def rule(self, number: int) -> tuple[RuleRef, ...]:
+        """The rules a row's number stands for."""
+        return self._rule_numbers.key(number) or ()
+
+    def proxy_rules(self, port: int) -> tuple[L7 | None, ...]:
+        """The sections a proxy port stands for; None among them is "any request"."""
+        return self._proxies.key(port) or ()
+
+    def alias(self, party: Party, address: Address) -> IdentityId:
+        """The identity policy knows an address of `party` by: another one where ipBlocks tell addresses apart."""
+        blocks = self._peers.blocks(host_network(address))
+        if not blocks:
+            return party.identity
+        number = IdentityId(self._aliases.number((party.identity, blocks)))
+        self.set_party(dataclasses.replace(party, identity=number, blocks=blocks))
+        return number
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether any ipBlock is in force."""
+        return any(isinstance(peer, Block) for policies in self._held.values() for peer in _peers_of(policies))
+
+    # ---- policies
+
+    def _hold(self, key: PolicyKeyRef, policies: tuple[Policy, ...] | None) -> None:
+        old = self._held.pop(key, ())
+        new = tuple(_held(self._resolved(policy)) for policy in policies or ())
+        if new:
+            self._held[key] = new
+        fresh = [peer for peer in _peers_of(new) if self._peers.add(peer)]
+        gone = {peer for peer in _peers_of(old) if self._peers.discard(peer)}
+        for held in old:
+            if held.policy.of_nodes:
+                continue
+            subject = Labelled(held.policy.subject)
+            self._by_subject[subject].remove(held)
+            if self._subjects.discard(subject):
+                del self._by_subject[subject]
+        for held in new:
+            if not held.policy.of_nodes:
+                subject = Labelled(held.policy.subject)
+                self._subjects.add(subject)
+                self._by_subject[subject].append(held)
+        self._use_networks(old, new)
+        self._match_again(fresh, gone)
+
+    def _resolved(self, policy: Policy) -> Policy:
+        if not _needs_resolving(policy):
+            return policy
+        return dataclasses.replace(
+            policy, ingress=self._resolved_side(policy.ingress), egress=self._resolved_side(policy.egress)
+        )
+
+    def _resolved_side(self, side: DirectionRules | None) -> DirectionRules | None:
+        if side is None:
+            return None
+        rules: list[Rule] = []
+        for rule in side.rules:
+            if rule.peers is not None and any(isinstance(peer, ServicePeer | CidrGroup) for peer in rule.peers):
+                peers = tuple(
+                    found
+                    for peer in rule.peers
+                    for found in (self._resolve(peer) if isinstance(peer, ServicePeer | CidrGroup) else (peer,))
+                )
+                rule = dataclasses.replace(rule, peers=peers)
+            if rule.peers != ():
+                rules.append(rule)
+        return side._replace(rules=tuple(rules))
+
+    def _use_networks(self, old: tuple[_Held, ...], new: tuple[_Held, ...]) -> None:
+        for count, holders in ((1, new), (-1, old)):
+            for network in _networks_of(holders):
+                self._network_uses[network] += count
+                if self._network_uses[network] == 1 and count == 1:
+                    number = IdentityId(self._cidr_numbers.number(network))
+                    labels = ("reserved:world=", f"cidr:{network}=")
+                    self.set_party(Party.of(number, labels, network=network))
+        for network in [each for each, uses in self._network_uses.items() if uses <= 0]:
+            del self._network_uses[network]
+            self.drop_party(IdentityId(self._cidr_numbers.number(network)))
+        self._cidr_numbers.keep(self._network_uses)
+
+    def _match_again(self, fresh: list[Peer], gone: set[Peer]) -> None:
+        """Bring what identities match up to date. Sets in use have none of the new peers yet."""
+        if not fresh and not gone:
+            return
+        if len(fresh) + len(gone) > 64:
+            self._matched = {identity: self._peers.matching(party) for identity, party in self._parties.items()}
+            return
+        index = PeerIndex()
+        for peer in fresh:
+            index.add(peer)
+        for identity, party in self._parties.items():
+            found = index.matching(party) - party.blocks | (party.blocks & frozenset(fresh))
+            lost = self._matched[identity] & gone
+            if found or lost:
+                self._matched[identity] = self._matched[identity] - gone | found
+
+    # ---- sets
+
+    def _side(self, selected: list[_Held], direction: Direction, party: Party) -> SubjectSide:
+        sides = [(held, side) for held in selected if (side := held.policy.side(direction)) is not None]
+        if not sides:
+            return _NOTHING
+        ports: tuple[ContainerPort, ...] = ()
+        if direction == Direction.INGRESS and any(_has_names(side) for _, side in sides):
+            ports = party.named_ports
+        key = SetKey(direction, tuple(sorted(held.digest for held, _ in sides)), ports)
+        number = self._set_numbers.number(key)
+        made = self._sets.get(number)
+        if made is None:
+            rules = SetRules(
+                rules=tuple(rule for _, side in sides for rule in side.rules),
+                default_deny=any(side.default_deny for _, side in sides),
+                switched_on_by=tuple(held.policy.ref for held, side in sides if side.default_deny),
+            )
+            made = self._sets[number] = PolicySet(
+                key, rules, proxies=self._proxy, numbers=self._rule_numbers.number, limit=self._row_limit
+            )
+            made.put({identity: (party, self._matched[identity]) for identity, party in self._parties.items()})
+        return SubjectSide(number, made.rules)
+
+    def _update_sets(self, identities: Iterable[IdentityId]) -> None:
+        change: dict[int, tuple[Party, frozenset[Peer]] | None] = {
+            identity: (self._parties[identity], self._matched[identity]) if identity in self._parties else None
+            for identity in identities
+        }
+        for each in self._sets.values():
+            each.put(change)
+
+    def _proxy(self, sections: frozenset[L7 | None]) -> int:
+        return self._proxies.number(tuple(sorted(sections, key=lambda each: (each is not None, each or ()))))
+
+
+def _held(policy: Policy) -> _Held:
+    return _Held(policy, digest(policy))
+
+
+def _sides(policies: Iterable[_Held]) -> Iterable[DirectionRules]:
+    for held in policies:
+        if not held.policy.of_nodes:
+            yield from (side for side in (held.policy.ingress, held.policy.egress) if side is not None)
+
+
+def _peers_of(policies: Iterable[_Held]) -> Iterable[Peer]:
+    """Peers that have to be looked for: everybody and nobody need not be."""
+    for side in _sides(policies):
+        for rule in side.rules:
+            for peer in rule.peers or ():
+                if isinstance(peer, Labelled | Cidr | Block):
+                    yield peer
+
+
+def _networks_of(policies: Iterable[_Held]) -> Iterable[Network]:
+    for peer in _peers_of(policies):
+        if isinstance(peer, Cidr | Block):
+            yield peer.network
+            yield from peer.excepts
+
+
+def _needs_resolving(policy: Policy) -> bool:
+    return any(
+        isinstance(peer, ServicePeer | CidrGroup)
+        for side in (policy.ingress, policy.egress)
+        if side is not None
+        for rule in side.rules
+        for peer in rule.peers or ()
+    )
+
+
+def _has_names(side: DirectionRules) -> bool:
+    return any(match.name for rule in side.rules for match in rule.ports or ())

@@ -1,0 +1,117 @@
+"""What only a proxy can check: sections of toPorts, checked and carried in canonical form.
+
+Nothing here judges a request. A port with such a section is handed to the proxy by its row, and where there
+is no proxy it is closed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from mycel.policy.fields import Field
+from mycel.policy.rules import L7, LAST_PORT, TCP, PortMatch
+
+_HTTP = ("method", "path", "host", "headers", "headerMatches")
+_NAME = re.compile(r"[-a-zA-Z0-9_]+(?:\.[-a-zA-Z0-9_]+)*\.?")
+_PATTERN = re.compile(r"[-a-zA-Z0-9_*]+(?:\.[-a-zA-Z0-9_*]+)*\.?")
+
+
+def dns_name(field: Field) -> str:
+    """An item of toFQDNs or rules.dns, as canonical text. Raises PolicyInvalid."""
+    field.knows("matchName", "matchPattern")
+    name, pattern = field["matchName"], field["matchPattern"]
+    if not name.absent and not pattern.absent:
+        raise field.fail("takes matchName or matchPattern, not both")
+    chosen, allowed = (name, _NAME) if not name.absent else (pattern, _PATTERN)
+    text = chosen.text("")
+    if len(text) > 255 or (text and not allowed.fullmatch(text)):
+        raise chosen.fail(f"{text!r} is not a DNS name" + ("" if allowed is _NAME else " with wildcards"))
+    return text.lower().rstrip(".") + "."
+
+
+def parse_l7(entry: Field, ports: tuple[PortMatch, ...], *, ingress: bool) -> L7 | None:
+    """The proxy's part of one toPorts entry, None without one. Raises PolicyInvalid."""
+    rules, listener, names = entry["rules"], entry["listener"], entry["serverNames"]
+    rules.knows("http", "dns", "kafka", "l7proto", "l7")
+    http, dns = list(rules["http"].items()), list(rules["dns"].items())
+    for name in ("kafka", "l7proto", "l7"):
+        if not rules[name].absent:
+            raise rules[name].fail("is not supported: http and dns are")
+    if http and dns:
+        raise rules.fail("takes http or dns, not both")
+    tls = [entry[name] for name in ("terminatingTLS", "originatingTLS") if not entry[name].absent]
+    if not listener.absent:
+        listener.knows("envoyConfig", "name", "priority")
+        if ingress:
+            raise listener.fail("is for egress only")
+        if http or dns:
+            raise listener.fail("may not be combined with rules")
+        config = listener["envoyConfig"].knows("kind", "name")
+        config["name"].text()
+        listener["name"].text()
+        listener["priority"].number(least=1, most=100)
+        return _carry("listener", listener.value, entry, tls, [])
+    server_names = [item.text() for item in names.items()]
+    if not names.absent and not server_names:
+        raise names.fail("must name at least one server; leave it out to allow every one")
+    if server_names and (http or dns) and not tls:
+        raise names.fail("with rules needs terminatingTLS")
+    if http:
+        _needs_ports(rules["http"], ports, transport=True)
+        return _carry("http", [_http(each) for each in http], entry, tls, server_names)
+    if dns:
+        if ingress:
+            raise rules["dns"].fail("is for egress only")
+        _needs_ports(rules["dns"], ports, transport=False)
+        return _carry("dns", sorted(dns_name(each) for each in dns), entry, tls, server_names)
+    if server_names or tls:
+        _needs_ports(names if server_names else tls[0], ports, transport=True)
+        return _carry("tls", None, entry, tls, server_names)
+    return None
+
+
+def _needs_ports(at: Field, ports: tuple[PortMatch, ...], *, transport: bool) -> None:
+    for each in ports:
+        if (each.first, each.last) == (0, LAST_PORT) and not each.name:
+            raise at.fail("needs ports that are numbered: not 0, not none")
+        if transport and each.protocol != TCP:
+            raise at.fail("works on ports of protocol TCP only; say protocol: TCP")
+        if not transport and (each.first != each.last or each.protocol not in (6, 17, 132)):
+            raise at.fail("works on single ports of protocol TCP, UDP or ANY")
+
+
+def _http(field: Field) -> dict[str, Any]:
+    field.knows(*_HTTP)
+    for name in ("method", "path", "host"):
+        text = field[name].text("")
+        if text:
+            _regular_expression(field[name], text)
+    for each in field["headers"].items():
+        each.text()
+    for each in field["headerMatches"].items():
+        each.knows("name", "value", "secret", "mismatch")
+        each["name"].text()
+        each["mismatch"].choice("", "LOG", "ADD", "DELETE", "REPLACE", default="")
+    return field.mapping()
+
+
+def _regular_expression(field: Field, text: str) -> None:
+    import re2  # a library of its own, for policies that need it
+
+    try:
+        re2.compile(text)
+    except re2.error as exc:
+        said = exc.args[0].decode() if exc.args and isinstance(exc.args[0], bytes) else str(exc)
+        raise field.fail(f"{text!r} is not a regular expression: {said}") from None
+
+
+def _carry(parser: str, rules: Any, entry: Field, tls: list[Field], server_names: list[str]) -> L7:
+    for each in tls:
+        each.knows("secret", "trustedCA", "certificate", "privateKey")
+        each["secret"].knows("name", "namespace")
+        each["secret"]["name"].text()
+    content: dict[str, Any] = {"rules": rules, "serverNames": sorted(server_names)}
+    content |= {each.path.removeprefix(f"{entry.path}."): each.value for each in tls}
+    return L7(parser, json.dumps({name: value for name, value in content.items() if value}, sort_keys=True))

@@ -1,0 +1,198 @@
+"""Verdicts for manifests and flows, without a cluster: through the rows the kernel would hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mycel.abi import Direction
+from mycel.identity.reserved import RESERVED_LABELS
+from mycel.model.address import Address, is_ipv4
+from mycel.model.workload import IdentityId, PodRef
+from mycel.policy.engine import Subject
+from mycel.policy.fields import Field
+from mycel.policy.judge import Judge
+from mycel.policy.rules import ICMP, ICMPV6, PROTOCOLS, Decision, Outcome, Reason
+from mycel.policy.world import Pod, World, read_address, read_world
+
+_NO_POLICY = Decision(Outcome.ALLOWED, Reason.NO_POLICY)
+_ENTITIES = {name.removeprefix("reserved:"): number for number, (name, *_) in RESERVED_LABELS.items()}
+
+
+class End(NamedTuple):
+    """One end of a flow: a pod, an address, or an entity."""
+
+    pod: Pod | None = None
+    address: Address | None = None
+    entity: str = ""
+
+
+class Flow(NamedTuple):
+    """A connection to be judged."""
+
+    id: str
+    source: End
+    destination: End
+    protocol: int
+    port: int  # of the destination; ICMP: the type
+
+
+class Verdicts(NamedTuple):
+    """What happens to a flow."""
+
+    flow: Flow
+    egress: Decision
+    ingress: Decision
+
+    @property
+    def outcome(self) -> Outcome:
+        """Both directions together."""
+        both = (self.egress.outcome, self.ingress.outcome)
+        return next((each for each in (Outcome.DENIED, Outcome.L7) if each in both), Outcome.ALLOWED)
+
+    def as_json(self) -> dict[str, Any]:
+        """The shape `mycel policy evaluate` prints."""
+        return {
+            "id": self.flow.id,
+            "verdict": self.outcome.value,
+            "egress": _side(self.egress),
+            "ingress": _side(self.ingress),
+        }
+
+
+def _side(decision: Decision) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "verdict": decision.outcome.value,
+        "reason": decision.reason.value,
+        "rules": [str(rule) for rule in decision.rules],
+    }
+    if decision.switched_on_by:
+        shown["switched_on_by"] = [str(rule) for rule in decision.switched_on_by]
+    return shown
+
+
+def evaluate_manifests(
+    objects: Iterable[Mapping[str, Any]], flows: Iterable[Mapping[str, Any]] | None = None, *, cluster: str = "default"
+) -> list[dict[str, Any]]:
+    """A verdict per flow; without flows, of all pairs of pods on all container ports.
+
+    Raises ManifestInvalid for an object, PolicyInvalid for a flow, both with the field's path.
+    """
+    world = read_world(objects, cluster=cluster)
+    parsed = all_pairs(world) if flows is None else [parse_flow(world, each, at) for at, each in enumerate(flows)]
+    return [verdicts.as_json() for verdicts in evaluate(world, parsed)]
+
+
+def evaluate(world: World, flows: Sequence[Flow]) -> list[Verdicts]:
+    """Verdicts of flows in a world."""
+    # Who a flow is about has to be known before rows are asked: an address may get an identity of its own.
+    peers = [(_peer(world, flow, Direction.EGRESS), _peer(world, flow, Direction.INGRESS)) for flow in flows]
+    subjects: dict[IdentityId, Subject] = {}
+    judge = Judge(world.engine)
+
+    def decide(pod: Pod | None, peer: IdentityId, direction: Direction, flow: Flow) -> Decision:
+        if pod is None or pod.party is None:
+            return _NO_POLICY
+        number = pod.party.identity
+        subject = subjects.get(number)
+        if subject is None:
+            subject = subjects[number] = world.engine.subject(pod.party)
+        return judge.decide(subject, direction, peer, protocol=flow.protocol, port=flow.port)
+
+    found: list[Verdicts] = []
+    for flow, (egress_peer, ingress_peer) in zip(flows, peers, strict=True):
+        source, destination = flow.source.pod, flow.destination.pod
+        if source is not None and source is destination:
+            found.append(Verdicts(flow, _NO_POLICY, _NO_POLICY))  # never leaves the pod
+            continue
+        found.append(
+            Verdicts(
+                flow,
+                decide(source, egress_peer, Direction.EGRESS, flow),
+                decide(destination, ingress_peer, Direction.INGRESS, flow),
+            )
+        )
+    return found
+
+
+def _peer(world: World, flow: Flow, direction: Direction) -> IdentityId:
+    """Who the other end is to the node that judges a direction."""
+    ingress = direction == Direction.INGRESS
+    subject, end = (flow.destination, flow.source) if ingress else (flow.source, flow.destination)
+    node = subject.pod.node if subject.pod else ""
+    if end.pod is not None and end.pod.party is not None:
+        address = end.address or end.pod.address(ipv6=_is_ipv6(flow))
+        return world.engine.alias(end.pod.party, address) if address else end.pod.party.identity
+    if end.pod is not None:
+        return world.node_identity(end.pod.node, seen_from=node)
+    if end.address is not None:
+        return world.identity_of(end.address, seen_from=node)
+    return _ENTITIES[end.entity]
+
+
+def _is_ipv6(flow: Flow) -> bool:
+    addresses = [end.address for end in (flow.source, flow.destination) if end.address]
+    if flow.protocol == ICMPV6 or any(not is_ipv4(address) for address in addresses):
+        return True
+    pods = [end.pod for end in (flow.source, flow.destination) if end.pod and end.pod.addresses]
+    return bool(pods) and not addresses and all(pod.address(ipv6=False) is None for pod in pods)
+
+
+def parse_flow(world: World, flow: Mapping[str, Any], index: int = 0) -> Flow:
+    """One line of a file of flows. Raises PolicyInvalid."""
+    root = Field(dict(flow), "").knows("id", "from", "to", "protocol", "port", "type")
+    source, destination = _end(world, root["from"]), _end(world, root["to"])
+    named = root["protocol"].text("TCP").upper()
+    if named not in PROTOCOLS:
+        raise root["protocol"].fail(f"{named!r} is not a protocol: {', '.join(PROTOCOLS)} are")
+    protocol = PROTOCOLS[named]
+    name = root["id"].value
+    made = Flow(str(index) if name is None else str(name), source, destination, protocol, 0)
+    if protocol in (ICMP, ICMPV6):
+        protocol = ICMPV6 if _is_ipv6(made) else ICMP
+        default = 128 if protocol == ICMPV6 else 8
+        number = root["type"].number(least=0, most=255)
+        return made._replace(protocol=protocol, port=default if number is None else number)
+    port = root["port"].number(least=0, most=65535)
+    if port is None and named in ("TCP", "UDP", "SCTP"):
+        raise root["port"].fail(f"{named} needs a port")
+    return made._replace(port=port or 0)
+
+
+def _end(world: World, field: Field) -> End:
+    field.knows("pod", "ip", "entity")
+    given = [name for name in ("pod", "ip", "entity") if not field[name].absent]
+    if len(given) != 1:
+        raise field.fail("takes one of pod, ip and entity")
+    text = field[given[0]].text()
+    match given[0]:
+        case "pod":
+            namespace, _, name = text.rpartition("/")
+            pod = world.pods.get(PodRef(namespace or "default", name))
+            if pod is None:
+                raise field["pod"].fail(f"there is no pod {text} in the manifests")
+            return End(pod)
+        case "ip":
+            address = read_address(field["ip"])
+            return End(world.by_address.get(address), address)
+        case _:
+            if text not in _ENTITIES:
+                raise field["entity"].fail(f"{text!r} is not an entity with an identity: {', '.join(_ENTITIES)} are")
+            return End(entity=text)
+
+
+def all_pairs(world: World) -> list[Flow]:
+    """Every pod to every other one on every container port."""
+    return [
+        Flow(
+            f"{source.ref} -> {pod.ref}:{port.port}/{port.protocol}",
+            End(source),
+            End(pod),
+            PROTOCOLS[port.protocol],
+            port.port,
+        )
+        for source in world.pods.values()
+        for pod in world.pods.values()
+        if pod is not source
+        for port in pod.ports
+    ]

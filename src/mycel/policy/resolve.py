@@ -1,0 +1,65 @@
+"""What services and CIDR groups stand for: pods by the service's own selector, or addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from mycel.model.address import Address
+from mycel.policy.labels import LabelMap, Selector, equals, in_namespace
+from mycel.policy.rules import Cidr, CidrGroup, Labelled, Network, Peer, ServicePeer, host_network
+
+
+class ServiceFacts(NamedTuple):
+    """What matters of a Service."""
+
+    namespace: str
+    name: str
+    labels: Mapping[str, str]
+    selector: Mapping[str, str]  # empty: its endpoints are somebody else's business
+
+
+@dataclass
+class Resolution:
+    """Services and groups there are."""
+
+    services: list[ServiceFacts] = field(default_factory=list[ServiceFacts])
+    addresses: dict[tuple[str, str], list[Address]] = field(default_factory=dict[tuple[str, str], list[Address]])
+    groups: dict[str, tuple[Mapping[str, str], tuple[Network, ...]]] = field(
+        default_factory=dict[str, tuple[Mapping[str, str], tuple[Network, ...]]]
+    )
+
+    def resolve(self, peer: Peer) -> tuple[Peer, ...]:
+        """Pods and networks a peer stands for; others are themselves."""
+        match peer:
+            case ServicePeer():
+                return tuple(found for each in self.services if _is_meant(peer, each) for found in self._behind(each))
+            case CidrGroup(name, selector):
+                return tuple(
+                    Cidr(network)
+                    for group, (labels, networks) in sorted(self.groups.items())
+                    if (selector.matches(_plain(labels)) if selector else group == name)
+                    for network in networks
+                )
+            case _:
+                return (peer,)
+
+    def _behind(self, service: ServiceFacts) -> tuple[Peer, ...]:
+        if service.selector:
+            pods = (equals(key, value) for key, value in sorted(service.selector.items()))
+            return (Labelled(Selector((in_namespace(service.namespace), *pods))),)
+        found = self.addresses.get((service.namespace, service.name), ())
+        return tuple(Cidr(host_network(address)) for address in sorted(set(found)))
+
+
+def _is_meant(peer: ServicePeer, service: ServiceFacts) -> bool:
+    if peer.namespace and peer.namespace != service.namespace:
+        return False
+    if peer.selector is not None:
+        return peer.selector.matches(_plain(service.labels))
+    return peer.name == service.name
+
+
+def _plain(labels: Mapping[str, str]) -> LabelMap:
+    return {key: (("k8s", value),) for key, value in labels.items()}

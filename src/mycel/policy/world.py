@@ -1,0 +1,234 @@
+"""A cluster as manifests describe it: pods with identities, nodes, addresses, services, policies.
+
+What an agent learns from the API server and its node, learnt from objects alone, so that the same engine can
+answer offline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from mycel.identity.labels import identity_labels
+from mycel.identity.reserved import HOST, REMOTE_NODE, WORLD
+from mycel.model.address import Address, is_ipv4, parse_address
+from mycel.model.workload import IdentityId, NamedPort, PodRef
+from mycel.policy.engine import Engine, PolicyKeyRef
+from mycel.policy.errors import ManifestInvalid, PolicyInvalid
+from mycel.policy.fields import Field
+from mycel.policy.parse import CIDR_GROUP_KIND, POLICY_KINDS, parse_cidr_group, parse_policy
+from mycel.policy.parties import party_of, reserved_parties
+from mycel.policy.resolve import Resolution, ServiceFacts
+from mycel.policy.rules import Party, host_network
+
+_FIRST_IDENTITY = 256
+_KUBE_APISERVER = IdentityId(7)
+_CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+
+
+class ContainerPorts(NamedTuple):
+    """A port a pod listens on."""
+
+    port: int
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod of the manifests."""
+
+    ref: PodRef
+    node: str
+    host_network: bool
+    addresses: tuple[Address, ...]
+    ports: tuple[ContainerPorts, ...]
+    party: Party | None  # None: it has its node's identity
+
+    def address(self, *, ipv6: bool) -> Address | None:
+        """Its address of a family."""
+        return next((each for each in self.addresses if is_ipv4(each) != ipv6), None)
+
+
+@dataclass
+class World:
+    """Everything manifests say."""
+
+    engine: Engine
+    resolution: Resolution
+    pods: dict[PodRef, Pod] = field(default_factory=dict[PodRef, Pod])
+    by_address: dict[Address, Pod] = field(default_factory=dict[Address, Pod])
+    nodes: dict[Address, str] = field(default_factory=dict[Address, str])
+    api_nodes: set[str] = field(default_factory=set[str])
+    parties: dict[IdentityId, Party] = field(default_factory=dict[IdentityId, Party])
+    _known: dict[tuple[Address, str], IdentityId] = field(default_factory=dict[tuple[Address, str], IdentityId])
+
+    def identity_of(self, address: Address, *, seen_from: str) -> IdentityId:
+        """Who an address is to a node, when it is no pod's."""
+        memo = (address, seen_from)
+        if memo not in self._known:
+            self._known[memo] = self._identity_of(address, seen_from=seen_from)
+        return self._known[memo]
+
+    def _identity_of(self, address: Address, *, seen_from: str) -> IdentityId:
+        node = self.nodes.get(address)
+        if node is not None:
+            number = self.node_identity(node, seen_from=seen_from)
+        else:
+            number = self._prefix_identity(address)
+        return self.engine.alias(self.parties[number], address) if number in self.parties else number
+
+    def node_identity(self, node: str, *, seen_from: str) -> IdentityId:
+        """Who a node is to another one, or to itself."""
+        if node == seen_from:
+            return HOST
+        return _KUBE_APISERVER if node in self.api_nodes else REMOTE_NODE
+
+    def _prefix_identity(self, address: Address) -> IdentityId:
+        own = host_network(address)
+        networks = self.engine.networks
+        found = [network for network in networks if network.contains(own)]
+        return networks[max(found, key=lambda network: network.length)] if found else WORLD
+
+
+def read_world(objects: Iterable[Mapping[str, Any]], *, cluster: str = "default") -> World:
+    """Build it. Raises ManifestInvalid for an object that is none of its kind; kinds that do not matter are skipped."""
+    listed = list(objects)
+    resolution = Resolution()
+    world = World(Engine(resolve=resolution.resolve), resolution)
+    for party in reserved_parties():
+        world.engine.set_party(party)
+        world.parties[party.identity] = party
+    namespaces = _namespaces(listed)
+    numbers: dict[tuple[str, ...], IdentityId] = {}
+    for index, manifest in enumerate(listed):
+        try:
+            _take(world, Field(dict(manifest), ""))
+        except PolicyInvalid as exc:
+            raise ManifestInvalid(index, _name(manifest), exc) from exc
+    for index, manifest in enumerate(listed):
+        try:
+            if manifest.get("kind") == "Pod":
+                _take_pod(world, Field(dict(manifest), ""), namespaces, numbers, cluster)
+            elif manifest.get("kind") in POLICY_KINDS:
+                policies = parse_policy(manifest, cluster=cluster)
+                ref = policies[0].ref
+                world.engine.set_policy(PolicyKeyRef(ref.kind, ref.namespace, ref.name), policies)
+        except PolicyInvalid as exc:
+            raise ManifestInvalid(index, _name(manifest), exc) from exc
+    return world
+
+
+def _name(manifest: Mapping[str, Any]) -> str:
+    metadata = manifest.get("metadata") or {}
+    parts = (metadata.get("namespace"), metadata.get("name")) if isinstance(metadata, dict) else ()
+    return f"{manifest.get('kind', 'object')} {'/'.join(str(part) for part in parts if part)}".strip()
+
+
+def _namespaces(objects: list[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for manifest in objects:
+        if manifest.get("kind") == "Namespace":
+            metadata = manifest.get("metadata") or {}
+            name = str(metadata.get("name", ""))
+            found[name] = {"kubernetes.io/metadata.name": name} | dict(metadata.get("labels") or {})
+    return found
+
+
+def _take(world: World, root: Field) -> None:
+    """Objects others refer to."""
+    match root.value.get("kind"):
+        case "Node":
+            name = root["metadata"]["name"].text()
+            if _CONTROL_PLANE in root["metadata"]["labels"].mapping():
+                world.api_nodes.add(name)
+            for each in root["status"]["addresses"].items():
+                if each["type"].text("") in ("InternalIP", "ExternalIP"):
+                    world.nodes[read_address(each["address"])] = name
+        case "Service":
+            world.resolution.services.append(_service(root))
+        case "EndpointSlice" | "Endpoints":
+            _take_addresses(world, root)
+        case kind if kind == CIDR_GROUP_KIND:
+            labels = {str(key): str(value) for key, value in root["metadata"]["labels"].mapping().items()}
+            world.resolution.groups[root["metadata"]["name"].text()] = (labels, parse_cidr_group(root.value))
+        case _:
+            pass
+
+
+def _service(root: Field) -> ServiceFacts:
+    metadata = root["metadata"]
+    return ServiceFacts(
+        namespace=metadata["namespace"].text("default"),
+        name=metadata["name"].text(),
+        labels={str(key): str(value) for key, value in metadata["labels"].mapping().items()},
+        selector={str(key): str(value) for key, value in root["spec"]["selector"].mapping().items()},
+    )
+
+
+def _take_addresses(world: World, root: Field) -> None:
+    """Addresses of services without selectors."""
+    labels = root["metadata"]["labels"].mapping()
+    name = str(labels.get("kubernetes.io/service-name") or root["metadata"]["name"].text())
+    place = (root["metadata"]["namespace"].text("default"), name)
+    found = world.resolution.addresses.setdefault(place, [])
+    for each in root["endpoints"].items():
+        found += [read_address(item) for item in each["addresses"].items()]
+    for subset in root["subsets"].items():
+        found += [read_address(item["ip"]) for item in subset["addresses"].items()]
+
+
+def _take_pod(
+    world: World,
+    root: Field,
+    namespaces: Mapping[str, Mapping[str, str]],
+    numbers: dict[tuple[str, ...], IdentityId],
+    cluster: str,
+) -> None:
+    metadata, spec, status = root["metadata"], root["spec"], root["status"]
+    ref = PodRef(metadata["namespace"].text("default"), metadata["name"].text())
+    addresses = [read_address(each["ip"]) for each in status["podIPs"].items()]
+    if not status["podIP"].absent and status["podIP"].value:
+        addresses.insert(0, read_address(status["podIP"]))
+    ports: list[tuple[str, ContainerPorts]] = []
+    for container in (*spec["initContainers"].items(), *spec["containers"].items()):
+        for each in container["ports"].items():
+            number = each["containerPort"].number(least=1, most=65535)
+            protocol = each["protocol"].choice("TCP", "UDP", "SCTP", default="TCP")
+            if number is not None:
+                ports.append((each["name"].text(""), ContainerPorts(number, protocol)))
+    host_network = bool(spec["hostNetwork"].flag())
+    party = None
+    if not host_network:
+        labels = identity_labels(
+            {str(key): str(value) for key, value in metadata["labels"].mapping().items()},
+            ref.namespace,
+            namespace_labels=namespaces.get(ref.namespace, {"kubernetes.io/metadata.name": ref.namespace}),
+            service_account=spec["serviceAccountName"].text(""),
+            named_ports=[NamedPort(name, port.port, port.protocol) for name, port in ports if name],
+            cluster=cluster,
+        )
+        number = numbers.setdefault(labels, IdentityId(_FIRST_IDENTITY + len(numbers)))
+        party = party_of(number, labels)
+        world.engine.set_party(party)
+        world.parties[number] = party
+    pod = Pod(
+        ref=ref,
+        node=spec["nodeName"].text(""),
+        host_network=host_network,
+        addresses=tuple(dict.fromkeys(addresses)),
+        ports=tuple(dict.fromkeys(port for _, port in ports)),
+        party=party,
+    )
+    world.pods[ref] = pod
+    if not host_network:
+        world.by_address |= dict.fromkeys(pod.addresses, pod)
+
+
+def read_address(field: Field) -> Address:
+    """An address. Raises PolicyInvalid."""
+    text = field.text()
+    try:
+        return parse_address(text)
+    except ValueError:
+        raise field.fail(f"{text!r} is not an address") from None
