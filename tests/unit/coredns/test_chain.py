@@ -41,7 +41,7 @@ def query(name: str, kind: int = Type.A, **fields: object) -> Message:
 
 def dispatcher(corefile: str) -> Dispatcher:
     """A configured dispatcher over a cluster with an alias and a service."""
-    directory = Directory()
+    directory = Directory(synced=True)
     directory.put_namespace("shop", there=True)
     directory.put_service(("shop", "web"), Service((ipaddress.ip_address("10.96.0.5"),), ()))
     directory.put_service(("shop", "alias"), Service((), (), "web.shop.svc.cluster.local"))

@@ -22,7 +22,7 @@ def ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 @pytest.fixture
 def directory() -> Directory:
     """A cluster-IP service, a dual-stack one, a headless one with two endpoints, an alias."""
-    found = Directory()
+    found = Directory(synced=True)
     found.put_namespace("shop", there=True)
     found.put_namespace("kube-system", there=True)
     found.put_service(("shop", "web"), Service((ip("10.96.0.50"),), (HTTP,)))
@@ -129,3 +129,10 @@ def test_negative_answers_carry_the_zones_soa(directory: Directory) -> None:
     (soa,) = answer.authority
     assert (soa.name, soa.ttl, int.from_bytes(soa.data[-4:])) == ("cluster.local.", 7, 7)
     assert answer.rcode is RCode.NXDOMAIN
+
+
+def test_before_the_first_list_nothing_is_denied() -> None:
+    """SERVFAIL, which nobody remembers, instead of an NXDOMAIN that is not true."""
+    answer = resolve(Question("web.shop.svc.cluster.local.", Type.A), Kubernetes(), Directory())
+    assert answer is not None
+    assert (answer.rcode, answer.authority) == (RCode.SERVFAIL, ())

@@ -60,7 +60,8 @@ class Slice(NamedTuple):
 class Directory:
     """Everything the kubernetes plugin answers from."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, synced: bool = False) -> None:
+        self.synced = synced  # before that, a name that is missing says nothing
         self.serial = 1
         self.namespaces: set[str] = set()
         self._services: dict[ServiceName, Service] = {}

@@ -39,6 +39,8 @@ def resolve(question: Question, settings: Kubernetes, directory: Directory) -> A
     zone = max((one for one in settings.zones if within(folded, one)), key=len, default=None)
     if zone is None:
         return None
+    if not directory.synced:
+        return Answer(rcode=RCode.SERVFAIL)
     view = _View(settings, directory, zone, question.name)
     if zone.endswith((".in-addr.arpa.", ".ip6.arpa.")) or zone in ("in-addr.arpa.", "ip6.arpa."):
         found = view.reverse(folded, question.type)

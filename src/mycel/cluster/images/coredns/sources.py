@@ -116,6 +116,7 @@ async def watch(settings: Kubernetes, directory: Directory, synced: asyncio.Even
         for informer in informers:
             group.create_task(informer.run(), name=f"watch {informer.resource}")
         await asyncio.gather(*(informer.wait_synced() for informer in informers))
+        directory.synced = True
         synced.set()
 
 
