@@ -51,9 +51,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA wal_autocheckpoint=2000")
         (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if verdict != "ok":
-            raise StoreCorrupt(
-                f"{path} is damaged ({verdict}): restore a copy, or delete and create the cluster"
-            )
+            raise StoreCorrupt(f"{path} is damaged ({verdict}): restore a copy, or delete and create the cluster")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > _SCHEMA_VERSION:
             raise StoreCorrupt(f"{path} was written by a newer version ({version}): use that version")
@@ -84,9 +82,7 @@ def load_log(connection: sqlite3.Connection) -> Iterator[Change]:
     for revision, kind, resource, namespace, name, body in connection.execute(
         "SELECT revision, type, resource, namespace, name, body FROM log ORDER BY revision"
     ):
-        record = Record(
-            ResourceId(resource), namespace, name, revision=Revision(revision), raw=body, obj=None
-        )
+        record = Record(ResourceId(resource), namespace, name, revision=Revision(revision), raw=body, obj=None)
         change = ChangeType(kind)
         key = (resource, namespace, name)
         yield Change(Revision(revision), change, last.get(key), record)
@@ -132,9 +128,7 @@ class Writer(threading.Thread):
             try:
                 self._commit(group)
             except sqlite3.Error as error:
-                self._on_commit(
-                    group, StoreFailed(f"the store could not commit {len(group)} changes: {error}")
-                )
+                self._on_commit(group, StoreFailed(f"the store could not commit {len(group)} changes: {error}"))
             else:
                 self._on_commit(group, None)
             if stopped:

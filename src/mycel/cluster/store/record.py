@@ -54,9 +54,7 @@ class Record:
     def of(cls, resource: ResourceId, obj: Object, revision: Revision) -> Record:
         """The record of an object whose resourceVersion is already `revision`."""
         meta = obj["metadata"]
-        return cls(
-            resource, meta.get("namespace", ""), meta["name"], revision=revision, raw=_encode(obj), obj=obj
-        )
+        return cls(resource, meta.get("namespace", ""), meta["name"], revision=revision, raw=_encode(obj), obj=obj)
 
     @property
     def obj(self) -> Object:
