@@ -15,21 +15,8 @@ from mycel.cluster.images.coredns.config import Cache, configure
 from mycel.cluster.images.coredns.directory import Directory, Service
 from mycel.cluster.images.coredns.forward import Forwarder
 from mycel.cluster.images.coredns.server import DnsServer
-from mycel.kit.dns import (
-    Class,
-    Edns,
-    Flag,
-    Message,
-    Question,
-    RCode,
-    Record,
-    Type,
-    address_record,
-    parse,
-    serialize,
-    soa_record,
-    txt_record,
-)
+from mycel.kit.dns import Class, Edns, Flag, Message, Question, RCode, Record, Type, parse, serialize
+from mycel.kit.dns_records import address_record, soa_record, txt_record
 
 ADDRESS = ipaddress.ip_address("192.0.2.7")
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mycel.kit import dns as codec
+from mycel.kit import dns_records
 
 labels = st.text("abcxyzABC019-_", min_size=1, max_size=12).filter(lambda text: text[0] != "-")
 names = st.lists(labels, min_size=1, max_size=6).map(lambda parts: ".".join(parts) + ".")
@@ -105,7 +106,7 @@ def test_too_long_answers_are_truncated_whole() -> None:
     """Beyond the limit the answer section is empty, TC is set, and the OPT record stays."""
     query = codec.Message(9, codec.Flag.RD, questions=(codec.Question("a.example.", codec.Type.TXT),))
     reply = query.reply()
-    answers = tuple(codec.txt_record("a.example.", 30, "x" * 200) for _ in range(4))
+    answers = tuple(dns_records.txt_record("a.example.", 30, "x" * 200) for _ in range(4))
     full = codec.Message(9, reply.flags, questions=query.questions, answers=answers, edns=codec.Edns())
     wire = codec.serialize(full, 512)
     found = codec.parse(wire)
@@ -118,6 +119,6 @@ def test_reverse_names() -> None:
     """Both families, and incomplete ones are none."""
     for text in ("10.244.1.7", "fd00::1:2"):
         address = codec.ipaddress.ip_address(text)
-        assert codec.address_of_reverse(codec.reverse_name(address)) == address
-    assert codec.address_of_reverse("1.10.in-addr.arpa.") is None
-    assert codec.address_of_reverse("x.ip6.arpa.") is None
+        assert dns_records.address_of_reverse(dns_records.reverse_name(address)) == address
+    assert dns_records.address_of_reverse("1.10.in-addr.arpa.") is None
+    assert dns_records.address_of_reverse("x.ip6.arpa.") is None

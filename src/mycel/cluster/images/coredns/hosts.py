@@ -6,17 +6,8 @@ from collections.abc import Mapping
 
 from mycel.cluster.images.coredns.answer import Answer
 from mycel.cluster.images.coredns.config import Hosts, within
-from mycel.kit.dns import (
-    IPAddress,
-    Question,
-    RCode,
-    Record,
-    Type,
-    address_of_reverse,
-    address_record,
-    name_record,
-    soa_record,
-)
+from mycel.kit.dns import IPAddress, Question, RCode, Record, Type
+from mycel.kit.dns_records import address_of_reverse, address_record, name_record, soa_record
 
 Entries = Mapping[str, tuple[IPAddress, ...]]
 

@@ -14,19 +14,8 @@ from typing import NamedTuple
 from mycel.cluster.images.coredns.answer import Answer
 from mycel.cluster.images.coredns.config import Kubernetes, within
 from mycel.cluster.images.coredns.directory import Directory, Endpoint, Port, Service, ServiceName
-from mycel.kit.dns import (
-    IPAddress,
-    Question,
-    RCode,
-    Record,
-    Type,
-    address_of_reverse,
-    address_record,
-    name_record,
-    soa_record,
-    srv_record,
-    txt_record,
-)
+from mycel.kit.dns import IPAddress, Question, RCode, Record, Type
+from mycel.kit.dns_records import address_of_reverse, address_record, name_record, soa_record, srv_record, txt_record
 
 VERSION = "1.1.0"
 _TIMERS = (7200, 1800, 86400)

@@ -6,7 +6,8 @@ import ipaddress
 
 from mycel.cluster.images.coredns.answer import Answer
 from mycel.cluster.images.coredns.config import within
-from mycel.kit.dns import Question, RCode, Record, Type, address_record, name_record, soa_record
+from mycel.kit.dns import Question, RCode, Record, Type
+from mycel.kit.dns_records import address_record, name_record, soa_record
 
 _ZONES = ("localhost.", "0.in-addr.arpa.", "127.in-addr.arpa.", "255.in-addr.arpa.")
 _TTL_S = 604800
