@@ -94,6 +94,13 @@ install_packages() {
 	printf '%s\n' $wanted >>"$here/build/apt-installed"
 }
 
+# A package's files below a folder, without installing it. `unpack_package NAME FOLDER`
+unpack_package() {
+	step "Unpacking Debian's $1 into $2"
+	mkdir -p "$2"
+	(cd "$2" && { apt-get -q download "$1" || { apt-get -q update && apt-get -q download "$1"; }; } && dpkg -x "$1"_*.deb . && rm "$1"_*.deb)
+}
+
 apt_install() {
 	DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "$@"
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -15,28 +14,6 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 TESTNET = Path(__file__).with_name("node") / "testnet.py"
-
-
-def kubectls() -> dict[str, str]:
-    """Real kubectl programs on this machine by what they call themselves (`1.32`, `1.20`)."""
-    found: dict[str, str] = {}
-    places = [
-        os.environ.get("MYCEL_KUBECTL", ""),
-        "/usr/lib/google-cloud-sdk/bin/kubectl.1.32",
-        shutil.which("kubectl") or "",
-    ]
-    places += ["/tmp/kubectl120/usr/bin/kubectl"]
-    for place in places:
-        if place and os.access(place, os.X_OK):
-            said = subprocess.run(
-                [place, "version", "--client", "-o", "json"], capture_output=True, text=True, check=False
-            )
-            try:
-                version = json.loads(said.stdout)["clientVersion"]
-            except (json.JSONDecodeError, KeyError):
-                continue
-            found.setdefault(f"{version['major']}.{version['minor'].rstrip('+')}", place)
-    return found
 
 
 @dataclass

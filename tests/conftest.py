@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clusters import Cluster, eventually, kubectls
+from tests.clusters import Cluster, eventually
+from tests.kubectls import kubectls
 
 TWO_NODES = """\
 apiVersion: kind.x-k8s.io/v1alpha4
@@ -26,7 +27,7 @@ def kubectl_path() -> str:
     """The newest kubectl here; tests that need one are skipped without."""
     found = kubectls()
     if not found:
-        pytest.skip("no kubectl on this machine: set MYCEL_KUBECTL")
+        pytest.skip("no kubectl on this machine: apt-get install kubernetes-client")
     return found[max(found, key=lambda version: [int(part) for part in version.split(".")])]
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clusters import ROOT, Cluster, eventually, kubectls
+from tests.clusters import ROOT, Cluster, eventually
+from tests.kubectls import kubectls
 
 pytestmark = pytest.mark.cluster
 
@@ -94,7 +95,7 @@ def typed(walk: Walk, request: pytest.FixtureRequest) -> Iterator[Walk]:
     """The walk, typed with one kubectl after the other."""
     found = kubectls()
     if request.param not in found:
-        pytest.skip("no kubectl on this machine: set MYCEL_KUBECTL")
+        pytest.skip("no kubectl on this machine: apt-get install kubernetes-client")
     usual = walk.cluster.kubectl_path
     walk.cluster.kubectl_path = found[request.param]
     yield walk

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import os
-import shutil
 import signal
 import ssl
 import subprocess
@@ -18,10 +17,6 @@ from typing import Any
 from mycel.cluster.apiserver.pki import Pki
 
 Answer = tuple[int, Any]
-KUBECTLS = {
-    "1.32": ("kubectl.1.32", "/usr/lib/google-cloud-sdk/bin/kubectl.1.32"),
-    "1.20": ("kubectl.1.20", "/usr/bin/kubectl", "/tmp/kubectl120/usr/bin/kubectl"),
-}
 
 
 class RunningServer:
@@ -119,18 +114,6 @@ def running(state: Path, *, arguments: tuple[str, ...] = ("--no-controllers",)) 
         yield server
     finally:
         server.end()
-
-
-def kubectl_of(version: str) -> str | None:
-    """Path of a kubectl whose version begins with `version`, None when this machine has none."""
-    for candidate in (*KUBECTLS[version], "kubectl"):
-        path = shutil.which(candidate)
-        if path is None:
-            continue
-        said = subprocess.run([path, "version", "--client", "-o", "json"], capture_output=True, text=True, check=False)
-        if f'"gitVersion": "v{version}.' in said.stdout:
-            return path
-    return None
 
 
 class Kubectl:

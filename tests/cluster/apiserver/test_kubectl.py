@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from tests.cluster.apiserver.manifests import manifests
-from tests.cluster.apiserver.running import KUBECTLS, Kubectl, RunningServer, kubectl_of, running
+from tests.cluster.apiserver.running import Kubectl, RunningServer, running
+from tests.kubectls import kubectls
 
 pytestmark = pytest.mark.cluster
 
@@ -24,12 +25,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield one
 
 
-@pytest.fixture(scope="module", params=sorted(KUBECTLS))
+@pytest.fixture(scope="module", params=sorted(kubectls()) or ["none"])
 def kubectl(request: pytest.FixtureRequest, server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
-    path = kubectl_of(request.param)
-    if path is None:
-        pytest.skip(f"no kubectl {request.param} on this machine")
-    return Kubectl(path, server, tmp_path_factory.mktemp("home"))
+    if request.param not in kubectls():
+        pytest.skip("no kubectl on this machine: apt-get install kubernetes-client")
+    return Kubectl(kubectls()[request.param], server, tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture
