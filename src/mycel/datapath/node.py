@@ -221,6 +221,7 @@ def remove(pins: Path, *, netlink: Netlink | None = None) -> None:
 def node_knobs(settings: DatapathSettings, devices: Devices) -> dict[str, KnobValue]:
     """What the programs are told of this node."""
     knobs: dict[str, KnobValue] = {
+        "config_overlay_mtu": devices.pod_mtu,
         "config_vxlan_ifindex": devices.vxlan,
         "config_vxlan_port": settings.vxlan_port,
         "config_node_ipv4": mapped(settings.node_ipv4),

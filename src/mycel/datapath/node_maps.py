@@ -21,7 +21,18 @@ PREFIX: Final = "mycel_"
 # The kernel's own rows: found anew when they are lost, so their maps may be rebuilt when a layout changes.
 KERNEL_OWNED: Final = frozenset(
     PREFIX + name
-    for name in ("affinity", "ct", "nat", "fragments", "socket_nat", "metrics", "lost", "events", "scratch")
+    for name in (
+        "affinity",
+        "ct",
+        "nat",
+        "fragments",
+        "socket_nat",
+        "next_hops",
+        "metrics",
+        "lost",
+        "events",
+        "scratch",
+    )
 )
 
 
