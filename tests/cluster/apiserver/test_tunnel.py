@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import ssl
@@ -40,14 +41,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield one
 
 
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Close and wait: a transport left to the garbage collector is a warning in some later test."""
+    writer.close()
+    with contextlib.suppress(OSError, ssl.SSLError):
+        await writer.wait_closed()
+
+
 class _Node:
     """Answers as a node does, as far as bytes go: 101 and an echo, or a log."""
 
     def __init__(self) -> None:
         self.heads: list[str] = []
         self.ended = asyncio.Event()
+        self.open = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             self.heads.append(head)
@@ -71,7 +81,8 @@ class _Node:
             pass
         finally:
             self.ended.set()
-            writer.close()
+            await _close(writer)
+            self.open -= 1
 
 
 @asynccontextmanager
@@ -87,6 +98,10 @@ async def _node(server: RunningServer) -> AsyncIterator[_Node]:
     finally:
         listener.close()
         await listener.wait_closed()
+        for _ in range(100):  # the node's own tasks close their connections
+            if node.open == 0:
+                break
+            await asyncio.sleep(0.02)
 
 
 async def _ask(server: RunningServer, request: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, str]:
@@ -118,7 +133,7 @@ async def test_bytes_pass_both_ways(server: RunningServer) -> None:
         assert hashlib.sha256(got).digest() == hashlib.sha256(sent).digest()
         writer.write(b"bye")
         assert await asyncio.wait_for(reader.read(), 10) == b""
-        writer.close()
+        await _close(writer)
     assert node.heads[0].startswith("POST /exec/default/one/c?command=a%20b&command=c&stdout=true HTTP/1.1\r\n")
     assert "Authorization" not in node.heads[0]
 
@@ -129,7 +144,7 @@ async def test_client_that_leaves_ends_the_nodes_side(server: RunningServer) -> 
         _, writer, head = await _ask(server, "POST /api/v1/namespaces/default/pods/one/portforward HTTP/1.1")
         assert head.startswith("HTTP/1.1 101 ")
         assert node.heads[0].startswith("POST /portForward/default/one HTTP/1.1\r\n")
-        writer.close()
+        await _close(writer)
         await asyncio.wait_for(node.ended.wait(), 10)
 
 
@@ -139,7 +154,7 @@ async def test_refusal_of_the_node_is_handed_on(server: RunningServer) -> None:
         reader, writer, head = await _ask(server, "POST /api/v1/namespaces/default/pods/one/attach HTTP/1.1")
         assert head.startswith("HTTP/1.1 403 ")
         assert await asyncio.wait_for(reader.readexactly(2), 10) == b"no"
-        writer.close()
+        await _close(writer)
 
 
 async def test_logs(server: RunningServer) -> None:
