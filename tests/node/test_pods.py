@@ -329,9 +329,9 @@ def test_exec_cp_attach_and_port_forward(tools: Cluster, tmp_path: Path, transpo
     both = cluster.kubectl("exec", "tools", "--", "sh", "-c", "echo out; echo err >&2")
     assert (both.stdout, both.stderr) == ("out\n", "err\n")
     assert cluster.kubectl("exec", "tools", "--", "no-such-program", check=False).returncode != 0
-    typed = _with_terminal(
-        [cluster.kubectl_path, "exec", "-it", "tools", "--", "sh", "-c", "stty size; exit 3"], cluster
-    )
+    # The size follows the start of the process, as on any cluster: wait for it.
+    script = "for i in $(seq 100); do [ \"$(stty size)\" = '33 77' ] && break; sleep 0.1; done; stty size; exit 3"
+    typed = _with_terminal([cluster.kubectl_path, "exec", "-it", "tools", "--", "sh", "-c", script], cluster)
     assert (typed[0], b"33 77" in typed[1]) == (3, True)
     source = tmp_path / "file"
     source.write_bytes(os.urandom(200_000))
