@@ -12,7 +12,7 @@ from typing import Any
 
 
 def evaluate_manifests(
-    objects: Iterable[Mapping[str, Any]], flows: Iterable[Mapping[str, Any]] | None = None, *, cluster: str = "default"
+    objects: Iterable[Mapping[str, Any]], flows: Iterable[Mapping[str, Any]] | None = None, *, cluster: str = ""
 ) -> list[dict[str, Any]]:
     """See `offline.evaluate_manifests`; imported when it is used, since an agent does not need it."""
     from mycel.policy import offline

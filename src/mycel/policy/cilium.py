@@ -14,7 +14,7 @@ from mycel.identity.labels import CLUSTER_KEY, NAMESPACE_KEY
 from mycel.model.address import parse_prefix
 from mycel.policy.fields import Field, network, selector, within
 from mycel.policy.l7 import dns_name, parse_l7
-from mycel.policy.labels import IS_POD, Requirement, Selector, equals, in_cluster, in_namespace, reserved
+from mycel.policy.labels import IS_POD, Requirement, Selector, equals, in_cluster, in_namespace, reserved, split_key
 from mycel.policy.ports import cilium_ports, icmp_types
 from mycel.policy.rules import (
     L7,
@@ -71,9 +71,7 @@ def _policy(spec: Field, scope: Scope) -> Policy:
         raise spec.fail(problem + (" (write {} for every pod)" if endpoints.absent else ""))
     if not nodes.absent and scope.namespace:
         raise nodes.fail("belongs into a CiliumClusterwideNetworkPolicy")
-    subject = selector(endpoints if nodes.absent else nodes)
-    if scope.namespace:
-        subject = subject.without(NAMESPACE_KEY).requiring(in_namespace(scope.namespace))
+    subject = _subject(endpoints, scope) if nodes.absent else selector(nodes)
     if not any(list(spec[name].items()) for name in _SECTIONS):
         raise spec.fail(f"needs an entry in at least one of {', '.join(_SECTIONS)}: a policy without any says nothing")
     default = spec["enableDefaultDeny"].knows("ingress", "egress")
@@ -90,6 +88,17 @@ def _policy(spec: Field, scope: Scope) -> Policy:
         egress=sides[Direction.EGRESS],
         of_nodes=not nodes.absent,
     )
+
+
+def _subject(field: Field, scope: Scope) -> Selector:
+    """A namespaced policy's subject is in its namespace, whatever labels name another and whatever else it says."""
+    if not scope.namespace:
+        return selector(field)
+    labels = field["matchLabels"].mapping()
+    kept = {key: value for key, value in labels.items() if split_key(str(key))[1] != NAMESPACE_KEY}
+    if labels:
+        field = field._replace(value=field.mapping() | {"matchLabels": kept})
+    return selector(field).requiring(in_namespace(scope.namespace))
 
 
 def _direction(spec: Field, direction: Direction, default: bool | None, entries: _Entries) -> DirectionRules | None:
@@ -181,7 +190,7 @@ class _Peers:
             f"{way}Groups": tuple(Names((f"group {item.path}",)) for item in entry[f"{way}Groups"].items()) or None,
         }
         if way == "to":
-            loose["toServices"] = entry["toServices"].list_of(_service) or None
+            loose["toServices"] = entry["toServices"].list_of(self._service) or None
             loose["toFQDNs"] = tuple(Names((dns_name(item),)) for item in entry["toFQDNs"].items()) or None
         empty_entities = entry[f"{way}Entities"].value == []
         given = {name: peers for name, peers in (said | loose).items() if peers is not None}
@@ -209,6 +218,20 @@ class _Peers:
 
     def _cluster_scope(self, chosen: Selector) -> tuple[Requirement, ...]:
         return () if chosen.mentions(CLUSTER_KEY) else (in_cluster(self._cluster),)
+
+    def _service(self, field: Field) -> Peer:
+        """Services of the policy's own namespace unless it says another; of any for a clusterwide one."""
+        field.knows("k8sService", "k8sServiceSelector")
+        named, chosen = field["k8sService"], field["k8sServiceSelector"]
+        if named.absent == chosen.absent:
+            raise field.fail("takes exactly one of k8sService and k8sServiceSelector")
+        if not named.absent:
+            named.knows("serviceName", "namespace")
+            return ServicePeer(named["serviceName"].text(), named["namespace"].text("") or self._namespace)
+        chosen.knows("selector", "namespace")
+        if chosen["selector"].absent:
+            raise chosen.fail("needs selector")
+        return ServicePeer("", chosen["namespace"].text("") or self._namespace, selector(chosen["selector"]))
 
     def _entities(self, field: Field) -> tuple[Peer, ...] | None:
         chosen = field.list_of(lambda item: item.choice(*ENTITIES))
@@ -251,17 +274,3 @@ def _cidr_rule(field: Field) -> Peer:
     if given == ["cidrGroupRef"]:
         return CidrGroup(field["cidrGroupRef"].text())
     return CidrGroup("", selector(field["cidrGroupSelector"]))
-
-
-def _service(field: Field) -> Peer:
-    field.knows("k8sService", "k8sServiceSelector")
-    named, chosen = field["k8sService"], field["k8sServiceSelector"]
-    if named.absent == chosen.absent:
-        raise field.fail("takes exactly one of k8sService and k8sServiceSelector")
-    if not named.absent:
-        named.knows("serviceName", "namespace")
-        return ServicePeer(named["serviceName"].text(), named["namespace"].text(""))
-    chosen.knows("selector", "namespace")
-    if chosen["selector"].absent:
-        raise chosen.fail("needs selector")
-    return ServicePeer("", chosen["namespace"].text(""), selector(chosen["selector"]))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from mycel.abi import LIMIT_POLICY_ROWS, Direction
-from mycel.model.address import Address
+from mycel.model.address import ANY_IPV4, ANY_IPV6, Address
 from mycel.model.workload import IdentityId
 from mycel.policy.index import PeerIndex
 from mycel.policy.numbers import HashedNumbers, digest
@@ -43,7 +43,9 @@ FIRST_ALIAS_IDENTITY = 3 << 24
 """An identity among whose addresses ipBlocks tell apart (scope byte 3); never on the wire, never in ipcache."""
 _LOCAL_COUNT = 1 << 24
 _FIRST_PROXY_PORT, _PROXY_PORTS = 10000, 10000
-_V4 = Network(Address(bytes(10) + b"\xff\xff" + bytes(4)), 96)
+_V4 = Network(ANY_IPV4, 96)
+_V6 = Network(ANY_IPV6, 0)
+_FAMILIES = ("world-ipv4", "world-ipv6")
 
 Resolver = Callable[[Peer], tuple[Peer, ...]]
 """What a service or CIDR group stands for."""
@@ -89,8 +91,17 @@ class _Held(NamedTuple):
 class Engine:
     """See the module."""
 
-    def __init__(self, *, resolve: Resolver = lambda _peer: (), row_limit: int = LIMIT_POLICY_ROWS) -> None:
+    def __init__(
+        self,
+        *,
+        resolve: Resolver = lambda _peer: (),
+        cidr_modes: frozenset[str] = frozenset(),
+        row_limit: int = LIMIT_POLICY_ROWS,
+    ) -> None:
+        """`cidr_modes`: what else CIDR rules are about: `nodes`, `pods` (policy-cidr-match-mode)."""
         self._resolve = resolve
+        self._node_kinds = (Block, Cidr) if "nodes" in cidr_modes else ()
+        self._pod_kinds = (Block, Cidr) if "pods" in cidr_modes else (Block,)
         self._row_limit = row_limit
         self._objects: dict[PolicyKeyRef, tuple[Policy, ...]] = {}
         self._held: dict[PolicyKeyRef, tuple[_Held, ...]] = {}
@@ -100,8 +111,9 @@ class Engine:
         self._parties: dict[IdentityId, Party] = {}
         self._matched: dict[IdentityId, frozenset[Peer]] = {}
         self._network_uses: defaultdict[Network, int] = defaultdict(int)
+        self._retired: set[Network] = set()
         self._cidr_numbers: HashedNumbers[Network] = HashedNumbers(FIRST_CIDR_IDENTITY, _LOCAL_COUNT)
-        self._aliases: HashedNumbers[tuple[IdentityId, frozenset[Block]]] = HashedNumbers(
+        self._aliases: HashedNumbers[tuple[IdentityId, tuple[Block | Cidr, ...]]] = HashedNumbers(
             FIRST_ALIAS_IDENTITY, _LOCAL_COUNT
         )
         self._rule_numbers: HashedNumbers[tuple[RuleRef, ...]] = HashedNumbers(1, 2**32 - 1)
@@ -153,6 +165,11 @@ class Engine:
         """The objects in force, as they were written."""
         return self._objects
 
+    def adopt(self, networks: Mapping[Network, IdentityId]) -> None:
+        """Go on with the identities an earlier process gave to prefixes."""
+        for network, number in networks.items():
+            self._cidr_numbers.adopt(network, number)
+
     @property
     def networks(self) -> Mapping[Network, IdentityId]:
         """Prefixes policies name → the identity of the addresses that no longer prefix has."""
@@ -191,13 +208,18 @@ class Engine:
         return self._proxies.key(port) or ()
 
     def alias(self, party: Party, address: Address) -> IdentityId:
-        """The identity policy knows an address of `party` by: another one where ipBlocks tell addresses apart."""
-        blocks = self._peers.blocks(host_network(address))
+        """The identity policy knows an address of a pod or node by: another one where prefixes tell addresses apart."""
+        blocks = self._peers.blocks(host_network(address), self._pod_kinds if party.is_pod else self._node_kinds)
         if not blocks:
             return party.identity
-        number = IdentityId(self._aliases.number((party.identity, blocks)))
+        number = IdentityId(self._aliases.number((party.identity, tuple(sorted(blocks, key=str)))))
         self.set_party(dataclasses.replace(party, identity=number, blocks=blocks))
         return number
+
+    @property
+    def needs_resolving(self) -> bool:
+        """Whether any policy names services or CIDR groups."""
+        return any(_needs_resolving(policy) for policies in self._objects.values() for policy in policies)
 
     @property
     def has_blocks(self) -> bool:
@@ -257,12 +279,19 @@ class Engine:
                 self._network_uses[network] += count
                 if self._network_uses[network] == 1 and count == 1:
                     number = IdentityId(self._cidr_numbers.number(network))
-                    labels = ("reserved:world=", f"cidr:{network}=")
-                    self.set_party(Party.of(number, labels, network=network))
+                    self.set_party(Party.of(number, world_labels(network), network=network))
+        self._retired.difference_update(self._network_uses)
         for network in [each for each, uses in self._network_uses.items() if uses <= 0]:
             del self._network_uses[network]
+            self._retired.add(network)
+
+    def forget_retired(self) -> bool:
+        """Let go of prefixes nobody names any more; call it when no address leads to them. True when there were any."""
+        found, self._retired = self._retired, set()
+        for network in found:
             self.drop_party(IdentityId(self._cidr_numbers.number(network)))
         self._cidr_numbers.keep(self._network_uses)
+        return bool(found)
 
     def _match_again(self, fresh: list[Peer], gone: set[Peer]) -> None:
         """Bring what identities match up to date. Sets in use have none of the new peers yet."""
@@ -335,11 +364,20 @@ def _peers_of(policies: Iterable[_Held]) -> Iterable[Peer]:
                     yield peer
 
 
+def world_labels(network: Network) -> tuple[str, ...]:
+    """Labels of the outside's addresses."""
+    return "reserved:world=", f"reserved:world-{'ipv4' if network.is_ipv4 else 'ipv6'}="
+
+
 def _networks_of(policies: Iterable[_Held]) -> Iterable[Network]:
+    """Prefixes that need identities of their own."""
     for peer in _peers_of(policies):
         if isinstance(peer, Cidr | Block):
             yield peer.network
             yield from peer.excepts
+        elif isinstance(peer, Labelled) and any(each.key in _FAMILIES for each in peer.selector.requirements):
+            yield _V4
+            yield _V6
 
 
 def _needs_resolving(policy: Policy) -> bool:

@@ -47,9 +47,13 @@ class PeerIndex:
         """The peers a party is one of."""
         return frozenset(peer for peer in self._candidates(party) if peer_matches(peer, party)) | party.blocks
 
-    def blocks(self, network: Network) -> frozenset[Block]:
-        """The ipBlocks a network lies in."""
-        return frozenset(peer for peer in self._by_network(network) if isinstance(peer, Block) and peer.covers(network))
+    def blocks(self, network: Network, kinds: tuple[type[Block] | type[Cidr], ...]) -> frozenset[Block | Cidr]:
+        """The peers of these kinds that a network lies in."""
+        return frozenset(
+            peer
+            for peer in self._by_network(network)
+            if isinstance(peer, Block | Cidr) and isinstance(peer, kinds) and peer.covers(network)
+        )
 
     def _place(self, peer: Peer) -> set[Peer]:
         if isinstance(peer, Cidr | Block):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from mycel.abi import Direction, PolicyValue, ReservedIdentity
+from mycel.model.workload import IdentityId
 from mycel.policy.engine import Engine, Subject, SubjectSide
 from mycel.policy.lookup import Lookup
 from mycel.policy.rules import Decision, Outcome, Reason
+
+API_HOST = IdentityId(127)
+"""The host where an API server runs on it: offline one engine answers for all nodes. Elsewhere it is the host."""
 
 _FREE = Decision(Outcome.ALLOWED, Reason.NO_POLICY)
 
@@ -13,8 +17,9 @@ _FREE = Decision(Outcome.ALLOWED, Reason.NO_POLICY)
 class Judge:
     """Answers of an engine's sets as they are now; make a new one after a change."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, allow_host: bool = True) -> None:
         self._engine = engine
+        self._allow_host = allow_host
         self._lookups: dict[int, Lookup] = {}
         self._decisions: dict[tuple[int, int, int, int], Decision] = {}
 
@@ -24,7 +29,7 @@ class Judge:
         side = subject.ingress if ingress else subject.egress
         if not side.enforced:
             return _FREE
-        if ingress and peer == ReservedIdentity.HOST:
+        if ingress and self._allow_host and peer in (ReservedIdentity.HOST, API_HOST):
             return Decision(Outcome.ALLOWED, Reason.ALLOWED)  # a node may always enter its own pods
         memo = (side.number, peer, protocol, port)
         found = self._decisions.get(memo)
@@ -43,10 +48,10 @@ class Judge:
         row = self.row(side, peer, protocol, port)
         if row is None:
             by = side.rules.switched_on_by if side.rules else ()
-            return Decision(Outcome.DENIED, Reason.DEFAULT_DENY, switched_on_by=by)
+            return Decision(Outcome.DENIED, Reason.DEFAULT_DENY, by)
         rules = self._engine.rule(row.rule)
         if row.deny:
             return Decision(Outcome.DENIED, Reason.DENY_RULE, rules)
         if row.proxy_port:
             return Decision(Outcome.L7, Reason.ALLOWED, rules)
-        return Decision(Outcome.ALLOWED, Reason.ALLOWED if rules else Reason.NO_POLICY, rules)
+        return Decision(Outcome.ALLOWED, Reason.ALLOWED, rules)

@@ -21,7 +21,7 @@ def parse_network_policy(spec: Field, *, namespace: str, name: str, cluster: str
     ref = RuleRef(KIND, namespace, name, spec.path)
     subject = selector(spec["podSelector"], sources=False).requiring(in_namespace(namespace))
     types = spec["policyTypes"].list_of(lambda item: item.choice("Ingress", "Egress"))
-    if types is None:
+    if not types:
         types = ("Ingress", "Egress") if spec["egress"].value else ("Ingress",)
     scope = _Scope(ref, namespace, cluster)
     ingress, egress = scope.rules(spec["ingress"], "from"), scope.rules(spec["egress"], "to")

@@ -36,11 +36,11 @@ def parse_l7(entry: Field, ports: tuple[PortMatch, ...], *, ingress: bool) -> L7
     rules, listener, names = entry["rules"], entry["listener"], entry["serverNames"]
     rules.knows("http", "dns", "kafka", "l7proto", "l7")
     http, dns = list(rules["http"].items()), list(rules["dns"].items())
-    for name in ("kafka", "l7proto", "l7"):
-        if not rules[name].absent:
-            raise rules[name].fail("is not supported: http and dns are")
-    if http and dns:
-        raise rules.fail("takes http or dns, not both")
+    others = [name for name in ("kafka", "l7") if list(rules[name].items())]
+    others += ["l7proto"] if rules["l7proto"].text("") and "l7" not in others else []
+    given = [name for name, items in (("http", http), ("dns", dns)) if items] + others
+    if len(given) > 1:
+        raise rules.fail(f"takes one protocol, not {' and '.join(given)}")
     tls = [entry[name] for name in ("terminatingTLS", "originatingTLS") if not entry[name].absent]
     if not listener.absent:
         listener.knows("envoyConfig", "name", "priority")
@@ -56,6 +56,8 @@ def parse_l7(entry: Field, ports: tuple[PortMatch, ...], *, ingress: bool) -> L7
     server_names = [item.text() for item in names.items()]
     if not names.absent and not server_names:
         raise names.fail("must name at least one server; leave it out to allow every one")
+    if others:
+        return _carry("other", rules.value, entry, tls, server_names)  # parsed, and closed: no proxy speaks it
     if server_names and (http or dns) and not tls:
         raise names.fail("with rules needs terminatingTLS")
     if http:

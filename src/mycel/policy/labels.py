@@ -102,12 +102,6 @@ class Selector(NamedTuple):
         """This selector and further requirements, which nothing in it can undo."""
         return Selector(tuple(dict.fromkeys((*more, *self.requirements))))
 
-    def without(self, key: str) -> Selector:
-        """This selector less what it says of a pod's key."""
-        return Selector(
-            tuple(each for each in self.requirements if not (each.key == key and each.source in ("any", "k8s")))
-        )
-
     def anchor(self) -> tuple[str, str] | None:
         """A (key, value) that everything selected has, the most telling one; None when there is none."""
         found: tuple[str, str] | None = None

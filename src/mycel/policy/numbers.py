@@ -38,6 +38,12 @@ class HashedNumbers(Generic[K]):
             self._keys[found] = key
         return found
 
+    def adopt(self, key: K, number: int) -> None:
+        """Give a key the number it has had, if that is one of ours and free."""
+        if self._first <= number < self._first + self._count and number not in self._keys and key not in self._numbers:
+            self._numbers[key] = number
+            self._keys[number] = key
+
     def key(self, number: int) -> K | None:
         """What a number stands for."""
         return self._keys.get(number)

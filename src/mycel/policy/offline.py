@@ -35,6 +35,7 @@ class Flow(NamedTuple):
     destination: End
     protocol: int
     port: int  # of the destination; ICMP: the type
+    ipv6: bool = False
 
 
 class Verdicts(NamedTuple):
@@ -61,18 +62,15 @@ class Verdicts(NamedTuple):
 
 
 def _side(decision: Decision) -> dict[str, Any]:
-    shown: dict[str, Any] = {
+    return {
         "verdict": decision.outcome.value,
         "reason": decision.reason.value,
         "rules": [str(rule) for rule in decision.rules],
     }
-    if decision.switched_on_by:
-        shown["switched_on_by"] = [str(rule) for rule in decision.switched_on_by]
-    return shown
 
 
 def evaluate_manifests(
-    objects: Iterable[Mapping[str, Any]], flows: Iterable[Mapping[str, Any]] | None = None, *, cluster: str = "default"
+    objects: Iterable[Mapping[str, Any]], flows: Iterable[Mapping[str, Any]] | None = None, *, cluster: str = ""
 ) -> list[dict[str, Any]]:
     """A verdict per flow; without flows, of all pairs of pods on all container ports.
 
@@ -88,11 +86,11 @@ def evaluate(world: World, flows: Sequence[Flow]) -> list[Verdicts]:
     # Who a flow is about has to be known before rows are asked: an address may get an identity of its own.
     peers = [(_peer(world, flow, Direction.EGRESS), _peer(world, flow, Direction.INGRESS)) for flow in flows]
     subjects: dict[IdentityId, Subject] = {}
-    judge = Judge(world.engine)
+    judge = Judge(world.engine, allow_host=world.allow_host)
 
     def decide(pod: Pod | None, peer: IdentityId, direction: Direction, flow: Flow) -> Decision:
         if pod is None or pod.party is None:
-            return _NO_POLICY
+            return _NO_POLICY  # nodes have no policy, nor has the outside
         number = pod.party.identity
         subject = subjects.get(number)
         if subject is None:
@@ -121,38 +119,46 @@ def _peer(world: World, flow: Flow, direction: Direction) -> IdentityId:
     subject, end = (flow.destination, flow.source) if ingress else (flow.source, flow.destination)
     node = subject.pod.node if subject.pod else ""
     if end.pod is not None and end.pod.party is not None:
-        address = end.address or end.pod.address(ipv6=_is_ipv6(flow))
+        address = end.address or end.pod.address(ipv6=flow.ipv6)
         return world.engine.alias(end.pod.party, address) if address else end.pod.party.identity
     if end.pod is not None:
-        return world.node_identity(end.pod.node, seen_from=node)
+        return world.node_identity(end.pod.node, end.address, seen_from=node, ipv6=flow.ipv6)
     if end.address is not None:
-        return world.identity_of(end.address, seen_from=node)
-    return _ENTITIES[end.entity]
+        return world.identity_of(end.address, seen_from=node, ipv6=flow.ipv6)
+    match end.entity:
+        case "host":
+            return world.node_identity(node, None, seen_from=node, ipv6=flow.ipv6)
+        case "kube-apiserver":
+            return world.apiserver_identity(seen_from=node, ipv6=flow.ipv6)
+        case entity:
+            return _ENTITIES[entity]
 
 
-def _is_ipv6(flow: Flow) -> bool:
-    addresses = [end.address for end in (flow.source, flow.destination) if end.address]
-    if flow.protocol == ICMPV6 or any(not is_ipv4(address) for address in addresses):
-        return True
-    pods = [end.pod for end in (flow.source, flow.destination) if end.pod and end.pod.addresses]
-    return bool(pods) and not addresses and all(pod.address(ipv6=False) is None for pod in pods)
+def _is_ipv6(source: End, destination: End) -> bool:
+    """The family of an address; else IPv4, unless a pod has none of that."""
+    addresses = [end.address for end in (source, destination) if end.address]
+    if addresses:
+        return not all(is_ipv4(address) for address in addresses)
+    pods = [end.pod for end in (source, destination) if end.pod and end.pod.addresses]
+    return any(pod.address(ipv6=False) is None for pod in pods)
 
 
 def parse_flow(world: World, flow: Mapping[str, Any], index: int = 0) -> Flow:
     """One line of a file of flows. Raises PolicyInvalid."""
-    root = Field(dict(flow), "").knows("id", "from", "to", "protocol", "port", "type")
+    root = Field(dict(flow), "").knows("id", "from", "to", "protocol", "port", "type", "family")
     source, destination = _end(world, root["from"]), _end(world, root["to"])
     named = root["protocol"].text("TCP").upper()
     if named not in PROTOCOLS:
         raise root["protocol"].fail(f"{named!r} is not a protocol: {', '.join(PROTOCOLS)} are")
-    protocol = PROTOCOLS[named]
+    family = root["family"].number(least=4, most=6)
+    ipv6 = named == "ICMPV6" or (family == 6 if family else _is_ipv6(source, destination))
     name = root["id"].value
-    made = Flow(str(index) if name is None else str(name), source, destination, protocol, 0)
-    if protocol in (ICMP, ICMPV6):
-        protocol = ICMPV6 if _is_ipv6(made) else ICMP
-        default = 128 if protocol == ICMPV6 else 8
+    made = Flow(str(index) if name is None else str(name), source, destination, PROTOCOLS[named], 0, ipv6)
+    if named in ("ICMP", "ICMPV6"):
         number = root["type"].number(least=0, most=255)
-        return made._replace(protocol=protocol, port=default if number is None else number)
+        if number is None:
+            number = 128 if ipv6 else 8  # echo request
+        return made._replace(protocol=ICMPV6 if ipv6 else ICMP, port=number)
     port = root["port"].number(least=0, most=65535)
     if port is None and named in ("TCP", "UDP", "SCTP"):
         raise root["port"].fail(f"{named} needs a port")

@@ -7,11 +7,12 @@ with empty `peers` about nobody (and so does not exist: only its policy's defaul
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
 from mycel.abi import Direction
+from mycel.identity.labels import NAMESPACE_KEY
 from mycel.model.address import Address, format_address, is_ipv4
 from mycel.model.workload import IdentityId
 from mycel.policy.labels import LabelMap, Selector, label_map
@@ -237,13 +238,18 @@ class Party:
     identity: IdentityId
     labels: LabelMap
     network: Network | None = None  # of a prefix's identity
-    blocks: frozenset[Block] = frozenset()  # ipBlocks that this identity's addresses lie in
+    blocks: frozenset[Block | Cidr] = frozenset()  # what its addresses lie in, where that tells them apart
     named_ports: tuple[ContainerPort, ...] = ()
 
     @classmethod
     def of(cls, identity: IdentityId, labels: tuple[str, ...], **more: object) -> Party:
         """From labels as identities carry them."""
         return cls(identity, label_map(labels), **more)  # type: ignore[arg-type]
+
+    @property
+    def is_pod(self) -> bool:
+        """Whether it is of a namespace."""
+        return any(source == "k8s" for source, _ in self.labels.get(NAMESPACE_KEY, ()))
 
     @property
     def is_world(self) -> bool:
@@ -259,7 +265,8 @@ def peer_matches(peer: Peer, party: Party) -> bool:
         case Labelled(selector):
             return selector.matches(party.labels)
         case Cidr():
-            return party.is_world and party.network is not None and peer.covers(party.network)
+            within = party.is_world and party.network is not None and peer.covers(party.network)
+            return within or peer in party.blocks
         case Block():
             return peer in party.blocks or (party.network is not None and peer.covers(party.network))
         case Names() | ServicePeer() | CidrGroup():
@@ -289,8 +296,7 @@ class Decision:
 
     outcome: Outcome
     reason: Reason
-    rules: tuple[RuleRef, ...] = ()
-    switched_on_by: tuple[RuleRef, ...] = field(default=())  # of a default deny
+    rules: tuple[RuleRef, ...] = ()  # of a default denial: the policies that switched it on
 
 
 RuleTable = Mapping[int, tuple[RuleRef, ...]]

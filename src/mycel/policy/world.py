@@ -17,6 +17,7 @@ from mycel.model.workload import IdentityId, NamedPort, PodRef
 from mycel.policy.engine import Engine, PolicyKeyRef
 from mycel.policy.errors import ManifestInvalid, PolicyInvalid
 from mycel.policy.fields import Field
+from mycel.policy.judge import API_HOST
 from mycel.policy.parse import CIDR_GROUP_KIND, POLICY_KINDS, parse_cidr_group, parse_policy
 from mycel.policy.parties import party_of, reserved_parties
 from mycel.policy.resolve import Resolution, ServiceFacts
@@ -24,6 +25,7 @@ from mycel.policy.rules import Party, host_network
 
 _FIRST_IDENTITY = 256
 _KUBE_APISERVER = IdentityId(7)
+_API_HOST_PARTY = party_of(API_HOST, ("reserved:host", "reserved:kube-apiserver"))
 _CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 
 
@@ -56,6 +58,8 @@ class World:
 
     engine: Engine
     resolution: Resolution
+    cluster: str = "default"
+    allow_host: bool = True
     pods: dict[PodRef, Pod] = field(default_factory=dict[PodRef, Pod])
     by_address: dict[Address, Pod] = field(default_factory=dict[Address, Pod])
     nodes: dict[Address, str] = field(default_factory=dict[Address, str])
@@ -63,26 +67,38 @@ class World:
     parties: dict[IdentityId, Party] = field(default_factory=dict[IdentityId, Party])
     _known: dict[tuple[Address, str], IdentityId] = field(default_factory=dict[tuple[Address, str], IdentityId])
 
-    def identity_of(self, address: Address, *, seen_from: str) -> IdentityId:
-        """Who an address is to a node, when it is no pod's."""
+    def identity_of(self, address: Address, *, seen_from: str, ipv6: bool) -> IdentityId:
+        """Who an address that is no pod's is to a node."""
         memo = (address, seen_from)
         if memo not in self._known:
-            self._known[memo] = self._identity_of(address, seen_from=seen_from)
+            node = self.nodes.get(address)
+            self._known[memo] = (
+                self._prefix_identity(address)
+                if node is None
+                else self.node_identity(node, address, seen_from=seen_from, ipv6=ipv6)
+            )
         return self._known[memo]
 
-    def _identity_of(self, address: Address, *, seen_from: str) -> IdentityId:
-        node = self.nodes.get(address)
-        if node is not None:
-            number = self.node_identity(node, seen_from=seen_from)
-        else:
-            number = self._prefix_identity(address)
-        return self.engine.alias(self.parties[number], address) if number in self.parties else number
-
-    def node_identity(self, node: str, *, seen_from: str) -> IdentityId:
-        """Who a node is to another one, or to itself."""
+    def node_identity(self, node: str, address: Address | None, *, seen_from: str, ipv6: bool) -> IdentityId:
+        """Who a node is to another one, or to itself; without an address it is met at the family's first."""
+        runs_api = node in self.api_nodes
         if node == seen_from:
-            return HOST
-        return _KUBE_APISERVER if node in self.api_nodes else REMOTE_NODE
+            number = API_HOST if runs_api else HOST
+        else:
+            number = _KUBE_APISERVER if runs_api else REMOTE_NODE
+        at = address or self._node_address(node, ipv6=ipv6)
+        return self.engine.alias(self.parties[number], at) if at else number
+
+    def apiserver_identity(self, *, seen_from: str, ipv6: bool) -> IdentityId:
+        """Who the API server is to a node: itself, or the first node that runs one."""
+        if seen_from in self.api_nodes:
+            return self.node_identity(seen_from, None, seen_from=seen_from, ipv6=ipv6)
+        if self.api_nodes:
+            return self.node_identity(min(self.api_nodes), None, seen_from=seen_from, ipv6=ipv6)
+        return _KUBE_APISERVER
+
+    def _node_address(self, node: str, *, ipv6: bool) -> Address | None:
+        return next((at for at, name in self.nodes.items() if name == node and is_ipv4(at) != ipv6), None)
 
     def _prefix_identity(self, address: Address) -> IdentityId:
         own = host_network(address)
@@ -91,12 +107,23 @@ class World:
         return networks[max(found, key=lambda network: network.length)] if found else WORLD
 
 
-def read_world(objects: Iterable[Mapping[str, Any]], *, cluster: str = "default") -> World:
-    """Build it. Raises ManifestInvalid for an object that is none of its kind; kinds that do not matter are skipped."""
+def read_world(objects: Iterable[Mapping[str, Any]], *, cluster: str = "") -> World:
+    """Build it; `cluster` is its name, unless the mesh's ConfigMap is there and says.
+
+    Raises ManifestInvalid for an object that is none of its kind; kinds that do not matter are skipped.
+    """
     listed = list(objects)
     resolution = Resolution()
-    world = World(Engine(resolve=resolution.resolve), resolution)
-    for party in reserved_parties():
+    settings = _settings(listed)
+    cluster = cluster or settings.get("cluster-name") or "default"
+    modes = frozenset(settings.get("policy-cidr-match-mode", "").replace(",", " ").split())
+    world = World(
+        Engine(resolve=resolution.resolve, cidr_modes=modes),
+        resolution,
+        cluster,
+        allow_host=settings.get("allow-localhost", "always") != "policy",
+    )
+    for party in (*reserved_parties(), _API_HOST_PARTY):
         world.engine.set_party(party)
         world.parties[party.identity] = party
     namespaces = _namespaces(listed)
@@ -117,6 +144,15 @@ def read_world(objects: Iterable[Mapping[str, Any]], *, cluster: str = "default"
         except PolicyInvalid as exc:
             raise ManifestInvalid(index, _name(manifest), exc) from exc
     return world
+
+
+def _settings(objects: list[Mapping[str, Any]]) -> Mapping[str, str]:
+    """The mesh's own settings, where its ConfigMap is among the manifests."""
+    for manifest in objects:
+        metadata = manifest.get("metadata") or {}
+        if manifest.get("kind") == "ConfigMap" and metadata.get("name") == "cilium-config":
+            return {str(key): str(value) for key, value in (manifest.get("data") or {}).items()}
+    return {}
 
 
 def _name(manifest: Mapping[str, Any]) -> str:
