@@ -64,6 +64,15 @@ struct {
 	__array(values, struct policy_rows);
 } mycel_policy SEC(".maps");
 
+/* Written by the plan. Miss: policy knows the address by its identity. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct alias_key);
+	__type(value, struct alias_value);
+	__uint(max_entries, LIMIT_ALIASES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} mycel_aliases SEC(".maps");
+
 /* Written by the plan. Miss: not a service. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -7,6 +7,8 @@
  * too. Rows for any identity have identity 0. Two lookups therefore find both candidates; the compiler has
  * put every broader denial into the more specific rows it covers. Between the two a denial wins, then
  * precedence, then the named identity.
+ *
+ * Some rules are about addresses and not identities; a peer one of them tells apart is asked for by its alias.
  */
 #ifndef MYCEL_POLICY_H
 #define MYCEL_POLICY_H
@@ -86,6 +88,7 @@ __subprogram int policy_judge(struct __sk_buff *skb, const struct packet *p, con
 	bool ingress = direction == DIRECTION_INGRESS;
 	__u16 enforce = ingress ? ENDPOINT_ENFORCE_INGRESS : ENDPOINT_ENFORCE_EGRESS;
 	identity_t peer = ingress ? p->source_identity : p->destination_identity;
+	struct alias_value *alias;
 	struct policy_value *row;
 	struct verdict_of verdict = {.direction = direction};
 	int reason = 0;
@@ -94,6 +97,9 @@ __subprogram int policy_judge(struct __sk_buff *skb, const struct packet *p, con
 		return DROP_ENDPOINT_NOT_READY;
 	if (!(endpoint->flags & enforce) || (ingress && peer == IDENTITY_HOST))
 		return 0;
+	alias = bpf_map_lookup_elem(&mycel_aliases, ingress ? &p->t.source : &p->t.destination);
+	if (alias)
+		peer = alias->identity;
 	row = policy_find(ingress ? endpoint->ingress_set : endpoint->egress_set, peer, p);
 	if (!row)
 		reason = DROP_POLICY_DENIED;

@@ -31,6 +31,7 @@ LAYOUTS: dict[str, tuple[Any, Any]] = {
     "ipcache": (abi.IpcacheKey, abi.IpcacheValue),
     "ipcache_lpm": (abi.IpcacheLpmKey, abi.IpcacheValue),
     "nodes": (abi.NodeKey, abi.NodeValue),
+    "aliases": (abi.AliasKey, abi.AliasValue),
     "services": (abi.ServiceKey, abi.ServiceValue),
     "service_slots": (abi.SlotKey, abi.SlotValue),
     "backends": (abi.BackendKey, abi.BackendValue),

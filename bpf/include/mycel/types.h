@@ -77,6 +77,18 @@ struct node_value {
 	__u32 node_id;
 };
 
+/*
+ * mycel_aliases: an address → the identity that policy knows it by, where prefixes tell addresses of one identity apart
+ * (a NetworkPolicy's ipBlock over pods). Events and other nodes have the address's own identity.
+ */
+struct alias_key {
+	struct addr addr;
+};
+
+struct alias_value {
+	identity_t identity;
+};
+
 /* mycel_policy (hash of maps: policy_set_t → inner map): the rows of one direction of one set. */
 struct policy_key {
 	__u32 prefixlen;     /* of the fields below; ports are matched by prefix, so ranges are cut into masks */

@@ -24,6 +24,8 @@ from mycel.abi.enums import (
 from mycel.abi.layouts import (
     AffinityKey,
     AffinityValue,
+    AliasKey,
+    AliasValue,
     BackendKey,
     BackendValue,
     CtValue,
@@ -55,6 +57,7 @@ from mycel.abi.layouts import (
 )
 from mycel.abi.limits import (
     LIMIT_AFFINITY,
+    LIMIT_ALIASES,
     LIMIT_BACKENDS,
     LIMIT_CT,
     LIMIT_ENDPOINTS,
@@ -76,6 +79,8 @@ from mycel.abi.limits import (
 __all__ = [
     "AffinityKey",
     "AffinityValue",
+    "AliasKey",
+    "AliasValue",
     "BackendKey",
     "BackendValue",
     "CtFlags",
@@ -97,6 +102,7 @@ __all__ = [
     "KNOBS",
     "Knob",
     "LIMIT_AFFINITY",
+    "LIMIT_ALIASES",
     "LIMIT_BACKENDS",
     "LIMIT_CT",
     "LIMIT_ENDPOINTS",

@@ -275,6 +275,66 @@ _NODE_VALUE = struct.Struct("<I")
 assert _NODE_VALUE.size == NodeValue.SIZE
 
 
+class AliasKey(NamedTuple):
+    """struct alias_key, 16 bytes."""
+
+    addr: bytes
+
+    SIZE = int(16)  # type: ignore[misc]
+    FORMAT = "<16s"  # type: ignore[misc]
+    DTYPE = {  # type: ignore[misc]
+        "names": ["addr"],
+        "formats": [{"names": ["hi", "lo"], "formats": [">u8", ">u8"]}],
+        "offsets": [0],
+        "itemsize": 16,
+    }
+
+    def pack(self) -> bytes:
+        return _ALIAS_KEY.pack(self.addr)
+
+    @classmethod
+    def unpack(cls, data: Buffer, offset: int = 0) -> Self:
+        return cls._make(_ALIAS_KEY.unpack_from(data, offset))
+
+    @classmethod
+    def unpack_many(cls, data: Buffer) -> list[Self]:
+        return [cls._make(row) for row in _ALIAS_KEY.iter_unpack(data)]
+
+
+_ALIAS_KEY = struct.Struct("<16s")
+assert _ALIAS_KEY.size == AliasKey.SIZE
+
+
+class AliasValue(NamedTuple):
+    """struct alias_value, 4 bytes."""
+
+    identity: int
+
+    SIZE = int(4)  # type: ignore[misc]
+    FORMAT = "<I"  # type: ignore[misc]
+    DTYPE = {  # type: ignore[misc]
+        "names": ["identity"],
+        "formats": ["<u4"],
+        "offsets": [0],
+        "itemsize": 4,
+    }
+
+    def pack(self) -> bytes:
+        return _ALIAS_VALUE.pack(self.identity)
+
+    @classmethod
+    def unpack(cls, data: Buffer, offset: int = 0) -> Self:
+        return cls._make(_ALIAS_VALUE.unpack_from(data, offset))
+
+    @classmethod
+    def unpack_many(cls, data: Buffer) -> list[Self]:
+        return [cls._make(row) for row in _ALIAS_VALUE.iter_unpack(data)]
+
+
+_ALIAS_VALUE = struct.Struct("<I")
+assert _ALIAS_VALUE.size == AliasValue.SIZE
+
+
 class PolicyKey(NamedTuple):
     """struct policy_key, 12 bytes."""
 

@@ -49,6 +49,7 @@ class NodeMaps:
     service_slots: KernelMap[abi.SlotKey, abi.SlotValue]
     backends: KernelMap[abi.BackendKey, abi.BackendValue]
     policy: PolicyMap
+    aliases: KernelMap[abi.AliasKey, abi.AliasValue]
     # ---- read only
     ct: KernelMap[layouts.Tuple, abi.CtValue]
     nat: KernelMap[layouts.Tuple, abi.NatValue]
@@ -78,6 +79,7 @@ class NodeMaps:
             service_slots=hash_of("service_slots", abi.SlotKey, abi.SlotValue),
             backends=hash_of("backends", abi.BackendKey, abi.BackendValue),
             policy=PolicyMap(PREFIX + "policy", fds[PREFIX + "policy"]),
+            aliases=hash_of("aliases", abi.AliasKey, abi.AliasValue),
             ct=hash_of("ct", layouts.Tuple, abi.CtValue),
             nat=hash_of("nat", layouts.Tuple, abi.NatValue),
             affinity=hash_of("affinity", abi.AffinityKey, abi.AffinityValue),
@@ -129,5 +131,6 @@ PLANNED: Final = (
     "service_slots",
     "backends",
     "policy",
+    "aliases",
 )
 NAMES: Final = (*PLANNED, "ct", "nat", "affinity", "socket_nat", "fragments", "metrics", "lost", "events")
