@@ -544,3 +544,10 @@ def _libraries(program: Path) -> list[Path]:
     """Shared libraries a program needs, with its loader."""
     said = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=False).stdout
     return [Path(word) for line in said.splitlines() for word in line.split() if word.startswith("/")]
+
+
+def test_an_images_own_files_below_usr(cluster: Cluster) -> None:
+    """`/usr/bin/pause` of the curl image stands beside the machine's own programs."""
+    cluster.apply(pod("own-files", {"name": "main", "command": ["/usr/bin/pause"]}))
+    ready(cluster, "own-files")
+    assert inside(cluster, "own-files", "ls /usr/bin/pause /usr/bin/curl").split() == ["/usr/bin/curl", "/usr/bin/pause"]

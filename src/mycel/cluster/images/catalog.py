@@ -76,7 +76,8 @@ _COREDNS = Image(
 _CURL = Image(
     "alpine-curl",
     arguments=("/usr/bin/pause",),
-    commands=_SHELL | {"pause": _PAUSE},
+    commands=_SHELL,
+    paths={"/usr/bin/pause": _PAUSE},
     carries_mesh=True,
 )
 

@@ -70,6 +70,11 @@ def build(image: Image, root: Path) -> None:
         _install(place, command)
 
 
+def own_layers(image: Image) -> set[str]:
+    """The shared folders in which the image has files of its own: there both have to be seen."""
+    return {shared for shared in SHARED for path in image.paths if path.startswith(f"{shared}/")}
+
+
 def _install(place: Path, command: Command) -> None:
     if command.program:
         known = Path(command.program).exists() or not command.fallback

@@ -41,6 +41,7 @@ class Bind:
     target: str
     read_only: bool = False
     propagation: str = "rprivate"
+    below: str = ""  # a folder whose entries come before the source's; the whole is read-only then
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,12 @@ def _mounts(pod: Object, around: Surroundings, *, privileged: bool) -> list[Obje
         mounts.append({"destination": _SHM, "type": "bind", "source": around.shm, "options": ["rbind", "rw"]})
     # A mount point inside another must come after it.
     for bind in sorted(around.binds, key=lambda item: item.target.rstrip("/").count("/")):
+        if bind.below:
+            layers = f"lowerdir={bind.below}:{bind.source}"
+            mounts.append(
+                {"destination": bind.target, "type": "overlay", "source": "overlay", "options": [layers, "ro"]}
+            )
+            continue
         options = ["rbind", bind.propagation, "ro" if bind.read_only else "rw"]
         mounts.append({"destination": bind.target, "type": "bind", "source": bind.source, "options": options})
     return mounts

@@ -114,7 +114,7 @@ class Starter:
             hostname=hostname,
             cgroups_path=f"/{self._settings.cgroup}/pod{uid_of(pod)}/{container_id}",
             namespaces=self._namespaces(pod, state, files, own_network=own_network),
-            binds=self._binds(pod, container, found, files, own),
+            binds=self._binds(pod, container, found, files, own, root=folder / "rootfs"),
             bounding=self._bounding,
             devices=self._devices,
             shm=str(files.base / "shm") if not pod["spec"].get("hostIPC") else "/dev/shm",  # noqa: S108
@@ -239,11 +239,16 @@ class Starter:
         return found
 
     def _binds(
-        self, pod: Object, container: Object, image: Found, files: PodFiles, variables: dict[str, str]
+        self, pod: Object, container: Object, image: Found, files: PodFiles, variables: dict[str, str], *, root: Path
     ) -> list[Bind]:
         found: list[Bind] = []
         if image.root is None:
-            found += [Bind(path, path, read_only=True) for path in rootfs.SHARED if Path(path).exists()]
+            layered = rootfs.own_layers(image.image)
+            found += [
+                Bind(path, path, read_only=True, below=f"{root}{path}" if path in layered else "")
+                for path in rootfs.SHARED
+                if Path(path).exists()
+            ]
         if image.image.carries_mesh:
             found += [Bind(path, path, read_only=True) for path in self._settings.install_roots]
         mounted = {mount["mountPath"].rstrip("/") for mount in container.get("volumeMounts") or []}
