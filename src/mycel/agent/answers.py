@@ -13,6 +13,7 @@ from mycel.agent import tables, views
 from mycel.agent.endpoints import Endpoints
 from mycel.agent.identities import Identities
 from mycel.agent.planner import Planner
+from mycel.agent.policies import Policies
 from mycel.agent.server import View
 from mycel.agent.settings import VERSION, Settings
 from mycel.agent.watches import Watches
@@ -20,7 +21,7 @@ from mycel.datapath.node import Datapath
 from mycel.kit.readiness import Readiness
 from mycel.kit.reconcile import Report
 from mycel.model.address import format_address
-from mycel.plan.rows import POLICY_REVISION, ThisNode
+from mycel.plan.rows import ThisNode
 
 
 class Answers:
@@ -36,6 +37,7 @@ class Answers:
         identities: Identities,
         planner: Planner,
         datapath: Datapath,
+        policies: Policies,
         report: Report,
         ready: Readiness,
     ) -> None:
@@ -46,6 +48,7 @@ class Answers:
         self._identities = identities
         self._planner = planner
         self._datapath = datapath
+        self._policies = policies
         self._report = report
         self._ready = ready
         self.flow_metrics: Callable[[], str] | None = None
@@ -72,7 +75,7 @@ class Answers:
         failing = [each for each in (informer.statistics() for informer in self._watches.all()) if each.last_error]
         return views.status(
             waiting_for=self._ready.waiting_for(),
-            problems=self._report.problems(),
+            problems=[*self._report.problems(), *self._policies.problems()],
             kubernetes="; ".join(f"{each.resource}: {each.last_error}" for each in failing),
             hubble=self.hubble_problem,
             node=self._settings.node_name,
@@ -88,10 +91,15 @@ class Answers:
         """models.Endpoint of every pod here, and of the node."""
         interfaces = self._datapath.maps.interfaces
         pods = [
-            views.endpoint(each, interfaces.get(InterfaceKey(each.ifindex)))
+            views.endpoint(
+                each,
+                interfaces.get(InterfaceKey(each.ifindex)),
+                self._policies.endpoint_view(each.endpoint_id),
+            )
             for _, each in sorted(self._endpoints.all().items())
         ]
-        return [views.host_endpoint(self._settings.node_name, self._this.addresses), *pods]
+        revision = self._policies.realized_revision
+        return [views.host_endpoint(self._settings.node_name, self._this.addresses, revision), *pods]
 
     async def identities(self, _request: web.Request) -> Any:
         """models.Identity."""
@@ -116,7 +124,12 @@ class Answers:
     async def metrics(self, _request: web.Request) -> Any:
         """Every metric."""
         counters = await asyncio.to_thread(self._datapath.metrics)
-        return views.metrics(counters, endpoints=len(self._endpoints.all()), targets=self._report.targets.values())
+        return views.metrics(
+            counters,
+            endpoints=len(self._endpoints.all()),
+            targets=self._report.targets.values(),
+            policy_revision=self._policies.realized_revision,
+        )
 
     async def metrics_text(self, request: web.Request) -> str:
         """Every metric for Prometheus."""
@@ -125,7 +138,7 @@ class Answers:
 
     async def policy(self, _request: web.Request) -> Any:
         """models.Policy."""
-        return {"revision": POLICY_REVISION, "policy": "[]"}
+        return {"revision": self._policies.realized_revision, "policy": self._policies.listing()}
 
     async def config(self, _request: web.Request) -> Any:
         """The settings in force."""

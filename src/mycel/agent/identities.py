@@ -88,7 +88,8 @@ class Identities:
         body = {
             "metadata": {
                 "name": str(number),
-                "labels": {key.removeprefix("k8s:"): value for key, value in security.items()},
+                # For kubectl's selectors; what is too long for a label is in security-labels alone.
+                "labels": {key.removeprefix("k8s:"): value for key, value in security.items() if len(value) < 64},
             },
             "security-labels": security,
         }

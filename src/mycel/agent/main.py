@@ -28,6 +28,7 @@ from mycel.agent.ipam import Pool, router_address
 from mycel.agent.node_network import Routes, datapath_settings, pod_networks, wait_own_node
 from mycel.agent.planner import Part, Planner
 from mycel.agent.pods import PodFacts
+from mycel.agent.policies import Policies
 from mycel.agent.publish import EndpointPublisher, announce_ready, node_object, publish_node
 from mycel.agent.relabel import Relabeller
 from mycel.agent.settings import Settings, SettingsError, parse_settings, read_config_dir
@@ -81,16 +82,24 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             resolve=identities.resolve,
             realize=lambda: planner.realize(Part.ENDPOINTS),
         )
+        policies = Policies(
+            watches, endpoints, cluster=settings.cluster_name, cidr_modes=settings.policy_cidr_match_mode
+        )
         await endpoints.restore()
         ready.unblock("datapath")
 
         # Plans: what touches them, where they go.
-        planner = Planner(StoreSources(watches, endpoints, this))
+        planner = Planner(StoreSources(watches, endpoints, this, policy=policies.plan))
+        policies.connect(planner.touch)
+        policies.adopt(
+            await asyncio.to_thread(datapath.maps.interfaces.dump),
+            await asyncio.to_thread(datapath.maps.ipcache_lpm.dump),
+        )
         planner.adopt(
             await asyncio.to_thread(datapath.maps.services.dump),
             await asyncio.to_thread(datapath.maps.backends.dump),
         )
-        targets = datapath.targets(name for name in APPLY_ORDER if name != "policy")
+        targets = datapath.targets(APPLY_ORDER)
         routes = Routes(watches, datapath)
         directory = StoreDirectory(
             watches,
@@ -128,6 +137,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             identities=identities,
             planner=planner,
             datapath=datapath,
+            policies=policies,
             report=report,
             ready=ready,
         )
@@ -149,6 +159,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             desired_routes: Any = routes.desired
             spawn(group, reconcile(desired_routes, route_target, report), "routes")
             spawn(group, _log_problems(report), "report")
+            spawn(group, policies.follow(planner, datapath.maps.interfaces.dump), "policy revision")
             await planner.realized.newer_than(0)
             ready.unblock("first plan")
             done = await server.replay_deletes(endpoints, settings.state_dir / "state" / "deletes")
@@ -193,7 +204,7 @@ def _prepare(settings: Settings) -> None:
         "EnableHealthChecking": False,
         "EnableEndpointHealthChecking": False,
         "EncryptNode": False,
-        "EnableK8sNetworkPolicy": False,
+        "EnableK8sNetworkPolicy": True,
         "EnableK8sClusterNetworkPolicy": False,
     }
     path = state / "agent-runtime-config.json"

@@ -10,13 +10,24 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from enum import Flag, auto
-from typing import Any
+from typing import Any, NamedTuple
 
-from mycel.abi import BackendKey, BackendValue, EndpointKey, EndpointValue, InterfaceKey, ServiceKey, ServiceValue
+from mycel.abi import (
+    AliasKey,
+    AliasValue,
+    BackendKey,
+    BackendValue,
+    IpcacheKey,
+    IpcacheValue,
+    PolicyKey,
+    PolicyValue,
+    ServiceKey,
+    ServiceValue,
+)
 from mycel.kit.latest import Latest
 from mycel.model.address import Address
 from mycel.model.service import EndpointSlice, Service
-from mycel.model.workload import LocalEndpoint, PublishedEndpoint
+from mycel.model.workload import IdentityId, LocalEndpoint, PublishedEndpoint
 from mycel.plan import rows
 from mycel.plan.node_plan import NodePlan
 from mycel.service import balance
@@ -33,7 +44,18 @@ class Part(Flag):
     ENDPOINTS = auto()  # this node's pods
     CLUSTER = auto()  # other nodes and their pods
     SERVICES = auto()
-    ALL = ENDPOINTS | CLUSTER | SERVICES
+    POLICY = auto()  # policies, or identities they are about
+    ALL = ENDPOINTS | CLUSTER | SERVICES | POLICY
+
+
+class PolicyPlan(NamedTuple):
+    """What policy adds to a plan. `endpoints` None: there is no policy, everything is open."""
+
+    endpoints: rows.EndpointPolicies | None = None
+    sets: Mapping[int, Mapping[PolicyKey, PolicyValue]] = {}
+    networks: Mapping[tuple[Address, int], IdentityId] = {}
+    aliases: Mapping[AliasKey, AliasValue] = {}
+    revision: int = 1
 
 
 class Sources:
@@ -71,6 +93,10 @@ class Sources:
         """An address of the API's; memoised."""
         raise NotImplementedError
 
+    def policy(self, _ipcache: Mapping[IpcacheKey, IpcacheValue]) -> PolicyPlan:
+        """What this node's pods enforce; `ipcache` tells whose addresses there are."""
+        return PolicyPlan()
+
 
 class Planner:
     """Keeps `desired` at the newest plan's rows, by map."""
@@ -79,11 +105,14 @@ class Planner:
         self._sources = sources
         self.desired: Latest[Mapping[str, Mapping[Any, Any]]] = Latest()
         self.realized: Latest[int] = Latest()
+        self.planned: Latest[tuple[int, int]] = Latest()
+        """Version of `desired` and the policy revision it enforces."""
         self.plan: NodePlan | None = None
         self.frontends: Mapping[balance.FrontendKey, balance.Frontend] = {}
         self.backend_numbers: Numbering[balance.BackendKey] = Numbering()
         self.service_numbers: Numbering[balance.FrontendKey] = Numbering(most=2**32 - 1)
         self._parts: dict[str, Mapping[Any, Any]] = {}
+        self._policy = PolicyPlan()
         self._dirty = Part.ALL
         self._wake = asyncio.Event()
         self._started = asyncio.Event()
@@ -114,7 +143,7 @@ class Planner:
         await self._started.wait()
         self._plan()
         version = self.desired.version
-        await self._applied(version)
+        await self.applied(version)
 
     async def run(self) -> None:
         """Plan whenever something changed. Start it when every informer is synced, never before."""
@@ -125,7 +154,8 @@ class Planner:
             await self._wake.wait()
             await asyncio.sleep(_GATHER_S)
 
-    async def _applied(self, version: int) -> None:
+    async def applied(self, version: int) -> None:
+        """Until the kernel has been brought to a version of `desired`, or to a newer one."""
         seen = self.realized.version
         while not (seen and self.realized.value >= version):
             seen = await self.realized.newer_than(seen)
@@ -138,30 +168,38 @@ class Planner:
         node, local = sources.node(), list(sources.local())
         if dirty & Part.SERVICES:
             self._plan_services(node.name)
-        if dirty & (Part.ENDPOINTS | Part.CLUSTER):
-            others = sources.others()
-            endpoints: Mapping[EndpointKey, EndpointValue] = rows.endpoint_rows(node, local)
-            interfaces: Mapping[InterfaceKey, EndpointValue] = rows.interface_rows(local)
-            self._parts |= {
-                "endpoints": endpoints,
-                "interfaces": interfaces,
-                "nodes": rows.node_rows(others),
-                "ipcache_lpm": rows.prefix_rows(node, others),
-                "ipcache": rows.ipcache_rows(
-                    node,
-                    others=others,
-                    published=sources.published(),
-                    endpoints=local,
-                    apiserver=sources.apiserver(),
-                    parse=sources.parse,
-                ),
-            }
+        if dirty & ~Part.SERVICES:
+            self._plan_parties(node, local)
         version = self.plan.version + 1 if self.plan else 1
         plan = NodePlan(**self._parts, version=version)  # pyright: ignore[reportArgumentType]
         if plan != self.plan:
             self.plan = plan
-            self.desired.set({name: each for name, each in plan.by_map().items() if name != "policy"})
+            self.desired.set(plan.by_map())
             log.debug("%s", plan)
+        self.planned.set((self.desired.version, self._policy.revision))
+
+    def _plan_parties(self, node: rows.ThisNode, local: list[LocalEndpoint]) -> None:
+        """Who there is, and what this node's pods enforce."""
+        sources = self._sources
+        others = sources.others()
+        ipcache = rows.ipcache_rows(
+            node,
+            others=others,
+            published=sources.published(),
+            endpoints=local,
+            apiserver=sources.apiserver(),
+            parse=sources.parse,
+        )
+        policy = self._policy = sources.policy(ipcache)
+        self._parts |= {
+            "endpoints": rows.endpoint_rows(node, local, policy.endpoints),
+            "interfaces": rows.interface_rows(local, policy.endpoints),
+            "policy": policy.sets,
+            "aliases": policy.aliases,
+            "nodes": rows.node_rows(others),
+            "ipcache": ipcache,
+            "ipcache_lpm": rows.prefix_rows(node, others, policy.networks),
+        }
 
     def _plan_services(self, node: str) -> None:
         self.frontends = balance.balance(self._sources.services(), self._sources.slices(), node)

@@ -47,5 +47,6 @@ class PodFacts:
             pod.ref.namespace,
             namespace_labels=namespace.labels,
             service_account=pod.service_account,
+            named_ports=pod.named_ports,
             cluster=self._cluster,
         )

@@ -46,6 +46,7 @@ class Settings:
     tunnel_port: int = 8472
     mtu: int = 0  # of the underlay; 0: the device's
     service_range: str = ""  # empty: not known
+    policy_cidr_match_mode: frozenset[str] = frozenset()  # what else CIDR rules are about: nodes, pods
     debug: bool = False
 
     @property
@@ -103,6 +104,7 @@ def parse_settings(config: Mapping[str, str], environment: Mapping[str, str]) ->
         tunnel_port=_number(config, "tunnel-port", 8472),
         mtu=_number(config, "mtu", 0),
         service_range="" if service_range == "auto" else service_range,
+        policy_cidr_match_mode=_words(config, "policy-cidr-match-mode", ("nodes", "pods")),
         debug=_flag(config, "debug", default=False),
     )
 
@@ -112,6 +114,13 @@ def _flag(config: Mapping[str, str], key: str, *, default: bool) -> bool:
     if value not in ("", "true", "false"):
         raise SettingsError(f"{key} is {value!r}: say true or false")
     return value == "true" if value else default
+
+
+def _words(config: Mapping[str, str], key: str, known: tuple[str, ...]) -> frozenset[str]:
+    words = frozenset(config.get(key, "").replace(",", " ").split())
+    if unknown := words - set(known):
+        raise SettingsError(f"{key} has {', '.join(sorted(unknown))}: it knows {', '.join(known)}")
+    return words
 
 
 def _number(config: Mapping[str, str], key: str, default: int) -> int:

@@ -6,11 +6,12 @@ Parsed addresses are remembered.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
+from mycel.abi import IpcacheKey, IpcacheValue
 from mycel.agent.endpoints import Endpoints
 from mycel.agent.ipam import router_address
-from mycel.agent.planner import Sources
+from mycel.agent.planner import PolicyPlan, Sources
 from mycel.agent.watches import Watches
 from mycel.model.address import Address, format_address, parse_address, parse_prefix
 from mycel.model.node import Node
@@ -24,8 +25,16 @@ _KUBERNETES = ServiceRef("default", "kubernetes")
 class StoreSources(Sources):
     """Sources over the agent's informers and endpoints."""
 
-    def __init__(self, watches: Watches, endpoints: Endpoints, this: ThisNode) -> None:
+    def __init__(
+        self,
+        watches: Watches,
+        endpoints: Endpoints,
+        this: ThisNode,
+        *,
+        policy: Callable[[Mapping[IpcacheKey, IpcacheValue]], PolicyPlan],
+    ) -> None:
         self._watches = watches
+        self._policy = policy
         self._endpoints = endpoints
         self._this = this
         self._addresses: dict[str, Address] = {}
@@ -77,6 +86,10 @@ class StoreSources(Sources):
             if each.ref == _KUBERNETES
             for endpoint in each.endpoints
         ]
+
+    def policy(self, ipcache: Mapping[IpcacheKey, IpcacheValue]) -> PolicyPlan:
+        """What this node's pods enforce."""
+        return self._policy(ipcache)
 
     def parse(self, text: str) -> Address:
         """An address of the API's."""

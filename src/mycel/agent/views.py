@@ -6,15 +6,14 @@ Pure functions of values; `server` serves them, `dbg` prints them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from mycel.abi import Direction, DropReason, EndpointValue, MetricKey, MetricValue, ServiceFlags
+from mycel.abi import Direction, DropReason, EndpointFlags, EndpointValue, MetricKey, MetricValue, ServiceFlags
 from mycel.agent.publish import external_identifiers
 from mycel.identity.reserved import HOST, RESERVED_LABELS
 from mycel.kit.reconcile import TargetStatus
 from mycel.model.address import format_address, is_ipv4
 from mycel.model.workload import Identity, IdentityId, LocalEndpoint
-from mycel.plan.rows import POLICY_REVISION
 from mycel.service.balance import Frontend, FrontendKey
 
 Json = dict[str, Any]
@@ -33,20 +32,35 @@ _DROP_TEXTS = {
 }
 
 
-def endpoint(each: LocalEndpoint, realized: EndpointValue | None) -> Json:
-    """models.Endpoint. Ready means: the kernel holds its identity."""
+class EndpointPolicyView(NamedTuple):
+    """How far an endpoint's policy is: the revision that is wanted, and the one the kernel was read back with."""
+
+    planned_revision: int
+    realized_revision: int
+    ingress: bool = False
+    egress: bool = False
+
+    @property
+    def enabled(self) -> str:
+        """Directions that are enforced, in the API's words."""
+        words = {(True, True): "both", (True, False): "ingress", (False, True): "egress"}
+        return words.get((self.ingress, self.egress), "none")
+
+
+def endpoint(each: LocalEndpoint, realized: EndpointValue | None, enforced: EndpointPolicyView) -> Json:
+    """models.Endpoint. Ready means: the kernel holds its identity and its policy."""
     pairs: Json = {}
     for address in each.addresses:
         pairs["ipv4" if is_ipv4(address) else "ipv6"] = format_address(address)
     if not each.identity:
         state = "waiting-for-identity"
-    elif realized is None or realized.identity != each.identity:
+    elif realized is None or realized.identity != each.identity or not realized.flags & EndpointFlags.READY:
         state = "regenerating"
     else:
         state = "ready"
     policy: Json = {
-        "policy-revision": realized.policy_revision if realized else 0,
-        "policy-enabled": "none",
+        "policy-revision": enforced.realized_revision if state == "ready" else 0,
+        "policy-enabled": enforced.enabled,
         "id": each.identity,
     }
     return {
@@ -65,15 +79,15 @@ def endpoint(each: LocalEndpoint, realized: EndpointValue | None) -> Json:
                 "container-interface-name": each.pod_interface,
             },
             "external-identifiers": external_identifiers(each),
-            "policy": {"realized": policy, "spec": policy | {"policy-revision": POLICY_REVISION}},
+            "policy": {"realized": policy, "spec": policy | {"policy-revision": enforced.planned_revision}},
             "health": {"overallHealth": "OK" if state == "ready" else "Pending"},
         },
     }
 
 
-def host_endpoint(node: str, addresses: Iterable[bytes]) -> Json:
+def host_endpoint(node: str, addresses: Iterable[bytes], revision: int) -> Json:
     """The node itself as an endpoint. It has no policy of its own."""
-    policy = {"policy-revision": POLICY_REVISION, "policy-enabled": "none", "id": HOST}
+    policy = {"policy-revision": revision, "policy-enabled": "none", "id": HOST}
     return {
         "id": 0,
         "spec": {"label-configuration": {}, "options": {}},
@@ -247,7 +261,11 @@ def _controller(target: TargetStatus) -> Json:
 
 
 def metrics(
-    counters: Mapping[MetricKey, MetricValue], *, endpoints: int, targets: Iterable[TargetStatus]
+    counters: Mapping[MetricKey, MetricValue],
+    *,
+    endpoints: int,
+    targets: Iterable[TargetStatus],
+    policy_revision: int,
 ) -> list[Json]:
     """Metrics as `cilium metrics list -o json` shows them."""
     rows: list[Json] = []
@@ -261,7 +279,7 @@ def metrics(
             rows.append(_metric("cilium_drop_count_total", value.packets, direction=direction, reason=reason))
             rows.append(_metric("cilium_drop_bytes_total", value.bytes, direction=direction, reason=reason))
     rows.append(_metric("cilium_endpoint", endpoints))
-    rows.append(_metric("cilium_policy_max_revision", POLICY_REVISION))
+    rows.append(_metric("cilium_policy_max_revision", policy_revision))
     for target in targets:
         rows.append(_metric("mycel_reconcile_entries", target.entries, target=target.name))
         rows.append(_metric("mycel_reconcile_errors_total", target.errors, target=target.name))

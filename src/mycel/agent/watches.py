@@ -10,11 +10,15 @@ from mycel.k8s import parse
 from mycel.k8s.client import ApiClient
 from mycel.k8s.informer import Informer
 from mycel.k8s.resources import (
+    CILIUM_CIDR_GROUPS,
+    CILIUM_CLUSTERWIDE_NETWORK_POLICIES,
     CILIUM_ENDPOINTS,
     CILIUM_IDENTITIES,
+    CILIUM_NETWORK_POLICIES,
     CILIUM_NODES,
     ENDPOINT_SLICES,
     NAMESPACES,
+    NETWORK_POLICIES,
     NODES,
     PODS,
     SERVICES,
@@ -35,6 +39,11 @@ class Watches:
         self.endpoints = Informer(client, CILIUM_ENDPOINTS, parse.ENDPOINTS_CODEC)
         self.identities = Informer(client, CILIUM_IDENTITIES, parse.IDENTITIES_CODEC)
         self.published_nodes = Informer(client, CILIUM_NODES, parse.PUBLISHED_NODES_CODEC)
+        # As they were written: what is wrong with one is told by its field's path.
+        self.network_policies = Informer(client, NETWORK_POLICIES)
+        self.cilium_policies = Informer(client, CILIUM_NETWORK_POLICIES)
+        self.clusterwide_policies = Informer(client, CILIUM_CLUSTERWIDE_NETWORK_POLICIES)
+        self.cidr_groups = Informer(client, CILIUM_CIDR_GROUPS)
 
     def all(self) -> tuple[Informer[Any], ...]:
         """Every informer."""
@@ -47,6 +56,10 @@ class Watches:
             self.endpoints,
             self.identities,
             self.published_nodes,
+            self.network_policies,
+            self.cilium_policies,
+            self.clusterwide_policies,
+            self.cidr_groups,
         )
 
     def start(self, group: asyncio.TaskGroup, ready: Readiness) -> None:

@@ -97,6 +97,8 @@ def parse_service(service: wire.Service) -> Service:
         affinity_s=affinity_s if spec.session_affinity == "ClientIP" else 0,
         local_external=spec.external_traffic_policy == "Local",
         local_internal=spec.internal_traffic_policy == "Local",
+        labels=service.metadata.labels or {},
+        selector=spec.selector or {},
     )
 
 

@@ -94,6 +94,7 @@ CILIUM_NETWORK_POLICIES = _cilium("ciliumnetworkpolicies", "CiliumNetworkPolicy"
 CILIUM_CLUSTERWIDE_NETWORK_POLICIES = _cilium(
     "ciliumclusterwidenetworkpolicies", "CiliumClusterwideNetworkPolicy", namespaced=False
 )
+CILIUM_CIDR_GROUPS = _cilium("ciliumcidrgroups", "CiliumCIDRGroup", namespaced=False)
 CILIUM_ENVOY_CONFIGS = _cilium("ciliumenvoyconfigs", "CiliumEnvoyConfig")
 CILIUM_CLUSTERWIDE_ENVOY_CONFIGS = _cilium(
     "ciliumclusterwideenvoyconfigs", "CiliumClusterwideEnvoyConfig", namespaced=False

@@ -153,6 +153,7 @@ class ServiceSpec(_Shape, frozen=True):
     ports: list[ServicePort] | None = None
     session_affinity: str = "None"
     session_affinity_config: AffinityConfig | None = None
+    selector: dict[str, str] | None = None
     external_traffic_policy: str = "Cluster"
     internal_traffic_policy: str = "Cluster"
 

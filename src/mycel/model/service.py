@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -55,6 +56,8 @@ class Service:
     affinity_s: int  # 0: none
     local_external: bool
     local_internal: bool
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    selector: Mapping[str, str] = field(default_factory=dict[str, str])  # empty: its slices are somebody else's
 
 
 class SlicePort(NamedTuple):

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mycel.abi import (
+    AliasKey,
+    AliasValue,
     BackendKey,
     BackendValue,
     EndpointKey,
@@ -27,17 +29,18 @@ from mycel.abi import (
 
 APPLY_ORDER = (
     "nodes",
-    "ipcache",
-    "ipcache_lpm",
     "backends",
     "service_slots",
     "services",
     "policy",
     "endpoints",
     "interfaces",
+    "aliases",
+    "ipcache",
+    "ipcache_lpm",
 )
-"""What is pointed at comes first (a service after its backends, an endpoint after its policy); deletes go
-backwards.
+"""What is pointed at comes first (a service after its backends, an endpoint after its policy), and an address
+gets an identity when every endpoint's policy knows it; deletes go backwards.
 """
 
 
@@ -56,6 +59,7 @@ class NodePlan:
     policy: Mapping[int, Mapping[PolicyKey, PolicyValue]] = field(
         default_factory=dict[int, Mapping[PolicyKey, PolicyValue]]
     )
+    aliases: Mapping[AliasKey, AliasValue] = field(default_factory=dict[AliasKey, AliasValue])
     version: int = field(default=0, compare=False)
 
     def by_map(self) -> dict[str, Mapping[Any, Any]]:

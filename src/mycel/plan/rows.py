@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mycel.abi import (
     BackendKey,
@@ -30,11 +31,25 @@ from mycel.abi import (
     SlotValue,
 )
 from mycel.model.address import NO_ADDRESS, Address, is_ipv4
-from mycel.model.workload import LocalEndpoint, PublishedEndpoint
+from mycel.model.workload import EndpointId, IdentityId, LocalEndpoint, PublishedEndpoint
 from mycel.service import balance
 
-POLICY_REVISION = 1  # until there is policy: every endpoint enforces the one state there is
 _NO_MAC = bytes(6)
+
+
+class EndpointPolicy(NamedTuple):
+    """What an endpoint enforces: the sets of each direction (0: nothing is enforced), and since when.
+
+    `revision` is another one whenever the sets are others, so that the kernel judges connections anew.
+    """
+
+    ingress_set: int = 0
+    egress_set: int = 0
+    revision: int = 1
+
+
+OPEN = EndpointPolicy()
+EndpointPolicies = Mapping[EndpointId, EndpointPolicy]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,30 +73,38 @@ class OtherNode:
     pod_networks: tuple[tuple[Address, int], ...]
 
 
-def endpoint_value(endpoint: LocalEndpoint) -> EndpointValue:
-    """The row of a pod of this node. Without an identity it is not ready: everything of it is dropped."""
+def endpoint_value(endpoint: LocalEndpoint, policy: EndpointPolicy | None = OPEN) -> EndpointValue:
+    """The row of a pod of this node. Without an identity or a policy it is not ready: everything of it is dropped."""
+    flags = EndpointFlags.READY if endpoint.identity and policy is not None else EndpointFlags(0)
+    ingress, egress, revision = policy or OPEN
+    flags |= EndpointFlags.ENFORCE_INGRESS if ingress else EndpointFlags(0)
+    flags |= EndpointFlags.ENFORCE_EGRESS if egress else EndpointFlags(0)
     by_family = {is_ipv4(address): address for address in reversed(endpoint.addresses)}
     return EndpointValue(
         ipv4=by_family.get(True, NO_ADDRESS),
         ipv6=by_family.get(False, NO_ADDRESS),
         ifindex=endpoint.ifindex,
         identity=endpoint.identity,
-        ingress_set=0,
-        egress_set=0,
-        policy_revision=POLICY_REVISION,
+        ingress_set=ingress,
+        egress_set=egress,
+        policy_revision=revision,
         endpoint_id=endpoint.endpoint_id,
-        flags=EndpointFlags.READY if endpoint.identity else EndpointFlags(0),
+        flags=flags,
         mac=endpoint.mac,
         node_mac=endpoint.node_mac,
     )
 
 
-def interface_rows(endpoints: Iterable[LocalEndpoint]) -> dict[InterfaceKey, EndpointValue]:
+def interface_rows(
+    endpoints: Iterable[LocalEndpoint], policies: EndpointPolicies | None = None
+) -> dict[InterfaceKey, EndpointValue]:
     """mycel_interfaces: the node's sides of the pods' pairs."""
-    return {InterfaceKey(each.ifindex): endpoint_value(each) for each in endpoints}
+    return {InterfaceKey(each.ifindex): endpoint_value(each, _policy(each, policies)) for each in endpoints}
 
 
-def endpoint_rows(node: ThisNode, endpoints: Iterable[LocalEndpoint]) -> dict[EndpointKey, EndpointValue]:
+def endpoint_rows(
+    node: ThisNode, endpoints: Iterable[LocalEndpoint], policies: EndpointPolicies | None = None
+) -> dict[EndpointKey, EndpointValue]:
     """mycel_endpoints: the node's own addresses and its pods'."""
     rows = {
         EndpointKey(address): EndpointValue(
@@ -91,7 +114,7 @@ def endpoint_rows(node: ThisNode, endpoints: Iterable[LocalEndpoint]) -> dict[En
             identity=ReservedIdentity.HOST,
             ingress_set=0,
             egress_set=0,
-            policy_revision=POLICY_REVISION,
+            policy_revision=OPEN.revision,
             endpoint_id=0,
             flags=EndpointFlags.HOST | EndpointFlags.READY,
             mac=_NO_MAC,
@@ -100,9 +123,14 @@ def endpoint_rows(node: ThisNode, endpoints: Iterable[LocalEndpoint]) -> dict[En
         for address in (*node.addresses, *node.router_addresses)
     }
     for endpoint in endpoints:
-        value = endpoint_value(endpoint)
+        value = endpoint_value(endpoint, _policy(endpoint, policies))
         rows |= {EndpointKey(address): value for address in endpoint.addresses}
     return rows
+
+
+def _policy(endpoint: LocalEndpoint, policies: EndpointPolicies | None) -> EndpointPolicy | None:
+    """What an endpoint enforces; None while nobody has said."""
+    return OPEN if policies is None else policies.get(endpoint.endpoint_id)
 
 
 def node_rows(others: Iterable[OtherNode]) -> dict[NodeKey, NodeValue]:
@@ -161,8 +189,16 @@ def ipcache_rows(
     return rows
 
 
-def prefix_rows(node: ThisNode, others: Iterable[OtherNode]) -> dict[IpcacheLpmKey, IpcacheValue]:
-    """mycel_ipcache_lpm: pod and service networks, for addresses nobody claims by name."""
+def prefix_rows(
+    node: ThisNode,
+    others: Iterable[OtherNode],
+    networks: Mapping[tuple[Address, int], IdentityId] | None = None,
+) -> dict[IpcacheLpmKey, IpcacheValue]:
+    """mycel_ipcache_lpm: pod and service networks, for addresses nobody claims by name; prefixes of policies.
+
+    `networks` are prefixes policies name, with their identities. What lies within the cluster's own networks
+    stays the cluster's: policies about prefixes are about the outside.
+    """
     rows = {
         IpcacheLpmKey(length, network): IpcacheValue(NO_ADDRESS, ReservedIdentity.UNMANAGED, IpcacheFlags.CLUSTER)
         for network, length in (*node.pod_networks, *node.service_networks)
@@ -173,6 +209,12 @@ def prefix_rows(node: ThisNode, others: Iterable[OtherNode]) -> dict[IpcacheLpmK
                 other.addresses[0], ReservedIdentity.UNMANAGED, IpcacheFlags.TUNNEL | IpcacheFlags.CLUSTER
             )
             rows |= {IpcacheLpmKey(length, network): value for network, length in other.pod_networks}
+    own = [(int.from_bytes(key.addr, "big"), key.prefixlen) for key in rows]
+    for (address, length), identity in (networks or {}).items():
+        number = int.from_bytes(address, "big")
+        inside = any(length >= outer and number >> (128 - outer) == base >> (128 - outer) for base, outer in own)
+        if not inside:
+            rows[IpcacheLpmKey(length, address)] = IpcacheValue(NO_ADDRESS, identity, IpcacheFlags(0))
     return rows
 
 

@@ -112,6 +112,8 @@ class Engine:
         self._matched: dict[IdentityId, frozenset[Peer]] = {}
         self._network_uses: defaultdict[Network, int] = defaultdict(int)
         self._retired: set[Network] = set()
+        self._alias_parties: set[IdentityId] = set()
+        self._retired_aliases: set[IdentityId] = set()
         self._cidr_numbers: HashedNumbers[Network] = HashedNumbers(FIRST_CIDR_IDENTITY, _LOCAL_COUNT)
         self._aliases: HashedNumbers[tuple[IdentityId, tuple[Block | Cidr, ...]]] = HashedNumbers(
             FIRST_ALIAS_IDENTITY, _LOCAL_COUNT
@@ -213,8 +215,23 @@ class Engine:
         if not blocks:
             return party.identity
         number = IdentityId(self._aliases.number((party.identity, tuple(sorted(blocks, key=str)))))
+        self._alias_parties.add(number)
         self.set_party(dataclasses.replace(party, identity=number, blocks=blocks))
         return number
+
+    def aliases(self, addresses: Iterable[tuple[int, Address]]) -> dict[Address, IdentityId]:
+        """Addresses (with their identities) that policy knows by another identity than their own.
+
+        Aliases that no address has any more are let go by `forget_retired`.
+        """
+        found: dict[Address, IdentityId] = {}
+        if self.has_blocks or self._alias_parties:
+            for identity, address in addresses:
+                party = self._parties.get(IdentityId(identity))
+                if party is not None and (number := self.alias(party, address)) != identity:
+                    found[address] = number
+            self._retired_aliases = self._alias_parties - set(found.values())
+        return found
 
     @property
     def needs_resolving(self) -> bool:
@@ -224,7 +241,8 @@ class Engine:
     @property
     def has_blocks(self) -> bool:
         """Whether any ipBlock is in force."""
-        return any(isinstance(peer, Block) for policies in self._held.values() for peer in _peers_of(policies))
+        kinds = (*self._pod_kinds, *self._node_kinds)
+        return any(isinstance(peer, kinds) for policies in self._held.values() for peer in _peers_of(policies))
 
     # ---- policies
 
@@ -286,12 +304,16 @@ class Engine:
             self._retired.add(network)
 
     def forget_retired(self) -> bool:
-        """Let go of prefixes nobody names any more; call it when no address leads to them. True when there were any."""
+        """Let go of prefixes and aliases nobody needs, when no address leads to them. True when there were any."""
         found, self._retired = self._retired, set()
         for network in found:
             self.drop_party(IdentityId(self._cidr_numbers.number(network)))
         self._cidr_numbers.keep(self._network_uses)
-        return bool(found)
+        gone, self._retired_aliases = self._retired_aliases, set()
+        for number in gone:
+            self.drop_party(number)
+        self._alias_parties -= gone
+        return bool(found or gone)
 
     def _match_again(self, fresh: list[Peer], gone: set[Peer]) -> None:
         """Bring what identities match up to date. Sets in use have none of the new peers yet."""

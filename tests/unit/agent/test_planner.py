@@ -70,9 +70,7 @@ class Node:
     """A planner with a kernel in memory."""
 
     facts: Facts = field(default_factory=Facts)
-    maps: dict[str, FakeMap[Any, Any]] = field(
-        default_factory=lambda: {name: FakeMap(name) for name in APPLY_ORDER if name != "policy"}
-    )
+    maps: dict[str, FakeMap[Any, Any]] = field(default_factory=lambda: {name: FakeMap(name) for name in APPLY_ORDER})
     report: Report = field(default_factory=Report)
     tasks: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
 

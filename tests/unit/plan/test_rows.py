@@ -156,4 +156,4 @@ def test_plans_of_equal_rows_are_equal() -> None:
     assert NodePlan(**empty, version=1) == NodePlan(**empty, version=2)  # type: ignore[arg-type]
     order = list(NodePlan(**empty).by_map())  # type: ignore[arg-type]
     assert order.index("backends") < order.index("service_slots") < order.index("services")
-    assert order.index("ipcache") < order.index("endpoints")
+    assert order.index("policy") < order.index("endpoints") < order.index("aliases") < order.index("ipcache")

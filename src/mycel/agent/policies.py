@@ -1,0 +1,314 @@
+"""The policies in force on this node: from what the API server has to what the planner puts into rows.
+
+An object that is no policy changes nothing: what was in force of it before stays, and its status says what is
+wrong. The revision grows by one with every object that is taken in or goes; it is realized when the kernel has
+been read back (`realized_revision`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from mycel.abi import (
+    LIMIT_POLICY_ROWS,
+    AliasKey,
+    AliasValue,
+    EndpointValue,
+    InterfaceKey,
+    IpcacheKey,
+    IpcacheLpmKey,
+    IpcacheValue,
+)
+from mycel.agent.endpoints import Endpoints
+from mycel.agent.planner import Part, Planner, PolicyPlan
+from mycel.agent.views import EndpointPolicyView
+from mycel.agent.watches import Watches
+from mycel.k8s.informer import Informer, Key
+from mycel.model.address import Address, parse_address
+from mycel.model.service import EndpointSlice, Service
+from mycel.model.workload import EndpointId, Identity, LocalEndpoint
+from mycel.plan.rows import EndpointPolicy
+from mycel.policy.engine import Engine, PolicyKeyRef, Subject
+from mycel.policy.errors import PolicyInvalid
+from mycel.policy.parse import parse_cidr_group, parse_policy
+from mycel.policy.parties import party_of, reserved_parties
+from mycel.policy.resolve import Resolution, ServiceFacts
+from mycel.policy.rules import Network, RuleRef
+
+log = logging.getLogger(__name__)
+
+
+class PolicyState(NamedTuple):
+    """How one object stands on this node."""
+
+    generation: int
+    problem: str  # empty: it is valid
+    revision: int  # from which on it is enforced
+    taken_at: float  # loop time it was taken in
+
+
+class Policies:
+    """See the module. `changed(key)` is called when an object's state may have another status."""
+
+    def __init__(
+        self, watches: Watches, endpoints: Endpoints, *, cluster: str, cidr_modes: frozenset[str] = frozenset()
+    ) -> None:
+        self._watches = watches
+        self._endpoints = endpoints
+        self._cluster = cluster
+        self._resolution = Resolution()
+        self.engine = Engine(resolve=self._resolution.resolve, cidr_modes=cidr_modes)
+        self.states: dict[PolicyKeyRef, PolicyState] = {}
+        self.revision = 1
+        self.realized_revision = 0
+        self.subjects: dict[EndpointId, Subject] = {}
+        self._in_force: dict[EndpointId, EndpointPolicy] = {}
+        self._adopted: dict[int, EndpointPolicy] = {}
+        self._serial = 1
+        self._unresolved = False
+        self._touch: Callable[[Part], None] = lambda _part: None
+        self.changed: Callable[[PolicyKeyRef], None] = lambda _key: None
+        self._wake = asyncio.Event()
+        for party in reserved_parties():
+            self.engine.set_party(party)
+        for informer in (watches.network_policies, watches.cilium_policies, watches.clusterwide_policies):
+            self._follow(informer)
+        watches.identities.subscribe(self._identity_changed)
+        watches.services.subscribe(self._service_changed)
+        watches.slices.subscribe(self._slice_changed)
+        watches.cidr_groups.subscribe(self._group_changed)
+
+    def connect(self, touch: Callable[[Part], None]) -> None:
+        """Tell who plans."""
+        self._touch = touch
+
+    def adopt(
+        self, interfaces: Mapping[InterfaceKey, EndpointValue], prefixes: Mapping[IpcacheLpmKey, IpcacheValue]
+    ) -> None:
+        """Go on with what the kernel enforces: an endpoint whose sets are the same keeps its revision."""
+        self._adopted = {
+            key.ifindex: EndpointPolicy(value.ingress_set, value.egress_set, value.policy_revision)
+            for key, value in interfaces.items()
+        }
+        self._serial = max([self._serial, *(value.policy_revision for value in interfaces.values())])
+        self.engine.adopt(
+            {Network(Address(key.addr), key.prefixlen): _identity(value) for key, value in prefixes.items()}
+        )
+
+    # ---- for the planner
+
+    def plan(self, ipcache: Mapping[IpcacheKey, IpcacheValue]) -> PolicyPlan:
+        """What every endpoint of this node enforces, by the policies and identities known now.
+
+        `ipcache` tells whose addresses there are: prefixes may tell addresses of one identity apart.
+        """
+        if self._unresolved:
+            self._unresolved = False
+            if self.engine.resolve_again():
+                self.revision += 1
+        local = [each for each in self._endpoints.all().values() if each.identity]
+        parties = {each.identity: party_of(each.identity, each.labels) for each in local}
+        for party in parties.values():
+            self.engine.set_party(party)  # the informer may not have seen a new one yet
+        by_identity = {identity: self.engine.subject(party) for identity, party in parties.items()}
+        self.subjects = {each.endpoint_id: by_identity[each.identity] for each in local}
+        self._in_force = self._enforce(local)
+        aliases = self.engine.aliases((value.identity, Address(key.addr)) for key, value in ipcache.items())
+        sets = self.engine.sets(
+            number for subject in by_identity.values() for number in (subject.ingress.number, subject.egress.number)
+        )
+        return PolicyPlan(
+            endpoints=self._in_force,
+            sets={number: each.rows for number, each in sets.items()},
+            networks={(network.address, network.length): number for network, number in self.engine.networks.items()},
+            aliases={AliasKey(address): AliasValue(number) for address, number in aliases.items()},
+            revision=self.revision,
+        )
+
+    def _enforce(self, local: Iterable[LocalEndpoint]) -> dict[EndpointId, EndpointPolicy]:
+        """Each endpoint's sets; a new revision where they are others than the kernel's."""
+        found: dict[EndpointId, EndpointPolicy] = {}
+        fresh = self._serial % 0xFFFF_FFFF + 1
+        for each in local:
+            subject = self.subjects[each.endpoint_id]
+            wanted = EndpointPolicy(subject.ingress.number, subject.egress.number, fresh)
+            known = self._in_force.get(each.endpoint_id) or self._adopted.pop(each.ifindex, None)
+            same = known is not None and known[:2] == wanted[:2]
+            found[each.endpoint_id] = known if known is not None and same else wanted
+            if not same:
+                self._serial = fresh
+        return found
+
+    # ---- realized
+
+    async def follow(self, planner: Planner, read_back: Callable[[], Mapping[InterfaceKey, EndpointValue]]) -> None:
+        """Raise the realized revision when the kernel answers with it. Until cancelled."""
+        seen = 0
+        while True:
+            seen = await planner.planned.newer_than(seen)
+            version, revision = planner.planned.value
+            await planner.applied(version)
+            while not self._is_held(await asyncio.to_thread(read_back)):  # noqa: ASYNC110 (the kernel tells nobody)
+                await asyncio.sleep(0.02)  # a newer plan is on its way
+            if revision > self.realized_revision:
+                log.debug("policy revision %d is realized", revision)
+                self.realized_revision = revision
+                for key in self.states:
+                    self.changed(key)
+            if self.engine.forget_retired():
+                self._touch(Part.POLICY)
+
+    def _is_held(self, rows: Mapping[InterfaceKey, EndpointValue]) -> bool:
+        """Whether the kernel has every endpoint's sets."""
+        for endpoint in self._endpoints.all().values():
+            wanted = self._in_force.get(endpoint.endpoint_id)
+            row = rows.get(InterfaceKey(endpoint.ifindex))
+            if wanted is None or row is None:
+                continue  # being made or removed: not ready, so closed
+            if (row.ingress_set, row.egress_set) != wanted[:2]:
+                return False
+        return True
+
+    def overflows(self) -> dict[EndpointId, str]:
+        """Endpoints that are closed because their rows do not fit, with the directions."""
+        found: dict[EndpointId, str] = {}
+        for endpoint_id, subject in self.subjects.items():
+            full = [
+                name
+                for name, side in (("ingress", subject.ingress), ("egress", subject.egress))
+                if side.enforced and self.engine.one_set(side.number).overflows
+            ]
+            if full:
+                found[endpoint_id] = " and ".join(full)
+        return found
+
+    # ---- for people
+
+    def endpoint_view(self, endpoint_id: EndpointId) -> EndpointPolicyView:
+        """How far an endpoint's policy is."""
+        wanted = self._in_force.get(endpoint_id, EndpointPolicy())
+        return EndpointPolicyView(
+            planned_revision=self.revision,
+            realized_revision=self.realized_revision,
+            ingress=bool(wanted.ingress_set),
+            egress=bool(wanted.egress_set),
+        )
+
+    def listing(self) -> str:
+        """The objects in force, as JSON text with the generation and revision of each."""
+        shown = [
+            {
+                "kind": key.kind,
+                "namespace": key.namespace,
+                "name": key.name,
+                "generation": state.generation,
+                "revision": state.revision,
+                "valid": not state.problem,
+                **({"problem": state.problem} if state.problem else {}),
+            }
+            for key, state in sorted(self.states.items())
+        ]
+        return msgspec.json.format(msgspec.json.encode(shown), indent=2).decode()
+
+    def problems(self) -> list[str]:
+        """One sentence per endpoint that is closed because its rows do not fit."""
+        return [
+            f"{directions} of endpoint {number} is closed: its policy needs more rows than a set holds"
+            f" ({LIMIT_POLICY_ROWS}); let fewer identities be selected, or split policies"
+            for number, directions in sorted(self.overflows().items())
+        ]
+
+    # ---- for flows
+
+    def names(self, rule: int, endpoint: int, *, ingress: bool, denied: bool) -> tuple[RuleRef, ...]:
+        """The rules a verdict came from; for a default denial, the policies that switched it on."""
+        if rule:
+            return self.engine.rule(rule)
+        subject = self.subjects.get(EndpointId(endpoint))
+        if not denied or subject is None:
+            return ()
+        side = subject.ingress if ingress else subject.egress
+        return side.rules.switched_on_by if side.rules else ()
+
+    # ---- what changes
+
+    def _follow(self, informer: Informer[dict[str, Any]]) -> None:
+        def listen(_key: Key, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
+            if old is not None and new is not None and _content(old) == _content(new):
+                return
+            self._policy_changed(informer.resource.kind, new or old or {}, gone=new is None)
+
+        informer.subscribe(listen)
+
+    def _policy_changed(self, kind: str, manifest: Mapping[str, Any], *, gone: bool) -> None:
+        metadata = manifest.get("metadata", {})
+        key = PolicyKeyRef(kind, str(metadata.get("namespace", "")), str(metadata.get("name", "")))
+        self.revision += 1
+        if gone:
+            self.engine.set_policy(key, None)
+            self.states.pop(key, None)
+            log.info("%s %s is gone", kind, "/".join(part for part in key[1:] if part))
+        else:
+            problem = ""
+            try:
+                self.engine.set_policy(key, parse_policy(manifest, cluster=self._cluster))
+            except PolicyInvalid as exc:
+                problem = str(exc)
+                log.warning("%s %s is not valid and not taken in: %s", kind, "/".join(filter(None, key[1:])), exc)
+            generation = int(metadata.get("generation", 0))
+            self.states[key] = PolicyState(generation, problem, self.revision, asyncio.get_running_loop().time())
+        self._touch(Part.POLICY)
+        self.changed(key)
+
+    def _identity_changed(self, _key: Key, old: Identity | None, new: Identity | None) -> None:
+        if new is not None:
+            self.engine.set_party(party_of(new.id, new.labels))
+        elif old is not None:
+            self.engine.drop_party(old.id)
+        self._touch(Part.POLICY)
+
+    def _service_changed(self, key: Key, _old: Service | None, new: Service | None) -> None:
+        place = (key.namespace, key.name)
+        services = self._resolution.services
+        services[:] = [each for each in services if (each.namespace, each.name) != place]
+        if new is not None:
+            services.append(ServiceFacts(*place, new.labels, new.selector))
+        self._resolve_again()
+
+    def _slice_changed(self, _key: Key, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        for ref in {each.ref for each in (old, new) if each is not None}:
+            self._resolution.addresses[ref.namespace, ref.name] = [
+                parse_address(endpoint.address)
+                for each in self._watches.slices.store.values()
+                if each.ref == ref
+                for endpoint in each.endpoints
+            ]
+        self._resolve_again()
+
+    def _group_changed(self, key: Key, _old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
+        self._resolution.groups.pop(key.name, None)
+        if new is not None:
+            labels = {str(name): str(value) for name, value in (new["metadata"].get("labels") or {}).items()}
+            try:
+                self._resolution.groups[key.name] = (labels, parse_cidr_group(new))
+            except PolicyInvalid as exc:
+                log.warning("CiliumCIDRGroup %s is not valid, so it stands for nothing: %s", key.name, exc)
+        self._resolve_again()
+
+    def _resolve_again(self) -> None:
+        if self.engine.needs_resolving:
+            self._unresolved = True
+            self._touch(Part.POLICY)
+
+
+def _content(manifest: Mapping[str, Any]) -> tuple[Any, Any]:
+    return manifest.get("spec"), manifest.get("specs")
+
+
+def _identity(value: IpcacheValue) -> Any:
+    return value.identity
