@@ -550,4 +550,5 @@ def test_an_images_own_files_below_usr(cluster: Cluster) -> None:
     """`/usr/bin/pause` of the curl image stands beside the machine's own programs."""
     cluster.apply(pod("own-files", {"name": "main", "command": ["/usr/bin/pause"]}))
     ready(cluster, "own-files")
-    assert inside(cluster, "own-files", "ls /usr/bin/pause /usr/bin/curl").split() == ["/usr/bin/curl", "/usr/bin/pause"]
+    listed = inside(cluster, "own-files", "ls /usr/bin/pause /usr/bin/curl")
+    assert listed.split() == ["/usr/bin/curl", "/usr/bin/pause"]
