@@ -205,11 +205,12 @@ def _policy(random: Random, number: int) -> Object:
     meta: Object = {"name": f"p{number}"}
     if kind != "CiliumClusterwideNetworkPolicy":
         meta["namespace"] = random.choice(NAMESPACES)
+    body: Object = {}
     if kind == "NetworkPolicy":
-        version, body = "networking.k8s.io/v1", {"spec": _kubernetes(random)}
+        version, body["spec"] = "networking.k8s.io/v1", _kubernetes(random)
     else:
         wide = kind == "CiliumClusterwideNetworkPolicy"
-        version, body = "cilium.io/v2", {"spec": _cilium(random, wide)}
+        version, body["spec"] = "cilium.io/v2", _cilium(random, wide)
         if random.random() < 0.15:
             body = {"specs": [_cilium(random, wide), _cilium(random, wide)]}
             if random.random() < 0.3:
@@ -275,7 +276,7 @@ def _selector(random: Random) -> Object:
             }
         }
     if pick < 0.63:
-        return {"matchLabels": {"foo:app": "web"}}
+        return {"matchLabels": {"cni:app": "web"}}
     return {"matchExpressions": [_expression(random, source) for _ in range(random.randint(1, 2))]}
 
 
