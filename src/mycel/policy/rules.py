@@ -46,6 +46,13 @@ class Network(NamedTuple):
         return f"{format_address(self.address)}/{self.length - 96 if self.is_ipv4 else self.length}"
 
 
+def _covers(network: Network, excepts: tuple[Network, ...], other: Network) -> bool:
+    """Whether `other` lies within and in none of the exceptions. ::/0 is no IPv4 address's, mapped or not."""
+    if network.is_ipv4 != other.is_ipv4:
+        return False
+    return network.contains(other) and not any(each.contains(other) for each in excepts)
+
+
 def host_network(address: Address) -> Network:
     """One address as a network."""
     return Network(address, 128)
@@ -78,7 +85,7 @@ class Cidr(NamedTuple):
 
     def covers(self, network: Network) -> bool:
         """Whether a network lies within and in none of the exceptions."""
-        return self.network.contains(network) and not any(each.contains(network) for each in self.excepts)
+        return _covers(self.network, self.excepts, network)
 
     def __str__(self) -> str:
         return _network_text(self.network, self.excepts)
@@ -92,7 +99,7 @@ class Block(NamedTuple):
 
     def covers(self, network: Network) -> bool:
         """Whether a network lies within and in none of the exceptions."""
-        return self.network.contains(network) and not any(each.contains(network) for each in self.excepts)
+        return _covers(self.network, self.excepts, network)
 
     def __str__(self) -> str:
         return _network_text(self.network, self.excepts)
