@@ -11,7 +11,6 @@ from typing import Any
 
 from mycel.abi import Direction
 from mycel.identity.labels import CLUSTER_KEY, NAMESPACE_KEY
-from mycel.model.address import parse_prefix
 from mycel.policy.fields import Field, network, selector, within
 from mycel.policy.l7 import dns_name, parse_l7
 from mycel.policy.labels import IS_POD, Requirement, Selector, equals, in_cluster, in_namespace, reserved, split_key
@@ -24,7 +23,6 @@ from mycel.policy.rules import (
     Everyone,
     Labelled,
     Names,
-    Network,
     Peer,
     Policy,
     PortMatch,
@@ -41,7 +39,6 @@ _RESERVED_ENTITIES = ("host", "remote-node", "init", "ingress", "health", "unman
 ENTITIES = ("all", "cluster", *_RESERVED_ENTITIES, "world-ipv4", "world-ipv6", "none")
 _SECTIONS = ("ingress", "ingressDeny", "egress", "egressDeny")
 _ENTRY = ("Endpoints", "Requires", "CIDR", "CIDRSet", "Entities", "Groups", "Nodes")
-_ALL_V4, _ALL_V6 = Network(*parse_prefix("0.0.0.0/0")), Network(*parse_prefix("::/0"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,10 +243,6 @@ class _Peers:
             case "cluster":
                 everyone = tuple(Labelled(reserved(each)) for each in _CLUSTER_ENTITY)
                 return (*everyone, Labelled(Selector((equals(CLUSTER_KEY, self._cluster),))))
-            case "world-ipv4":
-                return (Cidr(_ALL_V4),)
-            case "world-ipv6":
-                return (Cidr(_ALL_V6),)
             case _:
                 return (Labelled(reserved(name)),)
 

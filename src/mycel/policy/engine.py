@@ -214,7 +214,7 @@ class Engine:
         blocks = self._peers.blocks(host_network(address), self._pod_kinds if party.is_pod else self._node_kinds)
         if not blocks:
             return party.identity
-        number = IdentityId(self._aliases.number((party.identity, tuple(sorted(blocks, key=str)))))
+        number = IdentityId(self._aliases.number((party.identity, tuple(sorted(blocks, key=repr)))))
         self._alias_parties.add(number)
         self.set_party(dataclasses.replace(party, identity=number, blocks=blocks))
         return number

@@ -122,14 +122,14 @@ def _peer(world: World, flow: Flow, direction: Direction) -> IdentityId:
         address = end.address or end.pod.address(ipv6=flow.ipv6)
         return world.engine.alias(end.pod.party, address) if address else end.pod.party.identity
     if end.pod is not None:
-        return world.node_identity(end.pod.node, end.address, seen_from=node, ipv6=flow.ipv6)
+        return world.node_identity(end.pod.node, end.address, seen_from=node, ipv6=flow.ipv6, ingress=ingress)
     if end.address is not None:
-        return world.identity_of(end.address, seen_from=node, ipv6=flow.ipv6)
+        return world.identity_of(end.address, seen_from=node, ipv6=flow.ipv6, ingress=ingress)
     match end.entity:
         case "host":
-            return world.node_identity(node, None, seen_from=node, ipv6=flow.ipv6)
+            return world.node_identity(node, None, seen_from=node, ipv6=flow.ipv6, ingress=ingress)
         case "kube-apiserver":
-            return world.apiserver_identity(seen_from=node, ipv6=flow.ipv6)
+            return world.apiserver_identity(seen_from=node, ipv6=flow.ipv6, ingress=ingress)
         case entity:
             return _ENTITIES[entity]
 

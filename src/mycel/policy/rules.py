@@ -58,17 +58,19 @@ def host_network(address: Address) -> Network:
     return Network(address, 128)
 
 
-# ---- who
+# ---- who: classes of their own, since named tuples of equal fields are equal
 
 
-class Everyone(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Everyone:
     """Entity `all`."""
 
     def __str__(self) -> str:
         return "everyone"
 
 
-class Labelled(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Labelled:
     """Whoever's identity has these labels."""
 
     selector: Selector
@@ -77,7 +79,8 @@ class Labelled(NamedTuple):
         return str(self.selector)
 
 
-class Cidr(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Cidr:
     """Addresses outside of the cluster (Cilium's CIDR rules never are about pods and nodes)."""
 
     network: Network
@@ -91,7 +94,8 @@ class Cidr(NamedTuple):
         return _network_text(self.network, self.excepts)
 
 
-class Block(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Block:
     """Kubernetes' ipBlock: addresses, whoever has them."""
 
     network: Network
@@ -105,7 +109,8 @@ class Block(NamedTuple):
         return _network_text(self.network, self.excepts)
 
 
-class Names(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Names:
     """toFQDNs: addresses DNS answered with. Nobody, until something learns them."""
 
     names: tuple[str, ...]
@@ -114,7 +119,8 @@ class Names(NamedTuple):
         return f"names {', '.join(self.names)}"
 
 
-class ServicePeer(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ServicePeer:
     """toServices: what is behind services. Resolved to other peers before anything is judged."""
 
     name: str  # empty: by `selector`
@@ -126,7 +132,8 @@ class ServicePeer(NamedTuple):
         return f"service {self.namespace}/{what}" if self.namespace else f"service {what}"
 
 
-class CidrGroup(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CidrGroup:
     """A CiliumCIDRGroup by name or labels. Resolved to Cidr before anything is judged."""
 
     name: str  # empty: by `selector`

@@ -72,9 +72,8 @@ class PolicySet:
                 for peer in rule.peers:
                     self._by_peer.setdefault(peer, []).append(index)
                 continue
-            if ingress or rule.ports is None or not any(match.name for match in rule.ports):
-                self._anybody.append(rule)
-            else:
+            self._anybody.append(rule)
+            if not ingress and rule.ports is not None and any(match.name for match in rule.ports):
                 self._everybody_named.append(index)
         self._anybody_l7 = any(rule.l7 for rule in self._anybody)
         self._templates: dict[tuple[Any, ...], Mapping[Prefix, PolicyValue]] = {}

@@ -65,36 +65,42 @@ class World:
     nodes: dict[Address, str] = field(default_factory=dict[Address, str])
     api_nodes: set[str] = field(default_factory=set[str])
     parties: dict[IdentityId, Party] = field(default_factory=dict[IdentityId, Party])
-    _known: dict[tuple[Address, str], IdentityId] = field(default_factory=dict[tuple[Address, str], IdentityId])
+    _known: dict[tuple[Address, str, bool], IdentityId] = field(
+        default_factory=dict[tuple[Address, str, bool], IdentityId]
+    )
 
-    def identity_of(self, address: Address, *, seen_from: str, ipv6: bool) -> IdentityId:
+    def identity_of(self, address: Address, *, seen_from: str, ipv6: bool, ingress: bool) -> IdentityId:
         """Who an address that is no pod's is to a node."""
-        memo = (address, seen_from)
+        memo = (address, seen_from, ingress)
         if memo not in self._known:
             node = self.nodes.get(address)
             self._known[memo] = (
                 self._prefix_identity(address)
                 if node is None
-                else self.node_identity(node, address, seen_from=seen_from, ipv6=ipv6)
+                else self.node_identity(node, address, seen_from=seen_from, ipv6=ipv6, ingress=ingress)
             )
         return self._known[memo]
 
-    def node_identity(self, node: str, address: Address | None, *, seen_from: str, ipv6: bool) -> IdentityId:
+    def node_identity(
+        self, node: str, address: Address | None, *, seen_from: str, ipv6: bool, ingress: bool
+    ) -> IdentityId:
         """Who a node is to another one, or to itself; without an address it is met at the family's first."""
         runs_api = node in self.api_nodes
         if node == seen_from:
             number = API_HOST if runs_api else HOST
+            if ingress and self.allow_host:
+                return number  # it enters, whatever its addresses are
         else:
             number = _KUBE_APISERVER if runs_api else REMOTE_NODE
         at = address or self._node_address(node, ipv6=ipv6)
         return self.engine.alias(self.parties[number], at) if at else number
 
-    def apiserver_identity(self, *, seen_from: str, ipv6: bool) -> IdentityId:
+    def apiserver_identity(self, *, seen_from: str, ipv6: bool, ingress: bool) -> IdentityId:
         """Who the API server is to a node: itself, or the first node that runs one."""
         if seen_from in self.api_nodes:
-            return self.node_identity(seen_from, None, seen_from=seen_from, ipv6=ipv6)
+            return self.node_identity(seen_from, None, seen_from=seen_from, ipv6=ipv6, ingress=ingress)
         if self.api_nodes:
-            return self.node_identity(min(self.api_nodes), None, seen_from=seen_from, ipv6=ipv6)
+            return self.node_identity(min(self.api_nodes), None, seen_from=seen_from, ipv6=ipv6, ingress=ingress)
         return _KUBE_APISERVER
 
     def _node_address(self, node: str, *, ipv6: bool) -> Address | None:
