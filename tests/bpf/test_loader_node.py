@@ -345,3 +345,35 @@ def test_routes_are_reconciled(bed: Bed) -> None:
             nl.replace_route(netlink, ours._replace(ifindex=9999))
         assert nl.delete_route(netlink, ours) and not nl.delete_route(netlink, ours)
     assert "198.51.100.0/24" in run("ip", "-n", bed.node, "route")
+
+
+def test_pairs_go_together(bed: Bed) -> None:
+    """Deleted as one group with those that were gone already; others stay, and no pin is left."""
+    datapath = opened(bed)
+    namespace_name = bed.namespace("pod")
+    namespace = pod_link.open_namespace(f"/run/netns/{namespace_name}")
+    try:
+        with inside(bed.node):
+            made = [
+                pod_link.make_pair(
+                    datapath.netlink,
+                    pod_link.device_name(f"c{number}", "eth0"),
+                    namespace_fd=namespace,
+                    ifname=f"eth{number}",
+                    mtu=1450,
+                )
+                for number in range(4)
+            ]
+            for link in made:
+                datapath.attach_pod(link.ifindex)
+            going = made[:3]
+            assert pod_link.delete_pair(datapath.netlink, going[0].name)
+            pod_link.delete_pairs(datapath.netlink, [link.name for link in going])
+            for link in going:
+                datapath.forget_pod(link.ifindex)
+            assert list(pod_link.pod_devices(datapath.netlink)) == [made[3].name]
+            pins = {target for _program, target in by_pin(datapath)}
+            assert str(made[3].ifindex) in pins
+            assert not pins & {str(link.ifindex) for link in going}
+    finally:
+        os.close(namespace)

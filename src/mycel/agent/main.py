@@ -70,7 +70,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
         log.info("datapath: %s", datapath.opened)
         networks = [network for network in node.pod_networks if ":" not in network or settings.ipv6]
         routers = [router_address(network) for network in networks]
-        wiring = KernelWiring(attach=datapath.attach_pod, detach=datapath.detach_pod, mtu=datapath.devices.pod_mtu)
+        wiring = KernelWiring(attach=datapath.attach_pod, forget=datapath.forget_pod, mtu=datapath.devices.pod_mtu)
         identities = Identities(client, watches.identities)
         facts = PodFacts(client, watches, cluster=settings.cluster_name)
         endpoints = Endpoints(

@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from mycel.datapath import pod_link
 from mycel.datapath.errors import DatapathError
+from mycel.datapath.netlink import find_link
 from mycel.datapath.rtnetlink import Netlink
 from mycel.model.address import Address, format_address, is_ipv4
 
@@ -67,12 +68,14 @@ class KernelWiring:
         self,
         *,
         attach: Callable[[int], object],
-        detach: Callable[[int], object],
+        forget: Callable[[int], object],
         mtu: int,
     ) -> None:
         self._attach = attach
-        self._detach = detach
+        self._forget = forget
         self._mtu = mtu
+        self._going: dict[str, asyncio.Future[bool]] = {}
+        self._removal: asyncio.Task[None] | None = None
         self._netlink = Netlink()
         self._lock = threading.Lock()  # one request at a time on the socket
 
@@ -117,17 +120,34 @@ class KernelWiring:
         await _in_thread(work)
 
     async def remove(self, interface: str) -> bool:
-        """See PodWiring."""
+        """See PodWiring. Pairs that go while others are being removed go together, as the next ones."""
+        if interface not in self._going:
+            self._going[interface] = asyncio.get_running_loop().create_future()
+        if self._removal is None or self._removal.done():
+            self._removal = asyncio.create_task(self._remove_all(), name="pod device removal")
+        return await asyncio.shield(self._going[interface])
 
-        def work() -> bool:
-            with self._lock:
-                device = pod_link.pod_devices(self._netlink).get(interface)
-                if device is None:
-                    return False
-                self._detach(device.ifindex)
-                return pod_link.delete_pair(self._netlink, interface)
+    async def _remove_all(self) -> None:
+        while self._going:
+            batch, self._going = self._going, {}
+            try:
+                there = await _in_thread(lambda names=tuple(batch): self._delete(names))
+            except (WiringError, OSError) as exc:
+                for waiting in batch.values():
+                    waiting.set_exception(exc)
+            else:
+                for name, waiting in batch.items():
+                    waiting.set_result(name in there)
 
-        return await _in_thread(work)
+    def _delete(self, names: tuple[str, ...]) -> set[str]:
+        """Delete pairs; returns those that were there."""
+        with self._lock:
+            found = {name: link for name in names if (link := find_link(self._netlink, name)) is not None}
+            if found:
+                pod_link.delete_pairs(self._netlink, found)
+        for link in found.values():
+            self._forget(link.ifindex)
+        return set(found)
 
     async def present(self) -> dict[str, int]:
         """See PodWiring."""

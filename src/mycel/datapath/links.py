@@ -94,6 +94,10 @@ class Links:
             return clsact.detach(self._netlink, ifindex, side)
         return _unpin(self._folder / f"{program}@{ifindex}")
 
+    def forget_device(self, program: str, ifindex: int) -> None:
+        """Drop the pin of a device that is gone. Costs no wait for the kernel, as detaching a living one does."""
+        (self._folder / f"{program}@{ifindex}").unlink(missing_ok=True)
+
     def attach_cgroup(self, program: str, cgroup_fd: int) -> bool:
         """Run `program` for the sockets of a cgroup. True when anything had to change. Raises
         DatapathError.

@@ -170,6 +170,11 @@ class Datapath:
         for program in POD_PROGRAMS:
             self.links.detach_device(program, ifindex)
 
+    def forget_pod(self, ifindex: int) -> None:
+        """Drop the pins of a pair that is deleted: the kernel detached its programs together with the device."""
+        for program in POD_PROGRAMS:
+            self.links.forget_device(program, ifindex)
+
     def attached(self) -> list[AttachedLink]:
         """Every pinned link."""
         return self.links.attached()

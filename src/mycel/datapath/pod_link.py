@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -90,6 +90,11 @@ def set_up(netlink: Netlink, link: PodLink) -> None:
 def delete_pair(netlink: Netlink, name: str) -> bool:
     """Take a pair away by its node side's name; False when it was gone."""
     return nl.delete_link(netlink, name)
+
+
+def delete_pairs(netlink: Netlink, names: Collection[str]) -> None:
+    """Take many pairs away at once; those that are gone are no error."""
+    nl.delete_links(netlink, names)
 
 
 def pod_devices(netlink: Netlink) -> dict[str, Link]:

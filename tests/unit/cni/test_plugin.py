@@ -95,3 +95,24 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     """Every version since 0.3."""
     code, said = typed(monkeypatch, capsys, "VERSION")
     assert (code, said["supportedVersions"]) == (0, plugin.VERSIONS)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {},
+        {"a": [1, True, None, '\u00fc\n"', {"b": []}]},
+        {"cni.dev/valid-attachments": [{"containerID": "c", "ifname": "e"}]},
+    ],
+)
+def test_its_json_is_json(value: dict[str, Any]) -> None:
+    """Both ways, as the standard library has it."""
+    assert json.loads(plugin.write_json(value)) == value
+    assert plugin.read_json(" " + json.dumps(value, ensure_ascii=False) + "\n") == value
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": }', "{} {}", "nonsense"])
+def test_what_is_not_one_object_is_refused(text: str) -> None:
+    """By ValueError, whatever is wrong."""
+    with pytest.raises(ValueError, match=r"\w"):
+        plugin.read_json(text)

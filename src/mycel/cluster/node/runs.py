@@ -257,10 +257,11 @@ class Runs:
                 self._recorder.warning(
                     self._owner.pod, "FailedPreStopHook", f"PreStopHook failed: {failure}", container=name
                 )
+        bundle = self._owner.files.bundle(container_id)
         if runtime.exit_of(container_id) is None:
-            await runtime.kill(container_id, 15)
+            await runtime.kill(container_id, bundle, 15)
         if not await self._wait_exit(container_id, max(2.0 if hook else 0.0, deadline - time.monotonic())):
-            await runtime.kill(container_id, 9)
+            await runtime.kill(container_id, bundle, 9)
             await self._wait_exit(container_id, 10)
         self.stop_probes(name)
         self.notice_ends()
