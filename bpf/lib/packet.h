@@ -41,6 +41,9 @@
 #define TCP_PSH 8
 #define TCP_ACK 16
 
+#define ICMP_OTHER	0xffff
+#define ICMP_OTHER_TYPE 0x100 /* and the type */
+
 enum packet_flags {
 	PACKET_FIRST_FRAGMENT = 1,
 	PACKET_LATER_FRAGMENT = 2, /* no layer-4 header: ports come from mycel_fragments */
@@ -134,8 +137,11 @@ static __always_inline bool is_tcp_syn(const struct packet *p)
 	return p->t.protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
-/* An echo request's ports are (identifier, 0) and a reply's (0, identifier), so a request never looks like a
- * reply. */
+/*
+ * An echo request's ports are (identifier, 0) and a reply's (0, identifier), so a request never looks like a reply.
+ * Other types have no identity but their own: each is a connection by itself, with ports that echoes never have and
+ * that differ by direction, so that one type's verdict is not another's.
+ */
 static __always_inline void parse_icmp(struct packet *p, __u8 type, __u8 code, __be16 id, bool v6)
 {
 	__u8 request = v6 ? ICMP6_ECHO : ICMP4_ECHO, reply = v6 ? ICMP6_ECHO_REPLY : ICMP4_ECHO_REPLY;
@@ -149,6 +155,10 @@ static __always_inline void parse_icmp(struct packet *p, __u8 type, __u8 code, _
 	else if (v6 ? type >= 1 && type <= ICMP6_PARAMETER
 		    : type == ICMP4_UNREACHABLE || type == ICMP4_TIME_EXCEEDED || type == ICMP4_PARAMETER)
 		p->flags |= PACKET_ICMP_ERROR;
+	else {
+		p->t.source_port = bpf_htons(ICMP_OTHER_TYPE | type);
+		p->t.destination_port = bpf_htons(ICMP_OTHER);
+	}
 }
 
 /* Fill ports and flags from the layer-4 header at `l4`. Returns 0 or a drop reason. */

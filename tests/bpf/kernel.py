@@ -9,7 +9,7 @@ import fcntl
 import os
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,9 +53,9 @@ class Counted(NamedTuple):
 class Datapath:
     """Both objects loaded once with `knobs`; maps by name as attributes of `maps`."""
 
-    def __init__(self, knobs: Mapping[str, objects.KnobValue], *, lock: Path) -> None:
+    def __init__(self, knobs: Mapping[str, objects.KnobValue], *, lock: Path, more: Sequence[Path] = ()) -> None:
         sizes = {f"mycel_{name}": 1024 for name in LAYOUTS}
-        self.collection = objects.load_objects(compiled(), knobs=knobs, sizes=sizes)
+        self.collection = objects.load_objects([*compiled(), *more], knobs=knobs, sizes=sizes)
         fds = {name: loaded.fd for name, loaded in self.collection.maps.items()}
         self.fds = fds
         self.maps: dict[str, KernelMap[Any, Any]] = {
@@ -111,6 +111,11 @@ def _possible() -> int:
     from mycel.datapath import libbpf
 
     return libbpf.possible_cpus()
+
+
+def compiled_for_tests(name: str, folder: Path) -> Path:
+    """An object of bpf/tests, compiled into `folder`."""
+    return build_bpf.compile_one(ROOT / "bpf" / "tests" / f"{name}.bpf.c", folder, clang=build_bpf.find_clang())
 
 
 def compiled() -> list[Path]:

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mycel import abi
-from mycel.model.address import Address, is_ipv4, parse_address, parse_prefix
+from mycel.model.address import Address, format_address, parse_address, parse_prefix
 from mycel.model.workload import EndpointId, IdentityId, LocalEndpoint, PodRef, PublishedEndpoint
 from mycel.plan import rows
 from mycel.plan.rows import EndpointPolicy, OtherNode, ThisNode
 from mycel.policy.engine import Subject
+from mycel.policy.judge import API_HOST
 from mycel.policy.world import Pod, World
 from tests.bpf.frames import NODE_MAC, POD_MAC
 from tests.bpf.rows import mac
@@ -51,7 +52,7 @@ def subjects_of(world: World) -> dict[IdentityId, Subject]:
                 world.engine.alias(pod.party, address)
     for address, name in world.nodes.items():
         for seen_from in set(world.nodes.values()):
-            world.node_identity(name, address, seen_from=seen_from, ipv6=not is_ipv4(address))
+            _node_alias(world, name, address, seen_from)
     parties = {pod.party.identity: pod.party for pod in world.pods.values() if pod.party is not None}
     return {identity: world.engine.subject(party) for identity, party in parties.items()}
 
@@ -120,9 +121,19 @@ def _aliases(world: World, node: str, pods: list[Pod]) -> dict[abi.AliasKey, abi
         for address in pod.addresses:
             found[address] = world.engine.alias(pod.party, address), pod.party.identity
     for address, name in world.nodes.items():
-        known = world.node_identity(name, address, seen_from=node, ipv6=not is_ipv4(address))
-        found[address] = known, abi.ReservedIdentity.HOST if name == node else _REMOTE[name in world.api_nodes]
+        found[address] = (
+            _node_alias(world, name, address, node),
+            abi.ReservedIdentity.HOST if name == node else _REMOTE[name in world.api_nodes],
+        )
     return {abi.AliasKey(address): abi.AliasValue(alias) for address, (alias, own) in found.items() if alias != own}
+
+
+def _node_alias(world: World, name: str, address: Address, seen_from: str) -> IdentityId:
+    """Who a node's address is to policy on a node, whose engine here answers for all of them."""
+    runs_api = name in world.api_nodes
+    own = IdentityId(abi.ReservedIdentity.HOST if name == seen_from else _REMOTE[runs_api])
+    number = API_HOST if runs_api and name == seen_from else own
+    return world.engine.alias(world.parties[number], address)
 
 
 def _pod_networks(index: int) -> tuple[tuple[Address, int], ...]:
@@ -147,8 +158,6 @@ def _local(pod: Pod, number: int, ifindex: int) -> LocalEndpoint:
 
 
 def _published(pod: Pod) -> PublishedEndpoint:
-    from mycel.model.address import format_address
-
     assert pod.party is not None
     texts = tuple(format_address(each) for each in pod.addresses)
     return PublishedEndpoint(pod.ref, EndpointId(1), pod.party.identity, (), texts, V4.remote_node)

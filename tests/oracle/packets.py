@@ -18,6 +18,7 @@ from tests.oracle.node_tables import STRANGER, node_addresses
 
 REASONS = {"default-deny": "POLICY_DENIED", "deny-rule": "POLICY_DENY"}
 PROXIED = "PROXY_LOOKUP_FAILED"
+_ECHOES = (0, 8, 128, 129)
 _ROUTER_ADVERTISEMENT = 134
 
 
@@ -45,7 +46,9 @@ class Step(NamedTuple):
     program: str
     interface: PodRef | None  # whose; None: any
     frame: bytes
+    outer: tuple[int, str] | None  # VNI and underlay address of the sender, for the overlay's hook
     sides: tuple[Judged, ...]
+    ported: bool  # told apart from other flows by a source port or identifier
     reason: str | None  # a drop that has nothing to do with policy
 
 
@@ -80,13 +83,14 @@ def steps(world: World, flow: Flow, expected: Verdict, number: int) -> Iterator[
     if source is None or destination is None or source.pod is destination.pod is not None:
         return
     frame = _frame(flow, source, destination, 20000 + number)
+    ported = flow.protocol not in (ICMP, ICMPV6) or flow.port in _ECHOES
     egress, ingress = _judged(source, destination, expected)
     if source.pod is not None:
         both = ingress if destination.node == source.node else ()
         forged = flow.protocol == ICMPV6 and flow.port == _ROUTER_ADVERTISEMENT
         sides = () if forged else (*egress, *both)
         reason = "FORBIDDEN_ICMP6" if forged else None
-        yield Step(source.node, "from_pod", source.pod.ref, bytes(frame), sides, reason)
+        yield Step(source.node, "from_pod", source.pod.ref, bytes(frame), None, sides, ported, reason)
         if forged or destination.node == source.node:
             return
     if not ingress:
@@ -94,14 +98,17 @@ def steps(world: World, flow: Flow, expected: Verdict, number: int) -> Iterator[
     assert destination.pod is not None
     if not source.node:
         from_outside = frame.but(source_mac="02:00:00:00:00:99")
-        yield Step(destination.node, "from_network", None, bytes(from_outside), ingress, None)
+        yield Step(destination.node, "from_network", None, bytes(from_outside), None, ingress, ported, None)
     elif source.node == destination.node:
-        yield Step(source.node, "from_host", None, bytes(frame), ingress, None)
+        yield Step(source.node, "from_host", None, bytes(frame), None, ingress, ported, None)
     else:
         vni = source.pod.party.identity if source.pod and source.pod.party else abi.ReservedIdentity.REMOTE_NODE
         outer = "172.31.77.4" if source.node == STRANGER else V4.remote_node
-        whole = wrapped(bytes(frame), outer, V4.node, vni)
-        yield Step(destination.node, "from_network", None, whole, ingress, None)
+        yield Step(destination.node, "from_overlay_of", None, bytes(frame), (vni, outer), ingress, ported, None)
+        if not flow.ipv6:  # small IPv4 needs not wait for the device
+            frame = _frame(flow, source, destination, 40000 + number)
+            whole = wrapped(bytes(frame), outer, V4.node, vni)
+            yield Step(destination.node, "from_network", None, whole, None, ingress, ported, None)
 
 
 def _judged(source: Place, destination: Place, expected: Verdict) -> tuple[tuple[Judged, ...], tuple[Judged, ...]]:

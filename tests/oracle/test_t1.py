@@ -4,6 +4,7 @@ programs (BPF_PROG_TEST_RUN), and what they return, drop and report against the 
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from mycel.policy.engine import Engine
 from mycel.policy.offline import parse_flow
 from mycel.policy.rules import RuleRef
 from mycel.policy.world import read_world
-from tests.bpf.kernel import Datapath
+from tests.bpf.kernel import Datapath, compiled_for_tests
 from tests.bpf.lab import inside, run
 from tests.bpf.rows import addr
 from tests.bpf.world import V4
@@ -40,7 +41,8 @@ class Rig:
     """The loaded programs in a namespace with enough interfaces for a node's pods."""
 
     def __init__(self, namespace: str, lock: Path) -> None:
-        self.datapath = Datapath(KNOBS, lock=lock)
+        overlay = compiled_for_tests("overlay", lock.parent)
+        self.datapath = Datapath(KNOBS, lock=lock, more=[overlay])
         with inside(namespace):
             self.interfaces = [socket.if_nametoindex(f"d{number}") for number in range(PODS)]
         self.written: dict[str, set[Any]] = {}
@@ -54,12 +56,18 @@ class Rig:
             if gone:
                 target.remove(list(gone))
             self.written[name] = set(rows)
+        self.forget_connections()
+
+    def forget_connections(self) -> None:
+        """Every packet is a first one again."""
         for name in ("ct", "nat"):
             self.datapath.maps[name].remove(list(self.datapath.maps[name].dump()))
 
     def send(self, step: Step, ifindex: int) -> tuple[int, list[abi.FlowEvent]]:
         """What a program returns, and its events."""
-        done = run_skb(self.datapath.program(step.program), step.frame, context=SkbContext(ifindex=ifindex))
+        vni, sender = step.outer or (0, "0.0.0.0")
+        context = SkbContext(ifindex=ifindex, cb=(vni, int(ipaddress.IPv4Address(sender)), 0, 0, 0))
+        done = run_skb(self.datapath.program(step.program), step.frame, context=context)
         return done.verdict, self.datapath.events()
 
 
@@ -172,7 +180,13 @@ def check(rig: Rig, made: State) -> int:
     for node in sorted(set(todo) - {STRANGER}):
         table = tables(world, node, subjects, rig.interfaces)
         rig.write(dict(table.maps))
+        met: set[tuple[str, ...]] = set()
         for number, step in todo[node]:
+            if not step.ported:  # what has no ports of its own may be a connection that is known
+                ends = tuple(str(made.flows[number].get(key)) for key in ("from", "to", "family", "type"))
+                if ends in met:
+                    rig.forget_connections()
+                met.add(ends)
             ifindex = table.interfaces[step.interface] if step.interface else rig.interfaces[0]
             seen, events = rig.send(step, ifindex)
             wrong = difference(step, seen, events, engine=world.engine, table=table, subjects=subjects)

@@ -151,7 +151,7 @@ struct backend_value {
  * A connection's ends. In mycel_nat it is directional: the packet as it arrives. In mycel_ct it is
  * direction-free: the lower of the two ends comes first, so both directions of a connection find one row.
  * ICMP echo: a request is (source, identifier) → (destination, 0), a reply (source, 0) → (destination,
- * identifier).
+ * identifier); another type: (source, 0x100 | type) → (destination, 0xffff).
  */
 struct tuple {
 	struct addr source;
