@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from mycel.agent.endpoints import Endpoints
 from mycel.agent.identities import Identities
 from mycel.agent.planner import Planner
+from mycel.agent.policies import Policies
 from mycel.agent.watches import Watches
-from mycel.flow.records import Address, Endpoint, ServiceName, Workload
+from mycel.flow.records import Address, Endpoint, PolicyName, ServiceName, Workload
 from mycel.identity.reserved import HOST, RESERVED_LABELS
 from mycel.model.address import ANY_IPV4, parse_address
 from mycel.model.workload import IdentityId, LocalEndpoint, PodRef
@@ -31,6 +32,7 @@ class StoreDirectory:
         *,
         identities: Identities,
         planner: Planner,
+        policies: Policies,
         this: Callable[[], ThisNode],
         cluster: str,
     ) -> None:
@@ -38,6 +40,7 @@ class StoreDirectory:
         self._endpoints = endpoints
         self._identities = identities
         self._planner = planner
+        self._policies = policies
         self._this = this
         self._cluster = cluster
         self._version = 1
@@ -76,6 +79,13 @@ class StoreDirectory:
     def names(self, address: Address) -> tuple[str, ...]:
         """DNS names; nobody collects them yet."""
         return ()
+
+    def policies(self, rule: int, endpoint_id: int, *, ingress: bool, denied: bool) -> tuple[PolicyName, ...]:
+        """The rules of a verdict; of a default denial the policies that switched it on."""
+        return tuple(
+            PolicyName(*ref, self._policies.revision_of(ref))
+            for ref in self._policies.names(rule, endpoint_id, ingress=ingress, denied=denied)
+        )
 
     def interface(self, ifindex: int) -> str:
         """The device's name."""

@@ -106,6 +106,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             endpoints,
             identities=identities,
             planner=planner,
+            policies=policies,
             this=lambda: this,
             cluster=settings.cluster_name,
         )

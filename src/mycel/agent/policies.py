@@ -189,6 +189,11 @@ class Policies:
 
     # ---- for people
 
+    def revision_of(self, ref: RuleRef) -> int:
+        """From which revision on a rule's object is enforced; 0 when it is gone."""
+        state = self.states.get(PolicyKeyRef(ref.kind, ref.namespace, ref.name))
+        return state.revision if state else 0
+
     def endpoint_view(self, endpoint_id: EndpointId) -> EndpointPolicyView:
         """How far an endpoint's policy is."""
         wanted = self._in_force.get(endpoint_id, EndpointPolicy())

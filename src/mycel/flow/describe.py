@@ -10,7 +10,7 @@ from mycel import abi
 from mycel.api import flow_pb2 as pb
 from mycel.flow import text
 from mycel.flow.enrich import Records
-from mycel.flow.records import Endpoint
+from mycel.flow.records import Endpoint, PolicyName
 
 _TO_ENDPOINT = 101  # the API's number for the kernel's 0
 
@@ -25,6 +25,7 @@ class Names(NamedTuple):
     source_names: int = 0
     destination_names: int = 0
     interface: int = 0
+    policies: int = 0
 
 
 def describe(event: abi.FlowEvent, names: Names, records: Records, *, node_name: str) -> pb.Flow:
@@ -44,6 +45,7 @@ def describe(event: abi.FlowEvent, names: Names, records: Records, *, node_name:
     if (interface := records.interfaces[names.interface]) is not None:
         flow.interface.index, flow.interface.name = interface
     flow.proxy_port = event.proxy_port
+    _set_policies(flow, event, records.policies[names.policies] or ())
     return flow
 
 
@@ -126,6 +128,23 @@ def _set_packet(flow: pb.Flow, event: abi.FlowEvent) -> None:
             flow.Summary = "VRRP"
         case _:
             flow.Summary = f"IP protocol {event.protocol}"
+
+
+def _set_policies(flow: pb.Flow, event: abi.FlowEvent, policies: tuple[PolicyName, ...]) -> None:
+    """The policies that allowed or denied; of a default denial those that switched it on."""
+    ingress = event.direction == abi.Direction.INGRESS
+    if event.verdict == abi.Verdict.DROPPED:
+        named = flow.ingress_denied_by if ingress else flow.egress_denied_by
+    else:
+        named = flow.ingress_allowed_by if ingress else flow.egress_allowed_by
+    for each in policies:
+        labels = [
+            f"k8s:io.cilium.k8s.policy.derived-from={each.kind}",
+            f"k8s:io.cilium.k8s.policy.name={each.name}",
+            *([f"k8s:io.cilium.k8s.policy.namespace={each.namespace}"] if each.namespace else []),
+            f"mycel:rule={each.rule}",
+        ]
+        named.add(name=each.name, namespace=each.namespace, kind=each.kind, labels=labels, revision=each.revision)
 
 
 def _set_endpoint(message: pb.Endpoint, record: Endpoint | None, identity: int) -> None:

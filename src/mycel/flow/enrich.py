@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mycel.flow.records import Address, Directory, Endpoint, Interner, ServiceName
+from mycel import abi
+from mycel.flow.records import Address, Directory, Endpoint, Interner, PolicyName, ServiceName
 from mycel.flow.rows import ROW, Events, Mask, Numbers, Rows, Words, group, has_ports
 from mycel.flow.text import RESERVED_IDENTITIES
 
@@ -33,6 +34,7 @@ class Records:
         self.services: Interner[ServiceName] = Interner()
         self.names: Interner[tuple[str, ...]] = Interner()
         self.interfaces: Interner[tuple[int, str]] = Interner()
+        self.policies: Interner[tuple[PolicyName, ...]] = Interner()
 
     def keep(self, rows: Rows) -> None:
         """Forget what no row refers to any more."""
@@ -41,6 +43,7 @@ class Records:
             (self.services, ("source_service", "destination_service")),
             (self.names, ("source_names", "destination_names")),
             (self.interfaces, ("interface",)),
+            (self.policies, ("policies",)),
         ):
             interner.keep({int(number) for column in columns for number in np.unique(rows[column])})
 
@@ -66,6 +69,7 @@ class Enricher:
         rows["wall_ns"] = rows["event"]["time_ns"] + np.uint64(wall_offset_ns)
         self._name_ends(rows)
         self._name_interfaces(rows)
+        self._name_policies(rows)
         return rows
 
     def forget(self) -> None:
@@ -143,6 +147,26 @@ class Enricher:
             services = self._directory.services(Address(key[:2].astype(">u8").tobytes()))
             numbers.append(self._records.services.number(services.get((int(key[2]) >> 8, int(key[2]) & 0xFF))))
         rows[f"{side}_service"][where] = np.array(numbers, np.uint32)[place]
+
+    def _name_policies(self, rows: Rows) -> None:
+        """A verdict's rules as they are called now: numbers live as long as their rules, rows longer."""
+        where = np.flatnonzero(rows["event"]["kind"] == abi.EventKind.POLICY_VERDICT)
+        if not len(where):
+            return
+        event = rows["event"][where]
+        keys: Words = np.empty((len(where), 2), np.uint64)
+        keys[:, 0] = event["policy_rule"]
+        keys[:, 1] = event["endpoint_id"].astype(np.uint64) << np.uint64(16)
+        keys[:, 1] |= event["direction"].astype(np.uint64) << np.uint64(8)
+        keys[:, 1] |= event["verdict"] == abi.Verdict.DROPPED
+        first, place = group(keys)
+        numbers: list[int] = []
+        for rule, rest in keys[first].tolist():
+            found = self._directory.policies(
+                rule, rest >> 16, ingress=rest >> 8 & 0xFF == abi.Direction.INGRESS, denied=bool(rest & 1)
+            )
+            numbers.append(self._records.policies.number(found or None))
+        rows["policies"][where] = np.array(numbers, np.uint32)[place]
 
     def _name_interfaces(self, rows: Rows) -> None:
         indices, place = np.unique(rows["event"]["ifindex"], return_inverse=True)

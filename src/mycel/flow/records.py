@@ -43,6 +43,16 @@ class ServiceName(NamedTuple):
     name: str
 
 
+class PolicyName(NamedTuple):
+    """A rule that made a verdict: its object, and the field in it."""
+
+    kind: str
+    namespace: str
+    name: str
+    rule: str  # spec.ingress[0]
+    revision: int = 0  # from which on the object is enforced
+
+
 class Directory(Protocol):
     """Names of addresses, identities and interfaces on this node, now."""
 
@@ -65,6 +75,13 @@ class Directory(Protocol):
 
     def names(self, address: Address) -> tuple[str, ...]:
         """DNS names that pods of this node were told for this address, without the trailing dot."""
+        ...
+
+    def policies(self, rule: int, endpoint_id: int, *, ingress: bool, denied: bool) -> tuple[PolicyName, ...]:
+        """What a row's rule number stands for at an endpoint of this node.
+
+        Number 0 of a denial is default deny: then the policies that switched it on.
+        """
         ...
 
     def interface(self, ifindex: int) -> str:

@@ -32,7 +32,7 @@ NAMES = (
     "source_names",
     "destination_names",
     "interface",
-    "spare",
+    "policies",
 )
 """Columns with numbers of interned records."""
 

@@ -9,7 +9,7 @@ import numpy as np
 from mycel import abi
 from mycel.flow.enrich import Enricher, Records
 from mycel.flow.kinds import Batch, Kinds
-from mycel.flow.records import Address, Endpoint, ServiceName, Workload
+from mycel.flow.records import Address, Endpoint, PolicyName, ServiceName, Workload
 from mycel.flow.rows import EVENT, Events, Rows
 from mycel.flow.uuids import UuidSpace
 
@@ -89,6 +89,11 @@ class Names:
 
     def names(self, address: Address) -> tuple[str, ...]:
         return ("one.example",) if address == WORLD else ()
+
+    def policies(self, rule: int, endpoint_id: int, *, ingress: bool, denied: bool) -> tuple[PolicyName, ...]:
+        if denied and not rule and endpoint_id == 7 and ingress:
+            return (PolicyName("NetworkPolicy", "shop", "closed", "spec", 4),)
+        return {9: (PolicyName("CiliumNetworkPolicy", "shop", "web", "spec.ingress[1]", 5),)}.get(rule, ())
 
     def interface(self, ifindex: int) -> str:
         return {3: "lxc3"}.get(ifindex, "")
