@@ -44,7 +44,17 @@ FQDN_PATTERN = r"^[-a-zA-Z0-9_*]+(\.[-a-zA-Z0-9_*]+)*\.?$"
 
 
 def status() -> Schema:
-    return obj({"conditions": conditions(), "derivativePolicies": mapping(anything())})
+    node = obj(
+        {
+            "ok": boolean(),
+            "enforcing": boolean("Whether the node's kernel has been read back with it."),
+            "error": string(),
+            "localPolicyRevision": integer("The revision of the node's policy from which on it is enforced."),
+            "observedGeneration": integer(),
+            "lastUpdated": string(format="date-time"),
+        }
+    )
+    return obj({"conditions": conditions(), "derivativePolicies": mapping(anything()), "nodes": mapping(node)})
 
 
 def rule() -> Schema:

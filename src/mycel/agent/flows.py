@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
 
 from mycel.agent.answers import Answers
 from mycel.agent.directory import StoreDirectory
@@ -15,6 +16,42 @@ from mycel.observe.pipeline import FlowPipeline
 from mycel.observe.server import serve
 
 log = logging.getLogger(__name__)
+_LOOK_AGAIN_S = 1.0
+
+
+class Losses:
+    """Tells what found no room, by CPU: after each batch, and once more when silence follows one.
+
+    Programs go on counting while a batch is taken in, and no further event may ever come to wake us.
+    """
+
+    def __init__(self, counters: Callable[[], Sequence[int]], tell: Callable[..., None]) -> None:
+        self._counters = counters
+        self._tell = tell
+        self._seen = list(counters())
+        self._later: asyncio.TimerHandle | None = None
+
+    def look_now_and_later(self) -> None:
+        """Tell what is new now, and look again in a second unless that is planned already."""
+        self._look()
+        if self._later is None:
+            self._later = asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._look_again)
+
+    def close(self) -> None:
+        """Plan nothing any more."""
+        if self._later is not None:
+            self._later.cancel()
+
+    def _look_again(self) -> None:
+        self._later = None
+        self._look()
+
+    def _look(self) -> None:
+        now = list(self._counters())
+        for cpu, (count, before) in enumerate(zip(now, self._seen, strict=True)):
+            if count > before:
+                self._tell(count - before, cpu=cpu)
+        self._seen = now
 
 
 async def run_flows(
@@ -44,13 +81,12 @@ async def run_flows(
     answers.flow_metrics = pipeline.metrics.render
     answers.hubble_problem = ""
     log.info("flows are served at %s", settings.hubble_socket)
-    lost = reader.lost()
+    losses = Losses(reader.lost_by_cpu, pipeline.lost)
     try:
         async for batch in reader.batches():
             pipeline.feed(batch)
-            now = reader.lost()
-            pipeline.lost(now - lost)
-            lost = now
+            losses.look_now_and_later()
     finally:
+        losses.close()
         reader.close()
         await server.aclose()

@@ -29,6 +29,7 @@ from mycel.agent.node_network import Routes, datapath_settings, pod_networks, wa
 from mycel.agent.planner import Part, Planner
 from mycel.agent.pods import PodFacts
 from mycel.agent.policies import Policies
+from mycel.agent.policy_status import PolicyStatus
 from mycel.agent.publish import EndpointPublisher, announce_ready, node_object, publish_node
 from mycel.agent.relabel import Relabeller
 from mycel.agent.settings import Settings, SettingsError, parse_settings, read_config_dir
@@ -166,6 +167,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             done = await server.replay_deletes(endpoints, settings.state_dir / "state" / "deletes")
             if done:
                 log.info("%d pods were taken down while the agent was away", done)
+            spawn(group, PolicyStatus(client, watches, policies, node=settings.node_name).run(), "policy status")
             spawn(group, publisher.run(), "endpoint publisher")
             spawn(group, relabeller.run(), "relabeller")
             relabeller.check_all()

@@ -1,0 +1,153 @@
+"""What a policy object's status says: whether it is valid, and from which revision on each node enforces it.
+
+Every agent writes its own node's entry. Validity is the same everywhere, so one node writes it, the first by
+name; the others only when it has not after a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from mycel.agent.policies import Policies, PolicyState
+from mycel.agent.watches import Watches
+from mycel.k8s.client import ApiClient, Patch
+from mycel.k8s.errors import ApiError, NotFound
+from mycel.k8s.resources import CILIUM_CLUSTERWIDE_NETWORK_POLICIES, CILIUM_NETWORK_POLICIES
+from mycel.kit.workqueue import WorkQueue
+from mycel.policy.engine import PolicyKeyRef
+
+log = logging.getLogger(__name__)
+_PATIENCE_S = 0.7
+_WORKERS = 4
+
+
+def status_patch(
+    status: Mapping[str, Any], state: PolicyState, *, node: str, enforced: bool, judge: bool, now: str
+) -> dict[str, Any]:
+    """What has to change in a status; empty when nothing has. `judge`: validity is ours to say."""
+    patch: dict[str, Any] = {}
+    if judge and not _says(status, state):
+        valid = not state.problem
+        condition = {
+            "type": "Valid",
+            "status": "True" if valid else "False",
+            "reason": "Valid" if valid else "Invalid",
+            "message": state.problem or "Policy validation succeeded",
+            "observedGeneration": state.generation,
+            "lastTransitionTime": _since(status, valid=valid) or now,
+        }
+        others = [each for each in status.get("conditions") or [] if each.get("type") != "Valid"]
+        patch["conditions"] = [*others, condition]
+    entry: dict[str, Any] = {
+        "ok": not state.problem,
+        "enforcing": enforced and not state.problem,
+        "localPolicyRevision": state.revision,
+        "observedGeneration": state.generation,
+    }
+    if state.problem:
+        entry["error"] = state.problem
+    held: Mapping[str, Any] = (status.get("nodes") or {}).get(node) or {}
+    if any(held.get(name) != entry.get(name) for name in {*entry, "error"}):
+        cleared = {"error": None} if "error" in held and "error" not in entry else {}
+        patch["nodes"] = {node: {**entry, **cleared, "lastUpdated": now}}
+    return {"status": patch} if patch else {}
+
+
+def _says(status: Mapping[str, Any], state: PolicyState) -> bool:
+    """Whether the status already has our judgement."""
+    found = _condition(status)
+    return (
+        found.get("status") == ("False" if state.problem else "True")
+        and found.get("observedGeneration") == state.generation
+        and (not state.problem or found.get("message") == state.problem)
+    )
+
+
+def _since(status: Mapping[str, Any], *, valid: bool) -> str:
+    found = _condition(status)
+    return str(found.get("lastTransitionTime", "")) if found.get("status") == str(valid) else ""
+
+
+def _condition(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    return next((each for each in status.get("conditions") or [] if each.get("type") == "Valid"), {})
+
+
+class PolicyStatus:
+    """Writes the status of CiliumNetworkPolicies and clusterwide ones; Kubernetes' own have none."""
+
+    def __init__(self, client: ApiClient, watches: Watches, policies: Policies, *, node: str) -> None:
+        self._client = client
+        self._watches = watches
+        self._policies = policies
+        self._node = node
+        self._queue: WorkQueue[PolicyKeyRef] = WorkQueue()
+        self._resources = {
+            each.kind: (each, informer)
+            for each, informer in (
+                (CILIUM_NETWORK_POLICIES, watches.cilium_policies),
+                (CILIUM_CLUSTERWIDE_NETWORK_POLICIES, watches.clusterwide_policies),
+            )
+        }
+        policies.changed = self.touch
+
+    def touch(self, key: PolicyKeyRef) -> None:
+        """An object, or how it stands here, changed."""
+        if key.kind in self._resources:
+            self._queue.add(key)
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        for key in self._policies.states:
+            self.touch(key)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_WORKERS):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._queue.get()
+            try:
+                await self._write(key)
+                self._queue.forget(key)
+            except NotFound:
+                self._queue.forget(key)
+            except ApiError as exc:
+                log.info("status of %s %s is not written yet: %s", key.kind, key.name, exc)
+                self._queue.retry(key)
+            finally:
+                self._queue.done(key)
+
+    async def _write(self, key: PolicyKeyRef) -> None:
+        state = self._policies.states.get(key)
+        resource, informer = self._resources[key.kind]
+        found = informer.get(key.name, key.namespace)
+        if state is None or found is None:
+            return
+        enforced = self._policies.realized_revision >= state.revision
+        if not enforced and not state.problem:
+            return  # told when it is
+        waited_s = asyncio.get_running_loop().time() - state.taken_at
+        judge = self._is_first() or waited_s >= _PATIENCE_S
+        status: Mapping[str, Any] = found.get("status") or {}
+        if not judge and not _says(status, state):
+            self._queue.add_after(key, _PATIENCE_S - waited_s)
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        body = status_patch(status, state, node=self._node, enforced=enforced, judge=judge, now=now)
+        if body:
+            await self._client.patch(
+                resource,
+                key.name,
+                body,
+                namespace=key.namespace or None,
+                kind=Patch.MERGE,
+                subresource="status",
+            )
+
+    def _is_first(self) -> bool:
+        """Whether this is the first of the nodes whose agents have published themselves."""
+        names = [key.name for key in self._watches.published_nodes.store]
+        return not names or min(names) == self._node
