@@ -84,7 +84,7 @@ async def install(
         changed = await _apply(client, chart, rendered, previous)
         await _record(client, chart, rendered, previous, own_values, target.namespace)
         if wait:
-            await wait_until_healthy(client, target.namespace, timeout_s=wait_s)
+            await wait_until_healthy(client, target.namespace, timeout_s=wait_s, dns=True)
     version = values["image"]["override"] or values["image"]["tag"]
     done = "upgraded" if previous else "installed"
     click.echo(f"{good('Mycel is ' + done)} ({version}){'' if changed else ': nothing had to change'}.")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mycel.cli.mesh.health import PARTS, Component, Report, State, count_pods, count_ready, judge
+from mycel.cli.mesh.health import PARTS, Component, Report, State, count_pods, count_ready, dns_waits, judge
 from mycel.cli.status import lines
 
 AGENT, OPERATOR, ENVOY = PARTS[0], PARTS[1], PARTS[2]
@@ -132,3 +132,18 @@ def test_text() -> None:
     assert "Envoy:         disabled" in text
     assert "Cluster Pods:  3/3 managed by Cilium" in text
     assert "image:1: 2" in text
+
+
+@pytest.mark.parametrize(
+    ("services", "endpoints", "waits"),
+    [
+        ([], [], False),
+        ([{}], [], True),
+        ([{}], [{"addresses": ["10.0.0.1"], "conditions": {"ready": False}}], True),
+        ([{}], [{"addresses": ["10.0.0.1"], "conditions": {}}], False),
+        ([{}], [{"addresses": ["10.0.0.1"], "conditions": {"ready": False}}, {"addresses": ["10.0.0.2"]}], False),
+    ],
+)
+def test_dns_is_waited_for(services: list[Any], endpoints: list[Any], waits: bool) -> None:
+    """Where there is a service for it, until one pod answers; unknown readiness counts as ready."""
+    assert dns_waits(services, [{"endpoints": None}, {"endpoints": endpoints}]) is waits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -24,6 +25,9 @@ def test_kube_proxy_replacement(asked: str) -> None:
 def test_embedded_nodes_bring_their_mounts() -> None:
     here, there = found_values(facts()), found_values(facts(Flavour.KIND))
     assert (here["bpf"]["autoMount"]["enabled"], there["bpf"]["autoMount"]["enabled"]) == (False, True)
+    assert here["ipv4ServiceRange"] == "auto"
+    known = dataclasses.replace(facts(), service_network="10.96.0.0/16")
+    assert found_values(known)["ipv4ServiceRange"] == "10.96.0.0/16"
     assert (here["k8sServiceHost"], here["k8sServicePort"]) == ("172.18.0.1", "6443")
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from mycel.cli.errors import Failure
-from mycel.k8s.errors import NotFound
-from mycel.k8s.resources import DAEMON_SETS, ENDPOINT_SLICES, NODES
+from mycel.k8s.errors import ApiError, NotFound
+from mycel.k8s.resources import DAEMON_SETS, ENDPOINT_SLICES, NODES, SERVICES, Resource
 
 if TYPE_CHECKING:
     from mycel.k8s.client import ApiClient
 
 Object = dict[str, Any]
+_SERVICE_CIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", namespaced=False)
+_NO_SERVICE = "192.0.2.1"  # TEST-NET-1 (RFC 5737): no cluster's services are there
+# What an API server says of an address that is not a service's; the same words since Kubernetes 1.0.
+_VALID_RANGE = re.compile(r"range of valid IPs is ([0-9.]+/\d+)")
 
 
 class Flavour(Enum):
@@ -52,6 +59,7 @@ class Facts:
     api_port: int
     kube_proxy: bool
     pod_networks: tuple[str, ...]
+    service_network: str = ""  # empty: the cluster does not tell
 
     def lines(self) -> list[tuple[str, str]]:
         """For people: what and what was found."""
@@ -59,6 +67,7 @@ class Facts:
         return [
             ("cluster", f"{self.flavour.value}, Kubernetes {self.version}, context {self.context}"),
             ("nodes", f"{self.nodes}, pod networks {networks}"),
+            ("services", self.service_network or "network not known"),
             ("API server", f"{self.api_host}:{self.api_port}, as nodes reach it"),
             ("kube-proxy", "present; the mesh answers before it does" if self.kube_proxy else "absent"),
         ]
@@ -86,12 +95,32 @@ async def detect(client: ApiClient) -> Facts:
         api_port=port,
         kube_proxy=kube_proxy,
         pod_networks=pod_networks(nodes),
+        service_network=await _service_network(client),
     )
 
 
-async def _version(client: ApiClient) -> str:
-    import msgspec
+async def _service_network(client: ApiClient) -> str:
+    """The IPv4 network of service addresses: from a ServiceCIDR, or from how the server refuses a wrong address."""
+    try:
+        cidrs = [cidr for item in (await client.list(_SERVICE_CIDRS)).items for cidr in item["spec"]["cidrs"]]
+    except ApiError:  # not served before Kubernetes 1.33, or not for us
+        cidrs = []
+    if not cidrs:
+        probe = {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"generateName": "mycel-probe-", "namespace": "default"},
+            "spec": {"clusterIP": _NO_SERVICE, "ports": [{"port": 80}]},
+        }
+        try:
+            path = SERVICES.path("default", "")
+            await client.request("POST", path, params={"dryRun": "All"}, body=msgspec.json.encode(probe))
+        except ApiError as exc:
+            cidrs = _VALID_RANGE.findall(str(exc))
+    return next((cidr for cidr in cidrs if ":" not in cidr), "")
 
+
+async def _version(client: ApiClient) -> str:
     answer: Object = msgspec.json.decode(await client.request("GET", "/version"))
     return str(answer.get("gitVersion", "unknown"))
 

@@ -246,6 +246,17 @@ def count_pods(pods: Sequence[Object], endpoints: Sequence[Object]) -> Pods:
     return Pods(total, managed, tuple(sorted(unmanaged)))
 
 
+def dns_waits(services: Sequence[Object], slices: Sequence[Object]) -> bool:
+    """Whether the cluster has a DNS service for which nothing answers yet: names would not resolve."""
+    if not services:
+        return False
+    return not any(
+        endpoint.get("conditions", {}).get("ready") is not False and endpoint.get("addresses")
+        for item in slices
+        for endpoint in item.get("endpoints") or []
+    )
+
+
 def count_ready(nodes: Sequence[Object]) -> int:
     """Nodes whose condition Ready is True."""
     return sum(

@@ -65,6 +65,7 @@ def found_values(facts: Facts) -> Values:
     return {
         "k8sServiceHost": facts.api_host,
         "k8sServicePort": str(facts.api_port),
+        "ipv4ServiceRange": facts.service_network or "auto",
         "bpf": {"autoMount": {"enabled": not brings_mounts}},
         "cgroup": {"autoMount": {"enabled": not brings_mounts}},
     }

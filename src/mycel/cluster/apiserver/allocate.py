@@ -86,7 +86,10 @@ class Allocator:
         except ValueError:
             return invalid("spec.clusterIPs[0]", address, "must be a valid IP address, (e.g. 10.9.8.7)")
         if parsed not in self._network:
-            detail = f"failed to allocate IP {address}: the provided IP is not in the valid range {self._network}"
+            detail = (
+                f"failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. "
+                f"The range of valid IPs is {self._network}"
+            )
             return invalid("spec.clusterIPs", [address], detail)
         if self._addresses.get(address, owner) != owner:
             detail = f"failed to allocate IP {address}: provided IP is already allocated"
