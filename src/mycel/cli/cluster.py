@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from mycel.cli.errors import BadInput, Failure
+from mycel.cli.errors import EXIT_INTERRUPTED, BadInput, Failure
 from mycel.cli.output import dim, output_option, print_json, print_table
 from mycel.cli.progress import step
 
@@ -33,7 +33,7 @@ def create(*, name: str | None, config_file: str | None, kubeconfig: Path | None
     from mycel.cluster.lifecycle import config as cluster_config
     from mycel.cluster.lifecycle.create import create as create_cluster
     from mycel.cluster.lifecycle.delete import delete as delete_cluster
-    from mycel.cluster.lifecycle.errors import ConfigInvalid, LifecycleError
+    from mycel.cluster.lifecycle.errors import ConfigInvalid, LifecycleError, Refused
 
     try:
         wanted = cluster_config.parse(_text(config_file), name=name)
@@ -44,6 +44,11 @@ def create(*, name: str | None, config_file: str | None, kubeconfig: Path | None
         if recreate:
             delete_cluster(wanted.name, report=_report)
         made = create_cluster(wanted, report=_report, kubeconfig_file=kubeconfig)
+    except KeyboardInterrupt as exc:
+        removal = f"mycel cluster delete --name {wanted.name} removes what was made so far."
+        raise Failure("interrupted", hint=removal, code=EXIT_INTERRUPTED) from exc
+    except Refused as exc:
+        raise Failure(str(exc)) from exc
     except LifecycleError as exc:
         raise Failure(str(exc), hint=f"mycel cluster delete --name {wanted.name} removes what was made.") from exc
     click.echo(f'kubectl context is now "{made.context}" ({made.kubeconfigs[0]}).')
@@ -55,7 +60,7 @@ def create(*, name: str | None, config_file: str | None, kubeconfig: Path | None
     click.echo("  kubectl get nodes -o wide      " + dim("# NotReady until there is a network"))
     click.echo("  mycel install --wait           " + dim("# the network: nodes turn Ready"))
     suffix = "" if made.name == "kind" else f" --name {made.name}"
-    click.echo(f"  mycel cluster delete{suffix}".ljust(33) + dim("# remove everything again"))
+    click.echo(f"  mycel cluster delete{suffix} ".ljust(33) + dim("# remove everything again"))
 
 
 @cluster.command()
