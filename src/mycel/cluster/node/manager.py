@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import time
 from pathlib import Path
 
 import msgspec
@@ -23,11 +24,13 @@ from mycel.k8s.client import ApiClient
 from mycel.k8s.errors import ApiError, Conflict, NotFound
 from mycel.k8s.informer import Informer, Key
 from mycel.k8s.resources import PODS
+from mycel.kit.backoff import backoff_s
 
 log = logging.getLogger(__name__)
 _SENDERS = 8
 _LOG_CHECK_S = 10.0
 _LOG_LIMIT = 10 << 20
+_FORGIVE_S = 300.0  # a worker that lived this long is not failing in a row
 
 
 class Manager:
@@ -128,15 +131,20 @@ class Manager:
 
     async def _live(self, worker: Pod) -> None:
         """A worker from birth to the removal of its API object. A bug in one pod must not end the others."""
+        failures = 0
         try:
             while not worker.done.is_set():
+                began_s = time.monotonic()
                 try:
                     await worker.run()
                 except asyncio.CancelledError:
                     raise
-                except Exception:  # the boundary of one pod: it is logged with its trace and tried again
+                except Exception as exc:  # the boundary of one pod: told, logged with its trace, tried again
                     log.exception("pod %s: unexpected", worker.key)
-                    await asyncio.sleep(5)
+                    text = f"the node program failed over this pod and tries again: {type(exc).__name__}: {exc}"
+                    self._recorder.warning(worker.pod, "FailedSync", text)
+                    failures = 1 if time.monotonic() - began_s > _FORGIVE_S else failures + 1
+                    await asyncio.sleep(backoff_s(failures, first_s=1.0, longest_s=60.0))
             await self._remove_object(worker)
         finally:
             self._sent.pop(worker.uid, None)
