@@ -23,7 +23,7 @@ import numpy as np
 
 from mycel.datapath import libbpf, syscall
 from mycel.datapath.errors import RingBusy
-from mycel.datapath.maps import RawMap, sum_counters
+from mycel.datapath.maps import RawMap
 from mycel.datapath.ring import EVENT_DTYPE, Ring
 
 if TYPE_CHECKING:
@@ -85,11 +85,12 @@ class EventReader:
 
     def lost(self) -> int:
         """Events that found no room in their CPU's ring, ever."""
-        block = self._lost.get(b"\0\0\0\0")
-        if block is None:
-            return 0
-        (total,) = struct.unpack("<Q", sum_counters(block, self._lost.stride))
-        return int(total)
+        return sum(self.lost_by_cpu())
+
+    def lost_by_cpu(self) -> list[int]:
+        """The same for each CPU, by its number."""
+        block = self._lost.get(b"\0\0\0\0") or b""
+        return [struct.unpack_from("<Q", block, at)[0] for at in range(0, len(block), self._lost.stride)]
 
     def statistics(self) -> EventStatistics:
         """Counters for metrics."""
