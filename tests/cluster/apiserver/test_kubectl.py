@@ -290,3 +290,18 @@ def test_manifests_of_every_kind(kubectl: Kubectl) -> None:
         printed = kubectl("get", manifest["kind"].lower(), manifest["metadata"]["name"], "-o", "wide")
         assert len(printed.splitlines()) == 2, printed
     kubectl("delete", "--wait=false", "-f", "-", stdin=document)
+
+
+def test_kinds_nothing_acts_on_say_so(kubectl: Kubectl, space: str) -> None:
+    """A Job is kept and never runs: whoever makes one is told; what is acted on says nothing."""
+    job = kubectl.run("-n", space, "create", "job", "j", "--image=busybox")
+    assert job.returncode == 0
+    assert "Warning: jobs are stored, and nothing in this cluster acts on them: j stays as it is" in job.stderr
+    assert kubectl.run("-n", space, "create", "configmap", "c").stderr == ""
+
+
+def test_debug_containers_are_refused(kubectl: Kubectl, space: str) -> None:
+    """An ephemeral container would never start: the path is absent, as on a cluster with the feature off."""
+    kubectl("-n", space, "run", "p", "--image=busybox", "--restart=Never")
+    refused = kubectl.run("get", "--raw", f"/api/v1/namespaces/{space}/pods/p/ephemeralcontainers")
+    assert refused.returncode == 1 and "NotFound" in refused.stderr

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from mycel.cluster.apiserver.events import from_core_event, to_core_event
-from mycel.cluster.apiserver.registry import ALL_VERBS, Kind
+from mycel.cluster.apiserver.registry import ALL_VERBS, Kind, resource_id
 from mycel.cluster.store import ResourceId
 
 _CREATE = ("create",)
@@ -44,7 +44,21 @@ def _row(
 
 
 _RBAC = "rbac.authorization.k8s.io/v1"
-_POD_SUB = "attach binding ephemeralcontainers eviction exec log portforward status"
+_POD_SUB = "attach binding eviction exec log portforward status"
+
+# Kinds that are served and kept, while no controller of the cluster acts on them. Whoever makes one is told.
+STORED_ONLY = frozenset(
+    {
+        resource_id("cronjobs", "batch"),
+        resource_id("horizontalpodautoscalers", "autoscaling"),
+        resource_id("jobs", "batch"),
+        resource_id("limitranges", ""),
+        resource_id("persistentvolumeclaims", ""),
+        resource_id("persistentvolumes", ""),
+        resource_id("replicationcontrollers", ""),
+        resource_id("resourcequotas", ""),
+    }
+)
 
 
 def builtin_kinds() -> tuple[Kind, ...]:

@@ -221,8 +221,6 @@ class Server:
                 return await self._object(call)
             case "scale", "GET" | "PUT" | "PATCH":
                 return await self._subresources.scale(call)
-            case "ephemeralcontainers", "GET" | "PUT" | "PATCH":
-                return await self._object(call)
             case "binding", "POST":
                 return await self._subresources.bind(call)
             case "eviction", "POST":

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from mycel.cluster.apiserver import custom, errors
 from mycel.cluster.apiserver.admission import Admission
 from mycel.cluster.apiserver.defaults import DEFAULTS
+from mycel.cluster.apiserver.kinds import STORED_ONLY
 from mycel.cluster.apiserver.options import FieldValidation, WriteOptions
 from mycel.cluster.apiserver.patch.ownership import note_update
 from mycel.cluster.apiserver.registry import Kind
@@ -77,6 +78,10 @@ class Writes:
         if "status" in kind.subresources:
             obj.pop("status", None)
         obj = kind.absorb(obj)
+        if kind.resource in STORED_ONLY:
+            options.warnings.append(
+                f"{kind.plural} are stored, and nothing in this cluster acts on them: {meta['name']} stays as it is"
+            )
         self._default(kind, obj)
         self._admission.before_create(kind, obj)
         self._judge(kind, obj, None)
