@@ -49,6 +49,7 @@ def test_help_imports_no_verb() -> None:
     ("arguments", "code", "says"),
     [
         (["nope"], 2, "No such command 'nope'"),
+        (["statsu"], 2, "Did you mean 'status'?"),
         (["status", "--nope"], 2, "No such option"),
         (["status"], 1, "no kubeconfig at"),
         (["install", "--kube-proxy-replacement", "maybe"], 2, "is not one of"),

@@ -52,7 +52,8 @@ def load(archive: Path, store: ImageStore) -> list[str]:
             for entry in entries(tar):
                 loaded += _take(tar, entry, store)
     except tarfile.TarError as exc:
-        raise ArchiveInvalid(f"{archive} is not a tar archive: {exc}") from exc
+        reason = str(exc).partition(":")[0]  # tarfile adds a line for each compression it tried
+        raise ArchiveInvalid(f"not a tar archive as docker save writes it: {reason}") from exc
     return loaded
 
 

@@ -21,7 +21,7 @@ import msgspec
 from mycel.cluster.lifecycle import addons, cgroups, kubeconfig, network, nodespace, processes, record
 from mycel.cluster.lifecycle.config import ClusterConfig
 from mycel.cluster.lifecycle.delete import delete
-from mycel.cluster.lifecycle.errors import LifecycleError
+from mycel.cluster.lifecycle.errors import LifecycleError, Refused
 from mycel.cluster.lifecycle.paths import ClusterPaths, state_root
 from mycel.cluster.lifecycle.record import ClusterRecord, MountRecord, NodeRecord
 
@@ -40,9 +40,8 @@ def create(config: ClusterConfig, *, report: Report, kubeconfig_file: Path | Non
     with report("Preparing the node network"):
         with _machine_lock():
             if record.read(paths) is not None or paths.state.exists():
-                raise LifecycleError(
-                    f"cluster {config.name} exists already: mycel cluster delete --name {config.name}, or "
-                    f"choose another --name"
+                raise Refused(
+                    f"cluster {config.name} exists already: give --recreate to make it anew, or choose another --name"
                 )
             cluster = plan_record(config, paths, taken=network.taken_networks(), port_free=_port_free)
             target = kubeconfig_file or kubeconfig.user_file()
@@ -100,16 +99,16 @@ def bring_up(paths: ClusterPaths, cluster: ClusterRecord, *, report: Report) -> 
 
 
 def check_machine() -> None:
-    """Refuse early what cannot work. Raises LifecycleError."""
+    """Refuse early what cannot work. Raises LifecycleError: Refused."""
     if os.geteuid() != 0:
-        raise LifecycleError("a cluster needs root (namespaces, mounts, BPF): run it with sudo")
+        raise Refused("a cluster needs root (namespaces, mounts, BPF): run it with sudo")
     missing = [
         tool
         for tool in _TOOLS
         if shutil.which(tool, path="/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin") is None
     ]
     if missing:
-        raise LifecycleError(
+        raise Refused(
             f"missing {', '.join(missing)}: apt-get install -y --no-install-recommends iproute2 nftables runc conmon"
         )
     cgroups.hierarchies()
