@@ -8,9 +8,10 @@ been read back (`realized_revision`).
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -41,6 +42,7 @@ from mycel.policy.resolve import Resolution, ServiceFacts
 from mycel.policy.rules import Network, RuleRef
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class PolicyState(NamedTuple):
@@ -77,11 +79,11 @@ class Policies:
         for party in reserved_parties():
             self.engine.set_party(party)
         for informer in (watches.network_policies, watches.cilium_policies, watches.clusterwide_policies):
-            self._follow(informer)
-        watches.identities.subscribe(self._identity_changed)
-        watches.services.subscribe(self._service_changed)
-        watches.slices.subscribe(self._slice_changed)
-        watches.cidr_groups.subscribe(self._group_changed)
+            _follow(informer, functools.partial(self._object_changed, informer.resource.kind))
+        _follow(watches.identities, self._identity_changed)
+        _follow(watches.services, self._service_changed)
+        _follow(watches.slices, self._slice_changed)
+        _follow(watches.cidr_groups, self._group_changed)
 
     def connect(self, touch: Callable[[Part], None]) -> None:
         """Tell who plans."""
@@ -242,13 +244,10 @@ class Policies:
 
     # ---- what changes
 
-    def _follow(self, informer: Informer[dict[str, Any]]) -> None:
-        def listen(_key: Key, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
-            if old is not None and new is not None and _content(old) == _content(new):
-                return
-            self._policy_changed(informer.resource.kind, new or old or {}, gone=new is None)
-
-        informer.subscribe(listen)
+    def _object_changed(self, kind: str, _key: Key, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
+        if old is not None and new is not None and _content(old) == _content(new):
+            return
+        self._policy_changed(kind, new or old or {}, gone=new is None)
 
     def _policy_changed(self, kind: str, manifest: Mapping[str, Any], *, gone: bool) -> None:
         metadata = manifest.get("metadata", {})
@@ -309,6 +308,13 @@ class Policies:
         if self.engine.needs_resolving:
             self._unresolved = True
             self._touch(Part.POLICY)
+
+
+def _follow(informer: Informer[T], listener: Callable[[Key, T | None, T | None], None]) -> None:
+    """Hear every change, and what was there before: informers have been running for a while."""
+    for key, value in informer.store.items():
+        listener(key, None, value)
+    informer.subscribe(listener)
 
 
 def _content(manifest: Mapping[str, Any]) -> tuple[Any, Any]:
