@@ -143,7 +143,9 @@ def _smaller(state: State) -> Iterator[State]:
 
 def _places(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Paths of everything that may be cut out, outermost first. An emptied list means something else: it stays."""
-    inner = list(value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ())
+    inner: list[tuple[Any, Any]] = list(
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    )
     for key, _ in inner:
         if key not in KEPT and not (isinstance(value, list) and len(value) == 1):
             yield (*way, key)

@@ -44,7 +44,8 @@ def lists(policies: list[Object], *names: str) -> list[list[Any]]:
     found: list[list[Any]] = []
 
     def walk(value: Any) -> None:
-        for key, inner in list(value.items() if isinstance(value, dict) else enumerate(value)):
+        inside: list[tuple[Any, Any]] = list(value.items() if isinstance(value, dict) else enumerate(value))
+        for key, inner in inside:
             if key in names and isinstance(inner, list):
                 found.append(inner)
             if isinstance(inner, dict | list):
