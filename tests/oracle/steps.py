@@ -1,0 +1,144 @@
+"""Real packets for the oracle: pods that hold probers, and rounds of probes between all of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any, NamedTuple
+
+from tests.clusters import Cluster as Machine
+from tests.oracle.model import verdict
+from tests.oracle.parties import Cluster, Object
+
+BOOTSTRAP = "import sys; source = sys.stdin.read(int(sys.stdin.readline())); exec(compile(source, 'prober', 'exec'))"
+PROBER = (Path(__file__).parent / "prober.py").read_text()
+WINDOW_S, PATIENCE_S, ANSWER_S = 0.3, 3.0, 30.0
+# TCP 80/81/8080, UDP 53/81, SCTP 80 and ICMP echo.
+ASKED = (("TCP", 80), ("TCP", 81), ("TCP", 8080), ("UDP", 53), ("UDP", 81), ("SCTP", 80), ("ICMP", None))
+IMAGE = "quay.io/cilium/alpine-curl:v1.4.0"
+
+
+class Cell(NamedTuple):
+    """One question: may `source` reach `target` so?"""
+
+    source: str
+    target: str
+    protocol: str
+    port: int | None
+
+    def flow(self) -> Object:
+        """As the model reads it."""
+        made: Object = {
+            "from": {"pod": self.source},
+            "to": {"pod": self.target},
+            "protocol": self.protocol,
+            "family": 4,
+        }
+        return made | ({"port": self.port} if self.port else {"type": 8})
+
+
+class Prober:
+    """A `kubectl exec` that stays, with the prober at its other end."""
+
+    def __init__(self, machine: Machine, pod: str) -> None:
+        namespace, name = pod.split("/")
+        command = [machine.kubectl_path, "exec", "-i", "-n", namespace, name, "--", "python3", "-uc", BOOTSTRAP]
+        self.pod = pod
+        self._process = subprocess.Popen(
+            command, env=machine.environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._lines: Queue[str] = Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        self._say(f"{len(PROBER)}\n{PROBER}")
+        assert self.answer() == {"ready": True}
+
+    def ask(self, probes: list[Object]) -> None:
+        """Begin a round; `answer` gives its end."""
+        self._say(json.dumps({"window_s": WINDOW_S, "patience_s": PATIENCE_S, "probes": probes}) + "\n")
+
+    def answer(self) -> dict[str, Any]:
+        """The next line the prober says."""
+        try:
+            return json.loads(self._lines.get(timeout=ANSWER_S))
+        except Empty:
+            raise AssertionError(f"the prober in {self.pod} is silent (exit code {self._process.poll()})") from None
+
+    def close(self) -> None:
+        """End it and the session."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _say(self, text: str) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(text)
+        self._process.stdin.flush()
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            self._lines.put(line)
+
+
+def cells(objects: list[Object], pods: list[str]) -> list[Cell]:
+    """All ordered pairs of probers with a policy between them, times all ports."""
+    on_node = {
+        f"{o['metadata']['namespace']}/{o['metadata']['name']}": bool(o["spec"].get("hostNetwork"))
+        for o in objects
+        if o["kind"] == "Pod"
+    }
+    pairs = [(a, b) for a in pods for b in pods if a != b and not (on_node[a] and on_node[b])]
+    return [Cell(a, b, protocol, port) for a, b in pairs for protocol, port in ASKED]
+
+
+def expected(objects: list[Object], policies: list[Object], asked: list[Cell]) -> dict[Cell, bool]:
+    """What the model lets pass. Nothing passes that needs the proxy, while there is none."""
+    world = Cluster(objects)
+    return {cell: verdict(world, policies, cell.flow()).verdict == "allowed" for cell in asked}
+
+
+def probe(probers: list[Prober], addresses: dict[str, str], wanted: dict[Cell, bool]) -> dict[Cell, bool]:
+    """One round of real packets for all cells at once: which of them were answered."""
+    turns: list[tuple[Prober, list[Cell]]] = []
+    for prober in probers:
+        own = [cell for cell in wanted if cell.source == prober.pod]
+        prober.ask(
+            [
+                {"id": n, "protocol": c.protocol, "address": addresses[c.target], "port": c.port, "expected": wanted[c]}
+                for n, c in enumerate(own)
+            ]
+        )
+        turns.append((prober, own))
+    found: dict[Cell, bool] = {}
+    for prober, own in turns:
+        answered = set(prober.answer()["answered"])
+        found |= {cell: number in answered for number, cell in enumerate(own)}
+    return found
+
+
+def deployable(objects: list[Object], nodes: dict[str, str]) -> list[Object]:
+    """A generated cluster as a real API server and its nodes (by generated name) take it."""
+    made: list[Object] = []
+    for found in json.loads(json.dumps(objects)):
+        kind, meta = found["kind"], found["metadata"]
+        if kind == "Pod":
+            spec = found["spec"]
+            container = spec["containers"][0]
+            container |= {"image": IMAGE, "command": ["/bin/sleep", "infinity"]}
+            container["securityContext"] = {"capabilities": {"add": ["NET_RAW"]}}
+            spec |= {"nodeName": nodes[spec["nodeName"]], "terminationGracePeriodSeconds": 0}
+            if spec.get("hostNetwork"):
+                container.pop("ports", None)
+            for port in container.get("ports") or []:
+                port["name"] = port["name"].lower()
+            del found["status"]
+        elif kind == "Service":
+            found["spec"].pop("clusterIP", None)
+        elif kind in ("Node", "ConfigMap") or (kind == "EndpointSlice" and found["addressType"] == "IPv6"):
+            continue
+        elif kind == "Namespace":
+            meta["labels"].pop("kubernetes.io/metadata.name", None)
+        made.append(found)
+    return made
