@@ -166,6 +166,7 @@ __subprogram int overlay_node(struct __sk_buff *skb, struct addr *node, identity
 static __always_inline int pass_overlay(struct __sk_buff *skb, struct packet *p, const struct addr *node,
 					identity_t vni)
 {
+	struct ct_value *ct;
 	bool reply = false;
 	int reason;
 
@@ -180,8 +181,10 @@ static __always_inline int pass_overlay(struct __sk_buff *skb, struct packet *p,
 		if (reason)
 			return drop(skb, p, reason);
 	}
-	/* A known connection's sender was checked when it began. */
-	if (unlikely(is_tcp_syn(p) || !ct_find(&p->t, now_coarse_ns(), &reply))) {
+	/* A known connection's sender was checked when it began, unless it is somebody else by now. */
+	ct = ct_find(&p->t, now_coarse_ns(), &reply);
+	p->source_identity = vni;
+	if (unlikely(is_tcp_syn(p) || !ct || vni != (reply ? ct->destination_identity : ct->source_identity))) {
 		reason = overlay_sender(p, node, vni);
 		if (reason)
 			return drop(skb, p, reason);

@@ -188,6 +188,7 @@ struct scratch {
 	struct tuple ct_key; /* begin */
 	struct ct_value ct;
 	struct tuple quoted_way; /* icmp_error: the direction the error travels in */
+	struct tuple turned;	 /* packet_turn */
 };
 
 struct {

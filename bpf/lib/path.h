@@ -3,8 +3,8 @@
  * The way of every packet that is ours, whichever hook it came in by:
  *
  *   connection known ─────────────────────────────┐
- *   not known: arrive (services) → judge → write ─┴→ route → judged again if the policy is newer → depart →
- * deliver
+ *   not known: arrive (services) → judge → write ─┴→ route → judged again if the policy is newer or an end is
+ *                                                    somebody else → depart → deliver
  *
  * The first line is the hot path: one connection lookup, one endpoint lookup, no event.
  */
@@ -137,19 +137,58 @@ __subprogram int open(struct __sk_buff *skb, struct packet *p, const struct endp
 	return begin(skb, p, source, ct != NULL);
 }
 
-/* Policy is newer than the verdict: judge again. A denial keeps the row, so every further packet is asked
- * again. */
+/* Make a reply look like what it answers, or back. */
+static __noinline int packet_turn(struct packet *p)
+{
+	struct scratch *room = scratch();
+	identity_t identity = p->source_identity;
+	__u8 asks = p->family == 6 ? ICMP6_ECHO : ICMP4_ECHO,
+	     answers = p->family == 6 ? ICMP6_ECHO_REPLY : ICMP4_ECHO_REPLY;
+
+	if (!room)
+		return DROP_INVALID_PACKET;
+	room->turned = p->t;
+	tuple_reverse(&p->t, &room->turned);
+	p->source_identity = p->destination_identity;
+	p->destination_identity = identity;
+	if (p->t.protocol == IPPROTO_ICMP || p->t.protocol == IPPROTO_ICMPV6)
+		p->icmp_type = p->icmp_type == asks ? answers : p->icmp_type == answers ? asks : p->icmp_type;
+	return 0;
+}
+
+/*
+ * Policy is newer than the verdict, or an end is not who it was (its labels changed, or its address is another pod's
+ * now): judge the connection again, also when it is a reply that shows it. A denial keeps the row as it is, so every
+ * further packet is asked again.
+ */
 __subprogram int judge_again(struct __sk_buff *skb, struct packet *p, struct ct_value *ct,
-			     const struct endpoint_value *source, const struct endpoint_value *destination)
+			     const struct endpoint_value *initiator, const struct endpoint_value *responder)
 {
 	REQUIRE(p && ct, DROP_INVALID_PACKET);
+	bool reply = p->flags & PACKET_REPLY, others;
 	int reason = 0;
 
-	if (source && ct->egress_revision != source->policy_revision)
-		reason = judge_egress(skb, p, ct, source);
-	if (!reason && destination && ct->ingress_revision != destination->policy_revision)
-		reason = judge_ingress(skb, p, ct, destination);
+	if (reply && packet_turn(p))
+		return DROP_INVALID_PACKET;
+	others = ct->source_identity != p->source_identity || ct->destination_identity != p->destination_identity;
+	if (initiator && (others || ct->egress_revision != initiator->policy_revision))
+		reason = judge_egress(skb, p, ct, initiator);
+	if (!reason && responder && (others || ct->ingress_revision != responder->policy_revision))
+		reason = judge_ingress(skb, p, ct, responder);
+	if (!reason) {
+		ct->source_identity = p->source_identity;
+		ct->destination_identity = p->destination_identity;
+	}
+	if (reply)
+		packet_turn(p);
 	return reason;
+}
+
+/* Whether a route's identity is the destination's own: a node also stands for whom it translates. */
+static __always_inline bool tells_identity(const struct route *route)
+{
+	return route->target == TARGET_ENDPOINT || ((route->target == TARGET_OVERLAY || route->target == TARGET_OUT) &&
+						    !(route->info && route->info->flags & IPCACHE_NODE));
 }
 
 /* Where a packet goes, and what its connection needs before. */
@@ -210,7 +249,8 @@ static __always_inline int deliver(struct __sk_buff *skb, struct packet *p, cons
 static __always_inline int pass(struct __sk_buff *skb, struct packet *p, const struct endpoint_value *source)
 {
 	__u64 now = now_coarse_ns();
-	const struct endpoint_value *receiver;
+	const struct endpoint_value *receiver, *initiator, *responder;
+	identity_t sender = p->source_identity;
 	struct ct_value *ct;
 	struct route route;
 	__u8 begun = 0;
@@ -240,15 +280,22 @@ static __always_inline int pass(struct __sk_buff *skb, struct packet *p, const s
 	depart = ct->flags & (reply ? CT_NAT_REPLY : CT_NAT_FORWARD);
 	route_find(&route, &p->t.destination);
 	receiver = route.target == TARGET_ENDPOINT ? route.endpoint : NULL;
-	if (!reply) {
-		stale = source && ct->egress_revision != source->policy_revision;
-		if (receiver && ct->ingress_revision != receiver->policy_revision)
-			stale = true;
-		if (unlikely(stale)) {
-			reason = judge_again(skb, p, ct, source, receiver);
-			if (reason)
-				return drop(skb, p, reason);
-		}
+	initiator = reply ? receiver : source;
+	responder = reply ? source : receiver;
+	stale = (initiator && ct->egress_revision != initiator->policy_revision) ||
+		(responder && ct->ingress_revision != responder->policy_revision);
+	if (unlikely(sender != p->source_identity)) {
+		p->source_identity = sender;
+		stale = true;
+	}
+	if (unlikely(route.identity != p->destination_identity) && tells_identity(&route)) {
+		p->destination_identity = route.identity;
+		stale = true;
+	}
+	if (unlikely(stale)) {
+		reason = judge_again(skb, p, ct, initiator, responder);
+		if (reason)
+			return drop(skb, p, reason);
 	}
 known:
 	return deliver(skb, p, &route, depart);

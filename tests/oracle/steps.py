@@ -1,144 +1,130 @@
-"""Real packets for the oracle: pods that hold probers, and rounds of probes between all of them."""
+"""A flow of the generator → the packets two nodes would see of its first packet, and what the model expects of each."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import threading
-from pathlib import Path
-from queue import Empty, Queue
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from tests.clusters import Cluster as Machine
-from tests.oracle.model import verdict
-from tests.oracle.parties import Cluster, Object
+from mycel import abi
+from mycel.model.address import Address, format_address, is_ipv4
+from mycel.model.workload import PodRef
+from mycel.policy.offline import End, Flow
+from mycel.policy.rules import ICMP, ICMPV6
+from mycel.policy.world import Pod, World
+from tests.bpf.frames import NODE_MAC, POD_MAC, Frame, wrapped
+from tests.bpf.world import V4
+from tests.oracle.model import SideVerdict, Verdict
+from tests.oracle.node_tables import STRANGER, node_addresses
 
-BOOTSTRAP = "import sys; source = sys.stdin.read(int(sys.stdin.readline())); exec(compile(source, 'prober', 'exec'))"
-PROBER = (Path(__file__).parent / "prober.py").read_text()
-WINDOW_S, PATIENCE_S, ANSWER_S = 0.3, 3.0, 30.0
-# TCP 80/81/8080, UDP 53/81, SCTP 80 and ICMP echo.
-ASKED = (("TCP", 80), ("TCP", 81), ("TCP", 8080), ("UDP", 53), ("UDP", 81), ("SCTP", 80), ("ICMP", None))
-IMAGE = "quay.io/cilium/alpine-curl:v1.4.0"
-
-
-class Cell(NamedTuple):
-    """One question: may `source` reach `target` so?"""
-
-    source: str
-    target: str
-    protocol: str
-    port: int | None
-
-    def flow(self) -> Object:
-        """As the model reads it."""
-        made: Object = {
-            "from": {"pod": self.source},
-            "to": {"pod": self.target},
-            "protocol": self.protocol,
-            "family": 4,
-        }
-        return made | ({"port": self.port} if self.port else {"type": 8})
+REASONS = {"default-deny": "POLICY_DENIED", "deny-rule": "POLICY_DENY"}
+PROXIED = "PROXY_LOOKUP_FAILED"
+_ECHOES = (0, 8, 128, 129)
+_ROUTER_ADVERTISEMENT = 134
 
 
-class Prober:
-    """A `kubectl exec` that stays, with the prober at its other end."""
+class Place(NamedTuple):
+    """An end as packets know it. `node` is "" outside; `pod` None for nodes."""
 
-    def __init__(self, machine: Machine, pod: str) -> None:
-        namespace, name = pod.split("/")
-        command = [machine.kubectl_path, "exec", "-i", "-n", namespace, name, "--", "python3", "-uc", BOOTSTRAP]
-        self.pod = pod
-        self._process = subprocess.Popen(
-            command, env=machine.environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        self._lines: Queue[str] = Queue()
-        threading.Thread(target=self._read, daemon=True).start()
-        self._say(f"{len(PROBER)}\n{PROBER}")
-        assert self.answer() == {"ready": True}
-
-    def ask(self, probes: list[Object]) -> None:
-        """Begin a round; `answer` gives its end."""
-        self._say(json.dumps({"window_s": WINDOW_S, "patience_s": PATIENCE_S, "probes": probes}) + "\n")
-
-    def answer(self) -> dict[str, Any]:
-        """The next line the prober says."""
-        try:
-            return json.loads(self._lines.get(timeout=ANSWER_S))
-        except Empty:
-            raise AssertionError(f"the prober in {self.pod} is silent (exit code {self._process.poll()})") from None
-
-    def close(self) -> None:
-        """End it and the session."""
-        self._process.kill()
-        self._process.communicate()
-
-    def _say(self, text: str) -> None:
-        assert self._process.stdin
-        self._process.stdin.write(text)
-        self._process.stdin.flush()
-
-    def _read(self) -> None:
-        assert self._process.stdout
-        for line in self._process.stdout:
-            self._lines.put(line)
+    address: Address
+    node: str
+    pod: Pod | None
 
 
-def cells(objects: list[Object], pods: list[str]) -> list[Cell]:
-    """All ordered pairs of probers with a policy between them, times all ports."""
-    on_node = {
-        f"{o['metadata']['namespace']}/{o['metadata']['name']}": bool(o["spec"].get("hostNetwork"))
-        for o in objects
-        if o["kind"] == "Pod"
-    }
-    pairs = [(a, b) for a in pods for b in pods if a != b and not (on_node[a] and on_node[b])]
-    return [Cell(a, b, protocol, port) for a, b in pairs for protocol, port in ASKED]
+class Judged(NamedTuple):
+    """One side, as the model has it."""
+
+    direction: abi.Direction
+    subject: Pod
+    side: SideVerdict
+    silent: bool  # the node may enter without anything being looked up
 
 
-def expected(objects: list[Object], policies: list[Object], asked: list[Cell]) -> dict[Cell, bool]:
-    """What the model lets pass. Nothing passes that needs the proxy, while there is none."""
-    world = Cluster(objects)
-    return {cell: verdict(world, policies, cell.flow()).verdict == "allowed" for cell in asked}
+class Step(NamedTuple):
+    """A packet at a node's hook. `sides` are judged in order, up to the first denial."""
+
+    node: str
+    program: str
+    interface: PodRef | None  # whose; None: any
+    frame: bytes
+    outer: tuple[int, str] | None  # VNI and underlay address of the sender, for the overlay's hook
+    sides: tuple[Judged, ...]
+    portless: str  # what makes it a connection, when neither a source port nor an identifier does; else empty
+    reason: str | None  # a drop that has nothing to do with policy
 
 
-def probe(probers: list[Prober], addresses: dict[str, str], wanted: dict[Cell, bool]) -> dict[Cell, bool]:
-    """One round of real packets for all cells at once: which of them were answered."""
-    turns: list[tuple[Prober, list[Cell]]] = []
-    for prober in probers:
-        own = [cell for cell in wanted if cell.source == prober.pod]
-        prober.ask(
-            [
-                {"id": n, "protocol": c.protocol, "address": addresses[c.target], "port": c.port, "expected": wanted[c]}
-                for n, c in enumerate(own)
-            ]
-        )
-        turns.append((prober, own))
-    found: dict[Cell, bool] = {}
-    for prober, own in turns:
-        answered = set(prober.answer()["answered"])
-        found |= {cell: number in answered for number, cell in enumerate(own)}
-    return found
+def place(world: World, end: End, other: End, *, ipv6: bool) -> Place | None:
+    """Where an end is; None when it has no address of the family, or is none a packet can come from."""
+    pod = end.pod
+    if pod is not None and pod.party is not None:
+        address = end.address or pod.address(ipv6=ipv6)
+        return Place(address, pod.node, pod) if address else None
+    node = ""
+    if pod is not None:
+        node = pod.node
+    elif end.address is not None:
+        node = world.nodes.get(end.address, "")
+        return Place(end.address, node, None)
+    elif end.entity == "remote-node":
+        node = STRANGER
+    else:
+        assert other.pod is not None
+        home = other.pod.node
+        node = home
+        if end.entity == "kube-apiserver" and home not in world.api_nodes:
+            node = min(world.api_nodes)
+    address = next((each for each in node_addresses(world, node) if is_ipv4(each) != ipv6), None)
+    return Place(address, node, None) if address else None
 
 
-def deployable(objects: list[Object], nodes: dict[str, str]) -> list[Object]:
-    """A generated cluster as a real API server and its nodes (by generated name) take it."""
-    made: list[Object] = []
-    for found in json.loads(json.dumps(objects)):
-        kind, meta = found["kind"], found["metadata"]
-        if kind == "Pod":
-            spec = found["spec"]
-            container = spec["containers"][0]
-            container |= {"image": IMAGE, "command": ["/bin/sleep", "infinity"]}
-            container["securityContext"] = {"capabilities": {"add": ["NET_RAW"]}}
-            spec |= {"nodeName": nodes[spec["nodeName"]], "terminationGracePeriodSeconds": 0}
-            if spec.get("hostNetwork"):
-                container.pop("ports", None)
-            for port in container.get("ports") or []:
-                port["name"] = port["name"].lower()
-            del found["status"]
-        elif kind == "Service":
-            found["spec"].pop("clusterIP", None)
-        elif kind in ("Node", "ConfigMap") or (kind == "EndpointSlice" and found["addressType"] == "IPv6"):
-            continue
-        elif kind == "Namespace":
-            meta["labels"].pop("kubernetes.io/metadata.name", None)
-        made.append(found)
-    return made
+def steps(world: World, flow: Flow, expected: Verdict, number: int) -> Iterator[Step]:
+    """The packets of a flow, `number` of its state: the number is its source port."""
+    source = place(world, flow.source, flow.destination, ipv6=flow.ipv6)
+    destination = place(world, flow.destination, flow.source, ipv6=flow.ipv6)
+    if source is None or destination is None or source.pod is destination.pod is not None:
+        return
+    frame = _frame(flow, source, destination, 20000 + number)
+    portless = ""
+    if flow.protocol in (ICMP, ICMPV6) and flow.port not in _ECHOES:
+        portless = f"{frame.source} {frame.destination} {flow.port}"
+    egress, ingress = _judged(source, destination, expected)
+    if source.pod is not None:
+        both = ingress if destination.node == source.node else ()
+        forged = flow.protocol == ICMPV6 and flow.port == _ROUTER_ADVERTISEMENT
+        sides = () if forged else (*egress, *both)
+        reason = "FORBIDDEN_ICMP6" if forged else None
+        yield Step(source.node, "from_pod", source.pod.ref, bytes(frame), None, sides, portless, reason)
+        if forged or destination.node == source.node:
+            return
+    if not ingress:
+        return
+    assert destination.pod is not None
+    if not source.node:
+        from_outside = frame.but(source_mac="02:00:00:00:00:99")
+        yield Step(destination.node, "from_network", None, bytes(from_outside), None, ingress, portless, None)
+    elif source.node == destination.node:
+        yield Step(source.node, "from_host", None, bytes(frame), None, ingress, portless, None)
+    else:
+        vni = source.pod.party.identity if source.pod and source.pod.party else abi.ReservedIdentity.REMOTE_NODE
+        outer = "172.31.77.4" if source.node == STRANGER else V4.remote_node
+        yield Step(destination.node, "from_overlay_of", None, bytes(frame), (vni, outer), ingress, portless, None)
+        if not flow.ipv6:  # small IPv4 needs not wait for the device
+            frame = _frame(flow, source, destination, 40000 + number)
+            whole = wrapped(bytes(frame), outer, V4.node, vni)
+            yield Step(destination.node, "from_network", None, whole, None, ingress, portless, None)
+
+
+def _judged(source: Place, destination: Place, expected: Verdict) -> tuple[tuple[Judged, ...], tuple[Judged, ...]]:
+    egress, ingress = (), ()
+    if source.pod is not None:
+        egress = (Judged(abi.Direction.EGRESS, source.pod, expected.egress, False),)
+    if destination.pod is not None:
+        own_node = source.pod is None and source.node == destination.node
+        ingress = (Judged(abi.Direction.INGRESS, destination.pod, expected.ingress, own_node),)
+    return egress, ingress
+
+
+def _frame(flow: Flow, source: Place, destination: Place, port: int) -> Frame:
+    ends = format_address(source.address), format_address(destination.address)
+    if flow.protocol in (ICMP, ICMPV6):
+        return Frame(*ends, flow.protocol, (port, 0), icmp=(flow.port, 0), source_mac=POD_MAC, destination_mac=NODE_MAC)
+    return Frame(*ends, flow.protocol, (port, flow.port), source_mac=POD_MAC, destination_mac=NODE_MAC)

@@ -27,7 +27,7 @@ from tests.bpf.world import V4
 from tests.oracle.generate import Options, State, state
 from tests.oracle.model import Cluster, verdict
 from tests.oracle.node_tables import STRANGER, NodeTables, policy_rows, subjects_of, tables
-from tests.oracle.packets import PROXIED, REASONS, Judged, Step, steps
+from tests.oracle.steps import PROXIED, REASONS, Judged, Step, steps
 
 pytestmark = pytest.mark.root
 
@@ -180,13 +180,12 @@ def check(rig: Rig, made: State) -> int:
     for node in sorted(set(todo) - {STRANGER}):
         table = tables(world, node, subjects, rig.interfaces)
         rig.write(dict(table.maps))
-        met: set[tuple[str, ...]] = set()
+        met: set[str] = set()
         for number, step in todo[node]:
-            if not step.ported:  # what has no ports of its own may be a connection that is known
-                ends = tuple(str(made.flows[number].get(key)) for key in ("from", "to", "family", "type"))
-                if ends in met:
-                    rig.forget_connections()
-                met.add(ends)
+            if step.portless in met:
+                rig.forget_connections()
+            if step.portless:
+                met.add(step.portless)
             ifindex = table.interfaces[step.interface] if step.interface else rig.interfaces[0]
             seen, events = rig.send(step, ifindex)
             wrong = difference(step, seen, events, engine=world.engine, table=table, subjects=subjects)
