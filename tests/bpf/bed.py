@@ -2,46 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import ipaddress
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from mycel.datapath.node import Datapath
 from mycel.datapath.settings import DatapathSettings
 from tests.bpf.kernel import compiled
+from tests.bpf.lab import inside, run
 
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_CLONE_NEWNET = 0x40000000
 NODE, ROUTER, POD = (ipaddress.IPv4Address(each) for each in ("172.31.91.2", "10.244.91.1", "10.244.91.20"))
-
-
-def run(*command: str) -> str:
-    """Run a command; its output, or an error with what it said."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-    if done.returncode:
-        raise AssertionError(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout
-
-
-@contextlib.contextmanager
-def inside(namespace: str) -> Iterator[None]:
-    """This thread in another network namespace for a while."""
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    there = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
-    try:
-        if _LIBC.setns(there, _CLONE_NEWNET):
-            raise OSError(ctypes.get_errno(), f"enter {namespace}")
-        yield
-    finally:
-        _LIBC.setns(home, _CLONE_NEWNET)
-        os.close(home)
-        os.close(there)
 
 
 def settings_at(tmp: Path, tag: str) -> DatapathSettings:

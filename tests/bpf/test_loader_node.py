@@ -26,8 +26,9 @@ from mycel.datapath.links import PROGRAM_HOOKS, AttachedLink, Hook
 from mycel.datapath.node import Datapath, remove
 from mycel.datapath.rtnetlink import Netlink, NetlinkRefused
 from mycel.datapath.syscall import MapType
-from tests.bpf.bed import NODE, POD, ROUTER, Bed, inside, run
+from tests.bpf.bed import NODE, POD, ROUTER, Bed
 from tests.bpf.kernel import ROOT
+from tests.bpf.lab import inside, run
 from tests.bpf.rows import addr, endpoint, host_endpoint
 
 pytestmark = pytest.mark.root

@@ -34,8 +34,9 @@ from mycel.k8s.resources import (
     Resource,
 )
 from mycel.operator import crds
-from tests.bpf.bed import NODE, Bed, inside, run
+from tests.bpf.bed import NODE, Bed
 from tests.bpf.kernel import compiled
+from tests.bpf.lab import inside, run
 from tests.clusters import ROOT, eventually
 
 pytestmark = pytest.mark.root
