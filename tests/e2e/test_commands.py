@@ -178,5 +178,26 @@ def test_uninstall_takes_everything_away(cluster: Cluster) -> None:
         return [entry["status"] for entry in conditions if entry["type"] == "Ready"] == ["False", "False"]
 
     eventually(not_ready, what="nodes without a network")
+    for node in cluster.nodes:
+        links = json.loads(cluster.on_node(node, "ip", "-j", "link"))
+        assert [link["ifname"] for link in links if link["ifname"].startswith("cilium")] == []
+        # A pod's own device goes with its pod; until then it is down, as no program watches it any more.
+        assert [link["ifname"] for link in links if link["ifname"].startswith("lxc") and "UP" in link["flags"]] == []
+        assert cluster.on_node(node, "ip", "route", "show", "table", "all", "proto", "77") == ""
+        assert cluster.on_node(node, "ls", "/etc/cni/net.d", "/sys/fs/bpf").split() == [
+            "/etc/cni/net.d:", "/sys/fs/bpf:", "maps.debug", "progs.debug"
+        ]  # fmt: skip
     gone = cluster.mycel("uninstall", check=False)
     assert (gone.returncode, "is not installed" in gone.stderr) == (1, True)
+
+
+def test_pods_work_again_after_the_next_install(cluster: Cluster) -> None:
+    """The pods that were cut off are adopted where they are: the same ones answer names again."""
+    before = {
+        pod["metadata"]["uid"] for pod in cluster.get("pods", "-n", "kube-system", "-l", "k8s-app=kube-dns")["items"]
+    }
+    cluster.mycel("install", "--wait", "--wait-duration", "90s")
+    pods = cluster.get("pods", "-n", "kube-system", "-l", "k8s-app=kube-dns")["items"]
+    assert {pod["metadata"]["uid"] for pod in pods} == before
+    for node in cluster.nodes:
+        cluster.on_node(node, "dig", "+short", "+tries=3", "@10.96.0.10", "kubernetes.default.svc.cluster.local")

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from mycel.datapath import pod_link
 from mycel.datapath.errors import DatapathError
-from mycel.datapath.netlink import find_link
+from mycel.datapath.netlink import find_link, set_link
 from mycel.datapath.rtnetlink import Netlink
 from mycel.model.address import Address, format_address, is_ipv4
 
@@ -57,7 +57,7 @@ class PodWiring(Protocol):
         ...
 
     async def attach(self, ifindex: int) -> None:
-        """Attach programs to a device that exists, if they are not."""
+        """Attach programs to a device that exists, if they are not, and set it up: a clean-up set it down."""
         ...
 
 
@@ -160,7 +160,13 @@ class KernelWiring:
 
     async def attach(self, ifindex: int) -> None:
         """See PodWiring."""
-        await _in_thread(lambda: self._attach(ifindex))
+
+        def work() -> None:
+            self._attach(ifindex)
+            with self._lock:
+                set_link(self._netlink, ifindex, up=True)
+
+        await _in_thread(work)
 
 
 class _Namespace:

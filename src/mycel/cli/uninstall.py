@@ -1,7 +1,8 @@
-"""`mycel uninstall`: take the mesh's objects away, and from nodes the configuration that names it their network.
+"""`mycel uninstall`: take the mesh off its nodes, through its agents, then its objects out of the cluster.
 
-Kernel programs stay pinned on the nodes, as they do with Cilium: established connections of pods that exist keep
-running. Definitions and the policies people wrote stay too, unless they are asked for.
+Nodes keep no program, map, route, device or CNI configuration of it. Pods that exist are cut off, and work again
+when the mesh is installed again; under another network they have to be made anew. Definitions and the policies
+people wrote stay, unless they are asked for.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from mycel.cli.access import Target, asynchronous, cluster_options
 from mycel.cli.chart.load import load_crds
 from mycel.cli.errors import Failure
 from mycel.cli.mesh import agents, objects, release
-from mycel.cli.output import good
+from mycel.cli.output import good, warn
 from mycel.cli.progress import step
 from mycel.k8s.errors import NotFound
 from mycel.k8s.resources import (
@@ -31,7 +32,7 @@ from mycel.kit.deploy import crds_dir
 if TYPE_CHECKING:
     from mycel.k8s.client import ApiClient
 
-_DISCONNECT = ["sh", "-c", "rm -f /host/etc/cni/net.d/05-cilium.conflist"]
+_CLEAN_UP = ["cilium-cleanup", "--force"]
 
 
 @click.command()
@@ -49,8 +50,8 @@ async def uninstall(*, target: Target, crds: bool, wait: bool) -> None:
                 f"the mesh is not installed in namespace {target.namespace}",
                 hint="-n names another namespace; mycel status shows what is there.",
             )
-        with step("Disconnecting nodes") as doing:
-            doing.update(await _disconnect(client, target.namespace))
+        with step("Cleaning nodes") as doing:
+            doing.update(await _clean_nodes(client, target.namespace))
         with step("Removing objects") as doing:
             for kind, namespace, name in sorted(record.objects):
                 if kind in objects.RESOURCES and await objects.remove(
@@ -70,15 +71,18 @@ async def uninstall(*, target: Target, crds: bool, wait: bool) -> None:
     click.echo(f"{good('Mycel is removed')}. Nodes have no network for new pods until one is installed.")
 
 
-async def _disconnect(client: ApiClient, namespace: str) -> str:
-    """Nodes without the mesh's CNI configuration report NotReady instead of failing every new pod."""
+async def _clean_nodes(client: ApiClient, namespace: str) -> str:
+    """Let each agent take what it made off its node. What cannot be cleaned is named, and no reason to stop."""
     try:
         pods = await agents.agent_pods(client, namespace)
     except Failure:
-        return "no agent is running: /etc/cni/net.d/05-cilium.conflist stays on the nodes"
-    answers = await agents.run_all(client, pods, _DISCONNECT)
-    failed = [pod for pod, error in answers.items() if error]
-    return f"{len(answers) - len(failed)} of {len(pods)} nodes"
+        return "no agent is running: what the mesh made on the nodes stays there"
+    answers = await agents.run_all(client, pods, _CLEAN_UP)
+    nodes = {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in pods}
+    for pod, error in answers.items():
+        if error:
+            click.echo(warn(f"node {nodes[pod]} keeps what the mesh made there: {error}"), err=True)
+    return f"{sum(not error for error in answers.values())} of {len(pods)} nodes"
 
 
 async def _remove_written(client: ApiClient) -> str:

@@ -56,6 +56,7 @@ def _served(name: str, module: str, **options: object) -> Image:
 
 _MESH_COMMANDS = {
     "cilium-agent": Command(module="mycel.agent"),
+    "cilium-cleanup": Command(module="mycel.agent.cleanup"),
     "cilium": Command(module="mycel.agent.dbg", light=True),
     "cilium-dbg": Command(module="mycel.agent.dbg", light=True),
     "cilium-health": Command(module="mycel.agent.health", light=True),
