@@ -99,7 +99,7 @@ def cluster(random: Random, options: Options) -> list[Object]:
     node = next(found for found in objects if found["metadata"]["name"] == "n2")
     proxy["status"]["podIPs"] = [{"ip": entry["address"]} for entry in node["status"]["addresses"][:-1]]
     proxy["status"]["podIP"] = proxy["status"]["podIPs"][0]["ip"]
-    return [*objects, proxy, *_services(random), *_groups(random)]
+    return [*objects, proxy, *_services(random), *_apiserver(random), *_groups(random)]
 
 
 def _pod(random: Random, namespace: str, app: str, families: tuple[int, ...], number: int) -> Object:
@@ -146,6 +146,24 @@ def _services(random: Random) -> Iterator[Object]:
             "endpoints": [{"addresses": addresses[:1]}, {"addresses": addresses[1:] or addresses}],
             "ports": [{"port": 8080, "protocol": "TCP"}],
         }
+
+
+def _apiserver(random: Random) -> Iterator[Object]:
+    """Where the API server is: not said, on a node, or on none."""
+    if random.random() < 0.6:
+        return
+    yield {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": "kubernetes"},
+        },
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [random.choice(("172.18.0.1", "172.18.0.2", "192.0.2.200"))]}],
+        "ports": [{"port": 6443, "protocol": "TCP"}],
+    }
 
 
 def _groups(random: Random) -> Iterator[Object]:

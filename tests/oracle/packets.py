@@ -136,7 +136,7 @@ def deployable(objects: list[Object], nodes: dict[str, str]) -> list[Object]:
             del found["status"]
         elif kind == "Service":
             found["spec"].pop("clusterIP", None)
-        elif kind in ("Node", "ConfigMap") or (kind == "EndpointSlice" and found["addressType"] == "IPv6"):
+        elif kind in ("Node", "ConfigMap") or (kind == "EndpointSlice" and meta["name"] != "legacy-ipv4"):
             continue
         elif kind == "Namespace":
             meta["labels"].pop("kubernetes.io/metadata.name", None)

@@ -59,6 +59,14 @@ class Cluster:
         self.nodes = {node["metadata"]["name"]: node for node in self.of("Node")}
         self.namespaces = {found["metadata"]["name"]: found for found in self.of("Namespace")}
         self.policies = [found for found in objects if found["kind"] in POLICY_KINDS]
+        self.apiservers = [
+            address
+            for piece in self.of("EndpointSlice")
+            if _namespace(piece) == "default"
+            and (piece["metadata"].get("labels") or {}).get("kubernetes.io/service-name") == "kubernetes"
+            for endpoint in piece.get("endpoints") or []
+            for address in endpoint["addresses"]
+        ]
         config: dict[str, str] = {}
         for found in self.of("ConfigMap"):
             if (found["metadata"]["name"], _namespace(found)) == ("cilium-config", "kube-system"):
@@ -159,28 +167,39 @@ def _party(cluster: Cluster, end: Object, home: str, family: int) -> Party:
         return _pod(cluster, end["pod"], family)
     if "node" in end:
         return _node(cluster, end["node"], home, family)
+    if "ip" in end and any(packed(end["ip"]) == packed(address) for address in cluster.apiservers):
+        return _other_apiserver(end["ip"])
     if "ip" in end:
         reserved = {"world": [("reserved", "")], f"world-ipv{family}": [("reserved", "")]}
         return Party("world", end["ip"], "", "", reserved, {}, end["ip"], ())
     if end["entity"] == "host":
         return _node(cluster, home, home, family)
-    masters = sorted(name for name, node in cluster.nodes.items() if _is_control_plane(node))
+    masters = sorted(name for name, node in cluster.nodes.items() if _has_apiserver(cluster, node))
     if end["entity"] == "kube-apiserver" and masters:
         return _node(cluster, home if home in masters else masters[0], home, family)
-    reserved = {"remote-node": [("reserved", "")]}
     if end["entity"] == "kube-apiserver":
-        reserved["kube-apiserver"] = [("reserved", "")]
-    return Party("node", end["entity"], "", "", reserved, {}, "", ())
+        return _other_apiserver("kube-apiserver")
+    return Party("node", "remote-node", "", "", {"remote-node": [("reserved", "")]}, {}, "", ())
 
 
-def _is_control_plane(node: Object) -> bool:
+def _other_apiserver(name: str) -> Party:
+    """An API server that is on none of the nodes: identity 7."""
+    return Party(
+        "node", name, "", "", {key: [("reserved", "")] for key in ("remote-node", "kube-apiserver")}, {}, "", ()
+    )
+
+
+def _has_apiserver(cluster: Cluster, node: Object) -> bool:
+    if cluster.apiservers:
+        own = [packed(address) for address in addresses(node)]
+        return any(packed(address) in own for address in cluster.apiservers)
     return CONTROL_PLANE in (node["metadata"].get("labels") or {})
 
 
 def _node(cluster: Cluster, name: str, home: str, family: int) -> Party:
     reserved = {"host" if name == home else "remote-node": [("reserved", "")]}
     node = cluster.nodes.get(name)
-    if node and _is_control_plane(node):
+    if node and _has_apiserver(cluster, node):
         reserved["kube-apiserver"] = [("reserved", "")]
     return Party("node", name, "", name, reserved, {}, _in_family(node, family) if node else "", ())
 
