@@ -36,7 +36,8 @@ def create(*, name: str | None, config_file: str | None, kubeconfig: Path | None
     from mycel.cluster.lifecycle.errors import ConfigInvalid, LifecycleError, Refused
 
     try:
-        wanted = cluster_config.parse(_text(config_file), name=name)
+        text = _text(config_file)
+        wanted = cluster_config.default(name or "kind") if text is None else cluster_config.parse(text, name=name)
     except ConfigInvalid as exc:
         raise BadInput(f"{config_file or 'cluster'}: {exc}") from exc
     click.echo(f'Creating cluster "{wanted.name}" ...', err=True)
@@ -143,9 +144,9 @@ def list_(*, output: str) -> None:
         print_table(headers, [summary.row() for summary in found])
 
 
-def _text(config_file: str | None) -> str:
+def _text(config_file: str | None) -> str | None:
     if config_file is None:
-        return ""
+        return None
     if config_file == "-":
         return sys.stdin.read()
     try:

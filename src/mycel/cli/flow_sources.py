@@ -96,7 +96,16 @@ def source_options(function: _F) -> _F:
 
 
 def flows(source: Source, request: observer_pb2.GetFlowsRequest) -> Flows:
-    """Flows of the server, or of all agents in the order of time. Raises Failure."""
+    """Flows of the server, or of all agents in the order of time. Raises Failure, and BadInput for a filter that no
+    server would understand.
+    """
+    from mycel.flow.errors import FilterError
+    from mycel.flow.filter import FlowFilters
+
+    try:
+        FlowFilters(request.whitelist, request.blacklist)
+    except FilterError as exc:
+        raise BadInput(str(exc)) from exc
     return _server_flows(source, request) if source.server else _agent_flows(source, request)
 
 

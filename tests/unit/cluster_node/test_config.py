@@ -16,9 +16,9 @@ def test_nodes_are_named_as_kind_names_them() -> None:
     assert parsed.nodes[0].role is Role.CONTROL_PLANE
 
 
-def test_an_empty_file_is_one_control_plane() -> None:
-    """As kind does without a file."""
-    parsed = config.parse("")
+def test_without_a_file_it_is_one_control_plane() -> None:
+    """As kind does."""
+    parsed = config.default()
     assert (parsed.name, [node.name for node in parsed.nodes]) == ("kind", ["kind-control-plane"])
 
 
@@ -64,7 +64,7 @@ def test_what_is_wrong_is_named_by_its_path(text: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["kind: Cluster\n", "apiVersion: kind.x-k8s.io/v1alpha3\nkind: Cluster\n", "[1]\n", "{\n"]
+    "text", ["", " \n", "kind: Cluster\n", "apiVersion: kind.x-k8s.io/v1alpha3\nkind: Cluster\n", "[1]\n", "{\n"]
 )
 def test_other_files_are_refused(text: str) -> None:
     """Not a v1alpha4 cluster."""

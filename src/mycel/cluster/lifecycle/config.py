@@ -69,15 +69,14 @@ def parse(text: str, *, name: str | None = None) -> ClusterConfig:
     if len(text) > _MAX_BYTES:
         raise ConfigInvalid(f"the cluster file is larger than {_MAX_BYTES} bytes")
     try:
-        data = yaml.load(text, Loader=yaml.CSafeLoader) if text.strip() else {}
+        data = yaml.load(text, Loader=yaml.CSafeLoader)
     except yaml.YAMLError as exc:
         raise ConfigInvalid(f"the cluster file is not YAML: {exc}") from exc
     top = _mapping(data, "the file", {"apiVersion", "kind", "name", "nodes", "networking"})
-    if top:
-        if top.get("apiVersion") != _API_VERSION:
-            raise ConfigInvalid(f"apiVersion: want {_API_VERSION}, got {top.get('apiVersion')!r}")
-        if top.get("kind") != "Cluster":
-            raise ConfigInvalid(f"kind: want Cluster, got {top.get('kind')!r}")
+    if top.get("apiVersion") != _API_VERSION:
+        raise ConfigInvalid(f"apiVersion: want {_API_VERSION}, got {top.get('apiVersion')!r}")
+    if top.get("kind") != "Cluster":
+        raise ConfigInvalid(f"kind: want Cluster, got {top.get('kind')!r}")
     cluster = name or _string(top.get("name", "kind"), "name")
     if not _NAME.fullmatch(cluster):
         raise ConfigInvalid(f"name: {cluster!r} is not a name of lower-case letters, digits, '-' and '.' (at most 50)")
@@ -86,7 +85,7 @@ def parse(text: str, *, name: str | None = None) -> ClusterConfig:
 
 def default(name: str = "kind") -> ClusterConfig:
     """One control-plane node, as kind makes without a file."""
-    return parse("", name=name)
+    return parse(f"apiVersion: {_API_VERSION}\nkind: Cluster\n", name=name)
 
 
 def _nodes(value: Any, cluster: str) -> tuple[NodeConfig, ...]:

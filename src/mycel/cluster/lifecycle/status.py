@@ -12,7 +12,8 @@ from mycel.cluster.lifecycle.paths import ClusterPaths
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One cluster at a glance. `state` is running, degraded (something of it is down), stopped or broken."""
+    """One cluster at a glance. `state` is running, degraded (something of it is down), stopped, incomplete (its creation was
+    cut off, or goes on) or broken."""
 
     name: str
     state: str
@@ -54,7 +55,9 @@ def summary(name: str) -> Summary:
         return Summary(name, "broken", 0, 0, "", "", f"mycel-{name}")
     up = sum(_alive(paths, node.name) for node in cluster.nodes)
     core = [_alive(paths, part) for part in (processes.SUPERVISOR, processes.API_SERVER)]
-    if all(core) and up == len(cluster.nodes):
+    if not cluster.ready:
+        state = "incomplete"
+    elif all(core) and up == len(cluster.nodes):
         state = "running"
     else:
         state = "degraded" if up or any(core) else "stopped"
