@@ -12,8 +12,11 @@ from mycel.cluster.lifecycle.paths import ClusterPaths
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One cluster at a glance. `state` is running, degraded (something of it is down), stopped, incomplete (its creation was
-    cut off, or goes on) or broken."""
+    """One cluster at a glance.
+
+    `state` is running, degraded (something of it is down), stopped, incomplete (its creation goes on or was cut off) or
+    broken (its record cannot be read).
+    """
 
     name: str
     state: str
