@@ -84,7 +84,11 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             realize=lambda: planner.realize(Part.ENDPOINTS),
         )
         policies = Policies(
-            watches, endpoints, cluster=settings.cluster_name, cidr_modes=settings.policy_cidr_match_mode
+            watches,
+            endpoints,
+            cluster=settings.cluster_name,
+            cidr_modes=settings.policy_cidr_match_mode,
+            enforcement=settings.enforcement,
         )
         await endpoints.restore()
         ready.unblock("datapath")
@@ -113,6 +117,11 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
         )
         watches.on_any((watches.endpoints, watches.nodes, watches.published_nodes), lambda: planner.touch(Part.CLUSTER))
         watches.on_any((watches.services, watches.slices), lambda: planner.touch(Part.SERVICES))
+        watches.pods.subscribe(
+            lambda _key, old, new: (
+                planner.touch(Part.SERVICES) if (old and old.host_ports) or (new and new.host_ports) else None
+            )
+        )
         watches.on_any(
             (watches.endpoints, watches.nodes, watches.identities, watches.pods, watches.services),
             directory.changed,

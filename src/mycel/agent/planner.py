@@ -27,10 +27,11 @@ from mycel.abi import (
 from mycel.kit.latest import Latest
 from mycel.model.address import Address
 from mycel.model.service import EndpointSlice, Service
-from mycel.model.workload import IdentityId, LocalEndpoint, PublishedEndpoint
+from mycel.model.workload import IdentityId, LocalEndpoint, PublishedEndpoint, Workload
 from mycel.plan import rows
 from mycel.plan.node_plan import NodePlan
 from mycel.service import balance
+from mycel.service.hostports import host_port_frontends
 from mycel.service.numbering import Numbering
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,10 @@ class Sources:
     def services(self) -> Iterable[Service]:
         """All services."""
         raise NotImplementedError
+
+    def pods(self) -> Iterable[Workload]:
+        """Pods of this node, for their host ports."""
+        return ()
 
     def slices(self) -> Iterable[EndpointSlice]:
         """All slices."""
@@ -167,7 +172,7 @@ class Planner:
         sources = self._sources
         node, local = sources.node(), list(sources.local())
         if dirty & Part.SERVICES:
-            self._plan_services(node.name)
+            self._plan_services(node)
         if dirty & ~Part.SERVICES:
             self._plan_parties(node, local)
         version = self.plan.version + 1 if self.plan else 1
@@ -201,8 +206,9 @@ class Planner:
             "ipcache_lpm": rows.prefix_rows(node, others, policy.networks),
         }
 
-    def _plan_services(self, node: str) -> None:
-        self.frontends = balance.balance(self._sources.services(), self._sources.slices(), node)
+    def _plan_services(self, node: rows.ThisNode) -> None:
+        of_pods = host_port_frontends(self._sources.pods(), node.name, node.addresses)
+        self.frontends = of_pods | balance.balance(self._sources.services(), self._sources.slices(), node.name)
         self.frontends_version += 1
         made = rows.service_rows(
             self.frontends,

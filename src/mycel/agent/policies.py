@@ -34,7 +34,7 @@ from mycel.model.address import Address, parse_address
 from mycel.model.service import EndpointSlice, Service
 from mycel.model.workload import EndpointId, Identity, LocalEndpoint
 from mycel.plan.rows import EndpointPolicy
-from mycel.policy.engine import Engine, PolicyKeyRef, Subject
+from mycel.policy.engine import Enforcement, Engine, PolicyKeyRef, Subject
 from mycel.policy.errors import PolicyInvalid
 from mycel.policy.parse import parse_cidr_group, parse_policy
 from mycel.policy.parties import party_of, reserved_parties
@@ -58,13 +58,19 @@ class Policies:
     """See the module. `changed(key)` is called when an object's state may have another status."""
 
     def __init__(
-        self, watches: Watches, endpoints: Endpoints, *, cluster: str, cidr_modes: frozenset[str] = frozenset()
+        self,
+        watches: Watches,
+        endpoints: Endpoints,
+        *,
+        cluster: str,
+        cidr_modes: frozenset[str] = frozenset(),
+        enforcement: Enforcement = Enforcement.DEFAULT,
     ) -> None:
         self._watches = watches
         self._endpoints = endpoints
         self._cluster = cluster
         self._resolution = Resolution()
-        self.engine = Engine(resolve=self._resolution.resolve, cidr_modes=cidr_modes)
+        self.engine = Engine(resolve=self._resolution.resolve, cidr_modes=cidr_modes, enforcement=enforcement)
         self.states: dict[PolicyKeyRef, PolicyState] = {}
         self.revision = 1
         self.realized_revision = 0

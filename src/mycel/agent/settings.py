@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mycel.policy.engine import Enforcement
+
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 VERSION = "1.19.4"  # of Cilium, whose interfaces we keep
@@ -46,6 +48,7 @@ class Settings:
     tunnel_port: int = 8472
     mtu: int = 0  # of the underlay; 0: the device's
     service_range: str = ""  # empty: not known
+    enforcement: Enforcement = Enforcement.DEFAULT
     policy_cidr_match_mode: frozenset[str] = frozenset()  # what else CIDR rules are about: nodes, pods
     debug: bool = False
 
@@ -104,6 +107,7 @@ def parse_settings(config: Mapping[str, str], environment: Mapping[str, str]) ->
         tunnel_port=_number(config, "tunnel-port", 8472),
         mtu=_number(config, "mtu", 0),
         service_range="" if service_range == "auto" else service_range,
+        enforcement=_enforcement(config),
         policy_cidr_match_mode=_words(config, "policy-cidr-match-mode", ("nodes", "pods")),
         debug=_flag(config, "debug", default=False),
     )
@@ -114,6 +118,15 @@ def _flag(config: Mapping[str, str], key: str, *, default: bool) -> bool:
     if value not in ("", "true", "false"):
         raise SettingsError(f"{key} is {value!r}: say true or false")
     return value == "true" if value else default
+
+
+def _enforcement(config: Mapping[str, str]) -> Enforcement:
+    text = config.get("enable-policy", "").lower() or "default"
+    try:
+        return Enforcement(text)
+    except ValueError:
+        known = ", ".join(each.value for each in Enforcement)
+        raise SettingsError(f"enable-policy is {text!r}: it may be {known}") from None
 
 
 def _words(config: Mapping[str, str], key: str, known: tuple[str, ...]) -> frozenset[str]:

@@ -16,7 +16,7 @@ from mycel.agent.watches import Watches
 from mycel.model.address import Address, format_address, parse_address, parse_prefix
 from mycel.model.node import Node
 from mycel.model.service import EndpointSlice, Service, ServiceRef
-from mycel.model.workload import LocalEndpoint, PublishedEndpoint
+from mycel.model.workload import LocalEndpoint, PublishedEndpoint, Workload
 from mycel.plan.rows import OtherNode, ThisNode
 
 _KUBERNETES = ServiceRef("default", "kubernetes")
@@ -73,6 +73,10 @@ class StoreSources(Sources):
     def services(self) -> Iterable[Service]:
         """All services."""
         return self._watches.services.store.values()
+
+    def pods(self) -> Iterable[Workload]:
+        """This node's pods."""
+        return self._watches.pods.store.values()
 
     def slices(self) -> Iterable[EndpointSlice]:
         """Slices that belong to a service."""

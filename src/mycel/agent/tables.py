@@ -25,7 +25,7 @@ from mycel.abi import (
     SlotValue,
 )
 from mycel.agent import views
-from mycel.model.address import format_address, is_ipv4
+from mycel.model.address import ANY_IPV4, ANY_IPV6, format_address, is_ipv4
 
 Rows = Mapping[Any, Any]
 Maps = Mapping[str, Rows]
@@ -116,7 +116,7 @@ def _lb(maps: Maps) -> _Shown:
                 ("protocol", _PROTOCOLS.get(key.protocol, str(key.protocol))),
             )
         ] = {
-            "type": views.service_type(value.flags),
+            "type": _service_type(key, value),
             "backends": targets,
             "id": value.service_id,
             "local": value.local_count,
@@ -124,6 +124,12 @@ def _lb(maps: Maps) -> _Shown:
             "affinity-s": value.affinity_s,
         }
     return shown
+
+
+def _service_type(key: ServiceKey, value: ServiceValue) -> str:
+    if value.flags & ServiceFlags.NODE_PORT and key.addr not in (ANY_IPV4, ANY_IPV6):
+        return "HostPort"
+    return views.service_type(value.flags)
 
 
 def _nodes(maps: Maps) -> _Shown:

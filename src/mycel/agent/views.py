@@ -15,6 +15,7 @@ from mycel.kit.reconcile import TargetStatus
 from mycel.model.address import format_address, is_ipv4
 from mycel.model.workload import Identity, IdentityId, LocalEndpoint
 from mycel.service.balance import Frontend, FrontendKey
+from mycel.service.hostports import is_host_port
 
 Json = dict[str, Any]
 _PROTOCOLS = {6: "TCP", 17: "UDP", 132: "SCTP", 1: "ICMP", 58: "ICMPv6"}
@@ -138,7 +139,7 @@ def services(frontends: Mapping[FrontendKey, Frontend], numbers: Mapping[Fronten
             "flags": {
                 "name": frontend.service.name,
                 "namespace": frontend.service.namespace,
-                "type": service_type(frontend.flags),
+                "type": "HostPort" if is_host_port(frontend) else service_type(frontend.flags),
                 "trafficPolicy": "Local" if frontend.flags & ServiceFlags.LOCAL_EXTERNAL else "Cluster",
                 "extTrafficPolicy": "Local" if frontend.flags & ServiceFlags.LOCAL_EXTERNAL else "Cluster",
                 "intTrafficPolicy": "Local" if frontend.flags & ServiceFlags.LOCAL_INTERNAL else "Cluster",
@@ -230,7 +231,7 @@ def status(
                 },
                 "sessionAffinity": {"enabled": True},
                 "externalIPs": {"enabled": True},
-                "hostPort": {"enabled": False},
+                "hostPort": {"enabled": True},
             },
         },
         "encryption": {"mode": "Disabled"},

@@ -35,6 +35,7 @@ VERBS = {
     "identity": Verb("mycel.cli.inspect:identity", "Show security identities."),
     "service": Verb("mycel.cli.inspect:service", "Show services and their backends."),
     "bpf": Verb("mycel.cli.bpf:bpf", "Show what the kernel's maps hold."),
+    "policy": Verb("mycel.cli.policy:policy", "Judge flows by policies, explain verdicts, find traps."),
     "doctor": Verb("mycel.cli.doctor:doctor", "Say what this machine has and lacks, and how to mend it."),
     "version": Verb("mycel.cli.version:version", "Print the versions of this command and of the mesh."),
     "completion": Verb("mycel.cli.completion:completion", "Print a completion script for your shell."),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from typing import NamedTuple
 
 from mycel.abi import LIMIT_POLICY_ROWS, Direction
@@ -49,6 +50,14 @@ _FAMILIES = ("world-ipv4", "world-ipv6")
 
 Resolver = Callable[[Peer], tuple[Peer, ...]]
 """What a service or CIDR group stands for."""
+
+
+class Enforcement(Enum):
+    """Who is judged (enable-policy): pods that policies select, everybody, nobody."""
+
+    DEFAULT = "default"
+    ALWAYS = "always"
+    NEVER = "never"
 
 
 class PolicyKeyRef(NamedTuple):
@@ -96,10 +105,12 @@ class Engine:
         *,
         resolve: Resolver = lambda _peer: (),
         cidr_modes: frozenset[str] = frozenset(),
+        enforcement: Enforcement = Enforcement.DEFAULT,
         row_limit: int = LIMIT_POLICY_ROWS,
     ) -> None:
         """`cidr_modes`: what else CIDR rules are about: `nodes`, `pods` (policy-cidr-match-mode)."""
         self._resolve = resolve
+        self._enforcement = enforcement
         self._node_kinds = (Block, Cidr) if "nodes" in cidr_modes else ()
         self._pod_kinds = (Block, Cidr) if "pods" in cidr_modes else (Block,)
         self._row_limit = row_limit
@@ -182,12 +193,26 @@ class Engine:
 
     # ---- what is enforced
 
+    def party(self, identity: IdentityId) -> Party | None:
+        """Who an identity is."""
+        return self._parties.get(identity)
+
+    @property
+    def parties(self) -> Iterable[Party]:
+        """Everybody known."""
+        return self._parties.values()
+
+    def selecting(self, party: Party) -> list[Policy]:
+        """The policies that select a subject, resolved, in order."""
+        return [held.policy for held in self._selecting(party)]
+
+    def held(self) -> Iterable[Policy]:
+        """Every policy in force, resolved."""
+        return (held.policy for policies in self._held.values() for held in policies)
+
     def subject(self, party: Party) -> Subject:
         """What a subject enforces; its sets exist from then on. `party` is the subject itself."""
-        selected = sorted(
-            (held for peer in self._subjects.matching(party) for held in self._by_subject[peer]),
-            key=lambda held: held.policy.ref,
-        )
+        selected = self._selecting(party)
         return Subject(self._side(selected, Direction.INGRESS, party), self._side(selected, Direction.EGRESS, party))
 
     def sets(self, numbers: Iterable[int]) -> dict[int, PolicySet]:
@@ -333,9 +358,16 @@ class Engine:
 
     # ---- sets
 
+    def _selecting(self, party: Party) -> list[_Held]:
+        return sorted(
+            (held for peer in self._subjects.matching(party) for held in self._by_subject[peer]),
+            key=lambda held: held.policy.ref,
+        )
+
     def _side(self, selected: list[_Held], direction: Direction, party: Party) -> SubjectSide:
         sides = [(held, side) for held in selected if (side := held.policy.side(direction)) is not None]
-        if not sides:
+        always = self._enforcement is Enforcement.ALWAYS
+        if self._enforcement is Enforcement.NEVER or not (sides or always):
             return _NOTHING
         ports: tuple[ContainerPort, ...] = ()
         if direction == Direction.INGRESS and any(_has_names(side) for _, side in sides):
@@ -346,7 +378,7 @@ class Engine:
         if made is None:
             rules = SetRules(
                 rules=tuple(rule for _, side in sides for rule in side.rules),
-                default_deny=any(side.default_deny for _, side in sides),
+                default_deny=always or any(side.default_deny for _, side in sides),
                 switched_on_by=tuple(held.policy.ref for held, side in sides if side.default_deny),
             )
             made = self._sets[number] = PolicySet(

@@ -84,7 +84,7 @@ def evaluate_manifests(
 def evaluate(world: World, flows: Sequence[Flow]) -> list[Verdicts]:
     """Verdicts of flows in a world."""
     # Who a flow is about has to be known before rows are asked: an address may get an identity of its own.
-    peers = [(_peer(world, flow, Direction.EGRESS), _peer(world, flow, Direction.INGRESS)) for flow in flows]
+    peers = [(peer_of(world, flow, Direction.EGRESS), peer_of(world, flow, Direction.INGRESS)) for flow in flows]
     subjects: dict[IdentityId, Subject] = {}
     judge = Judge(world.engine, allow_host=world.allow_host)
 
@@ -113,7 +113,7 @@ def evaluate(world: World, flows: Sequence[Flow]) -> list[Verdicts]:
     return found
 
 
-def _peer(world: World, flow: Flow, direction: Direction) -> IdentityId:
+def peer_of(world: World, flow: Flow, direction: Direction) -> IdentityId:
     """Who the other end is to the node that judges a direction."""
     ingress = direction == Direction.INGRESS
     subject, end = (flow.destination, flow.source) if ingress else (flow.source, flow.destination)

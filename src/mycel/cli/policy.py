@@ -1,0 +1,241 @@
+"""`mycel policy`: judge flows by manifests, explain a verdict, and say what looks wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mycel.cli.access import Target, asynchronous, cluster_options
+from mycel.cli.errors import EXIT_FAILED, BadInput
+from mycel.cli.output import output_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from mycel.cli.policies.files import Manifest
+    from mycel.policy.world import World
+
+_files = click.option(
+    "-f", "--filename", "paths", multiple=True, metavar="PATH", help="A YAML file, or a folder of them. Repeatable."
+)
+
+
+@click.group()
+def policy() -> None:
+    """Judge flows by policies, explain verdicts, find traps."""
+
+
+@policy.command()
+@_files
+@click.option(
+    "--flows", "flows_path", metavar="FILE", help="Flows, one JSON object a line. Default: all pairs of pods."
+)
+@click.option(
+    "--expect", "expect_path", metavar="FILE", help="Verdicts, one JSON object a line; fail when one differs."
+)
+@output_option
+def evaluate(*, paths: Sequence[str], flows_path: str | None, expect_path: str | None, output: str) -> int:
+    """Judge flows by manifests, without a cluster.
+
+    A flow is {"id", "from", "to", "protocol", "port", "type"}; its ends are {"pod": "ns/name"}, {"ip": "1.2.3.4"} or
+    {"entity": "host"}. With -o json each verdict is a line. --expect takes lines as they are printed and compares the
+    fields they have; it exits with 1 when one differs.
+    """
+    from mycel.cli.policies.files import read_lines
+    from mycel.cli.policies.text import flow_text, verdict_text
+    from mycel.policy.errors import PolicyInvalid
+    from mycel.policy.offline import all_pairs, parse_flow
+    from mycel.policy.offline import evaluate as judge
+
+    world = _offline_world(paths)
+    if flows_path is None:
+        flows = all_pairs(world)
+    else:
+        flows = []
+        for number, line in enumerate(read_lines(flows_path), start=1):
+            try:
+                flows.append(parse_flow(world, line, number))
+            except PolicyInvalid as exc:
+                raise BadInput(f"{flows_path}, flow {number}: {exc}") from exc
+    found = judge(world, flows)
+    if expect_path is not None:
+        return _compare([each.as_json() for each in found], read_lines(expect_path), expect_path)
+    if output == "json":
+        for each in found:
+            click.echo(json.dumps(each.as_json()))
+        return 0
+    print_table(
+        ("FLOW", "VERDICT", "EGRESS", "INGRESS"),
+        [
+            (flow_text(each.flow), verdict_text(each.outcome), each.egress.reason.value, each.ingress.reason.value)
+            for each in found
+        ],
+    )
+    return 0
+
+
+def _compare(found: list[dict[str, Any]], expected: list[dict[str, Any]], path: str) -> int:
+    """Print what differs; the exit code."""
+    by_id = {each["id"]: each for each in found}
+    differences = 0
+    for number, each in enumerate(expected, start=1):
+        got = by_id.get(str(each.get("id", "")))
+        if got is None:
+            raise BadInput(f"{path}, line {number}: there is no flow {each.get('id')!r}")
+        for name, wanted, have in _differences(each, got, ""):
+            differences += 1
+            click.echo(f"{each['id']}: {name} is {json.dumps(have)}, expected {json.dumps(wanted)}")
+    click.echo(f"{len(expected)} flows compared, {differences} differences")
+    return EXIT_FAILED if differences else 0
+
+
+def _differences(expected: dict[str, Any], found: dict[str, Any], path: str) -> list[tuple[str, Any, Any]]:
+    """Fields `expected` has and `found` has not, or not so."""
+    different: list[tuple[str, Any, Any]] = []
+    for name, wanted in expected.items():
+        have = found.get(name)
+        if isinstance(wanted, dict) and isinstance(have, dict):
+            different += _differences(wanted, have, f"{path}{name}.")
+        elif name != "id" and wanted != have:
+            different.append((f"{path}{name}", wanted, have))
+    return different
+
+
+@policy.command()
+@click.argument("uuid", required=False)
+@_files
+@click.option("--from", "source", metavar="END", help="Who connects: namespace/pod, an address, or an entity as host.")
+@click.option(
+    "--to", "destination", metavar="END:PORT/PROTOCOL", help="To whom: shop/db:5432/TCP, 1.1.1.1:53/UDP, shop/db:ICMP."
+)
+@cluster_options
+@output_option
+@asynchronous
+async def explain(
+    *, uuid: str | None, paths: Sequence[str], source: str | None, destination: str | None, target: Target, output: str
+) -> None:
+    """Say why a connection is let through or not: by the UUID of a flow, or by --from and --to.
+
+    The cluster's own objects are asked, or manifests with -f.
+    """
+    from mycel.cli.policies.live import seen_flow
+    from mycel.cli.policies.text import explanation_json, explanation_lines
+    from mycel.policy.errors import PolicyInvalid
+    from mycel.policy.explain import explain as explain_flow
+    from mycel.policy.offline import parse_flow
+
+    if (uuid is None) == (source is None and destination is None):
+        raise BadInput("say a flow's UUID, or --from and --to")
+    if uuid is not None:
+        line = await seen_flow(target, uuid)
+    elif source is None or destination is None:
+        raise BadInput("--from and --to belong together")
+    else:
+        line = parse_ends(source, destination)
+    world = _offline_world(paths) if paths else await _live_world(target)
+    try:
+        found = explain_flow(world, parse_flow(world, line))
+    except PolicyInvalid as exc:
+        raise BadInput(str(exc)) from exc
+    if output == "json":
+        print_json(explanation_json(found))
+        return
+    for text in explanation_lines(found):
+        click.echo(text)
+
+
+def parse_ends(source: str, destination: str) -> dict[str, Any]:
+    """`shop/cart` and `shop/db:5432/TCP` as a flow. Raises BadInput."""
+    place, _, service = destination.rpartition(":")
+    if not place:
+        raise BadInput(f"--to {destination}: say the port and protocol too, as shop/db:5432/TCP, or shop/db:ICMP")
+    port, slash, protocol = service.partition("/")
+    flow: dict[str, Any] = {"id": f"{source} -> {destination}", "from": _end(source), "to": _end(place.strip("[]"))}
+    if port.upper().startswith("ICMP"):
+        named: dict[str, Any] = {"protocol": port.upper()}
+        return flow | named | ({"type": int(protocol)} if slash and protocol.isdecimal() else {})
+    if not port.isdecimal():
+        raise BadInput(f"--to {destination}: {port!r} is not a port")
+    return flow | {"port": int(port), "protocol": protocol.upper() or "TCP"}
+
+
+def _end(text: str) -> dict[str, str]:
+    if "/" in text:
+        return {"pod": text}
+    return {"ip": text} if text[:1].isdigit() or ":" in text else {"entity": text}
+
+
+@policy.command()
+@_files
+@cluster_options
+@output_option
+@asynchronous
+async def lint(*, paths: Sequence[str], target: Target, output: str) -> int:
+    """Say what is valid and probably not meant, in manifests (-f) or in the cluster. Exits with 1 when there is any."""
+    from mycel.policy.lint import lint as find
+
+    if paths:
+        manifests = _manifests(paths)
+        objects = [each.object for each in manifests]
+        world = _world(manifests)
+    else:
+        objects = await _live_objects(target)
+        world = _live(objects)
+    found = find(world, objects)
+    if output == "json":
+        print_json([each._asdict() for each in found])
+    elif found:
+        print_table(("OBJECT", "FIELD", "RULE", "FINDING"), found)
+    else:
+        click.echo("Nothing found.")
+    return EXIT_FAILED if found else 0
+
+
+# ---- worlds
+
+
+def _manifests(paths: Sequence[str]) -> list[Manifest]:
+    from mycel.cli.policies.files import read_manifests
+
+    if not paths:
+        raise BadInput("say where the manifests are, with -f")
+    return read_manifests(paths)
+
+
+def _offline_world(paths: Sequence[str]) -> World:
+    return _world(_manifests(paths))
+
+
+def _world(manifests: list[Manifest]) -> World:
+    from mycel.policy.errors import ManifestInvalid
+    from mycel.policy.world import read_world
+
+    try:
+        return read_world([each.object for each in manifests])
+    except ManifestInvalid as exc:
+        raise BadInput(f"{manifests[exc.index].origin}: {exc}") from exc
+
+
+async def _live_objects(target: Target) -> list[dict[str, Any]]:
+    from mycel.cli.policies.live import cluster_objects
+
+    async with target.client() as client:
+        return await cluster_objects(client, target.namespace)
+
+
+async def _live_world(target: Target) -> World:
+    return _live(await _live_objects(target))
+
+
+def _live(objects: list[dict[str, Any]]) -> World:
+    """The world of a cluster; objects that are not valid are not in force there, and named on stderr."""
+    from mycel.policy.errors import ManifestInvalid
+    from mycel.policy.world import read_world
+
+    while True:
+        try:
+            return read_world(objects)
+        except ManifestInvalid as exc:
+            click.echo(f"not in force: {exc}", err=True)
+            del objects[exc.index]
