@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from mycel.k8s.client import ApiClient, Endpoint
 from mycel.k8s.errors import NotFound
-from mycel.k8s.resources import NODES, PODS, Resource
+from mycel.k8s.resources import CILIUM_NETWORK_POLICIES, NODES, PODS, Resource
 from mycel.operator import crds
 from tests.bpf.bed import NODE, Bed
 from tests.bpf.kernel import compiled
@@ -149,6 +149,21 @@ class World:
         code, result = self.cni("ADD", name, namespace=namespace)
         assert code == 0, f"{result}\n{self.log()}"
         return namespace, result["ips"][0]["address"].split("/")[0]
+
+    @contextlib.contextmanager
+    def no_policy(self, name: str) -> Iterator[None]:
+        """Without a CiliumNetworkPolicy of that name, before and afterwards."""
+
+        async def delete(client: ApiClient) -> None:
+            with contextlib.suppress(NotFound):
+                await client.delete(CILIUM_NETWORK_POLICIES, name, namespace="default")
+
+        self.api(delete)
+        eventually(lambda: f'\\"{name}\\"' not in self.cilium("policy", "get"), what=f"policy {name} is gone")
+        try:
+            yield
+        finally:
+            self.api(delete)
 
     def endpoints(self) -> dict[str, tuple[int, int, str, str]]:
         """Pod → (endpoint number, identity, address, state)."""
