@@ -27,7 +27,7 @@ ENTITIES = (
     *("all", "world", "cluster", "host", "remote-node", "kube-apiserver", "world-ipv4", "world-ipv6"),
     *("none", "init", "ingress", "health", "unmanaged"),
 )
-PORTS = (79, 80, 80, 80, 81, 81, 82, 443, 443, 8080, 8080, 8080, 53, 53, 8000, 8999, 9000)
+PORTS = (79, 80, 80, 80, 81, 81, 82, 83, 443, 443, 8080, 8080, 8080, 53, 53, 8000, 8999, 9000)
 
 
 class State(NamedTuple):
@@ -45,6 +45,7 @@ class Options(NamedTuple):
     flows: int = 200
     policies: int = 6
     cidr_modes: bool = True  # policy-cidr-match-mode other than none
+    apiserver: bool = True  # EndpointSlices of default/kubernetes
 
 
 def state(seed: int, options: Options = Options()) -> State:  # noqa: B008 - immutable
@@ -99,7 +100,7 @@ def cluster(random: Random, options: Options) -> list[Object]:
     node = next(found for found in objects if found["metadata"]["name"] == "n2")
     proxy["status"]["podIPs"] = [{"ip": entry["address"]} for entry in node["status"]["addresses"][:-1]]
     proxy["status"]["podIP"] = proxy["status"]["podIPs"][0]["ip"]
-    return [*objects, proxy, *_services(random), *_apiserver(random), *_groups(random)]
+    return [*objects, proxy, *_services(random), *(_apiserver(random) if options.apiserver else ()), *_groups(random)]
 
 
 def _pod(random: Random, namespace: str, app: str, families: tuple[int, ...], number: int) -> Object:
@@ -109,7 +110,9 @@ def _pod(random: Random, namespace: str, app: str, families: tuple[int, ...], nu
     if random.random() < 0.3:
         labels["app.kubernetes.io/part-of"] = "suite"
     if random.random() < 0.1:
-        labels["io.cilium.k8s.policy.serviceaccount"] = "admin"
+        labels["io.cilium.k8s.policy.serviceaccount"] = "admin"  # not theirs to say
+    if random.random() < 0.15:
+        labels["io.cilium.k8s.namespace.labels.team"] = "red"  # nor this
     node = random.choice(NODES)
     held = {4: f"10.244.{NODES.index(node)}.{number}", 6: f"fd00:10:244:{NODES.index(node)}::{number:x}"}
     ports: list[Object] = [{"name": "http", "containerPort": random.choice((8080, 8080, 8080, 80))}]
@@ -239,7 +242,7 @@ def _policy(random: Random, number: int) -> Object:
 def _cilium(random: Random, wide: bool) -> Object:
     spec: dict[str, Any] = {"endpointSelector": _subject(random, wide)}
     if wide and random.random() < 0.05:
-        spec = {"nodeSelector": {"matchLabels": {"zone": "z1"}}}
+        spec = {"nodeSelector": random.choice(({}, {"matchLabels": {"zone": "z1"}}))}
     while not any(spec.get(name) for name in ("ingress", "ingressDeny", "egress", "egressDeny")):
         for direction in ("ingress", "egress"):
             for deny in (False, True):
@@ -359,9 +362,11 @@ def _entry(random: Random, direction: str, wide: bool, deny: bool) -> Object:
     elif pick < 0.77:
         kinds = ("Endpoints", "Entities", "CIDR", "CIDRSet")
         entry[word + random.choice(kinds)] = []
-    elif pick < 0.83 and word == "to":
+    elif pick < 0.79:
+        entry[word + "Nodes"] = random.choice(([], [{}], [{"matchLabels": {"app": "web"}}]))
+    elif pick < 0.84 and word == "to":
         entry["toServices"] = [_service_ref(random) for _ in range(random.randint(0, 2))]
-    elif pick < 0.86 and word == "to" and not deny:
+    elif pick < 0.87 and word == "to" and not deny:
         entry["toFQDNs"] = random.choice(([], [{"matchName": "example.org"}], [{"matchPattern": "*.example.org"}]))
     pick = random.random()
     if pick < 0.5:

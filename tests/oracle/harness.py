@@ -17,6 +17,7 @@ from tests.oracle.parties import Cluster, Object
 
 Evaluate = Callable[[list[Object], list[Object]], list[dict[str, Any]]]
 SHRINK_STEPS = 400
+FOUND = 3  # exit code
 # Fields a policy cannot be without; the shrinker leaves them.
 KEPT = {
     *(
@@ -155,8 +156,17 @@ def _places(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def main(arguments: list[str]) -> None:
-    """`python -m tests.oracle.harness FIRST COUNT [no-cidr-modes]`: compare, and print the first differences shrunk."""
+    """`python -m tests.oracle.harness FIRST COUNT [no-cidr-modes]`: compare, and print the first differences shrunk.
+
+    With `find`, stop at the first one: exit code FOUND, its kind printed.
+    """
     first, count = int(arguments[0]), int(arguments[1])
+    if "find" in arguments:
+        for state, expected in cases(range(first, first + count), Options(flows=100, apiserver=False)):
+            for found in _first(differences(state, expected)):
+                print(f"seed {state.seed}: {_kind(found)}")
+                sys.exit(FOUND)
+        return
     started = time.monotonic()
     options = Options(cidr_modes="no-cidr-modes" not in arguments)
     kinds: Counter[str] = Counter()
