@@ -1,4 +1,5 @@
-"""The only room that will speak xDS: the node's Envoy, fed from the same plan as the kernel's maps.
+"""The only room that speaks xDS: the node's Envoy, fed from the same plan as the kernel's maps.
 
-Empty until layer 7 begins; it exists so that the layers are checked from the first day.
+So far the protocol's rules without I/O: `resources` (what a client is to hold) and `delta` (one stream).
+docs/l7.md is the design.
 """
