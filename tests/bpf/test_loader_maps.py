@@ -130,6 +130,33 @@ async def test_policy_sets_are_swapped_whole(fds: list[int]) -> None:
     assert target.dump() == await target.read(fresh=False)
 
 
+async def test_identities_come_and_go_in_the_map_in_use(fds: list[int]) -> None:
+    """Whole identities are written in place; what changes for one that stays, or for everybody, is swapped."""
+    template = new_map(fds, MapType.LPM_TRIE, abi.PolicyKey.SIZE, abi.PolicyValue.SIZE, abi.LIMIT_POLICY_ROWS, 1)
+    outer = syscall.map_create(
+        MapType.HASH_OF_MAPS, key_size=4, value_size=4, max_entries=300, inner_fd=template, flags=1
+    )
+    fds.append(outer)
+    target = PolicyMap("mycel_policy", outer)
+
+    async def bring(rows: dict[abi.PolicyKey, abi.PolicyValue]) -> bytes | None:
+        await target.read(fresh=False)
+        await target.apply(Diff({7: rows}))
+        assert target.dump() == {7: rows}
+        return target.raw.get(struct.pack("<I", 7))
+
+    allow, deny = abi.PolicyValue(0, 0, 1, 1, 2), abi.PolicyValue(0, 1, 255, 2, 2)
+    one = {abi.PolicyKey(32, 1000, 0, 0): allow}
+    first = await bring(one)
+    both = one | {abi.PolicyKey(32, 1001, 0, 0): deny, abi.PolicyKey(64, 1001, 6, 80): deny}
+    assert await bring(both) == first
+    assert await bring(one) == first
+    narrower = one | {abi.PolicyKey(64, 1000, 6, 80): deny}
+    swapped = await bring(narrower)
+    assert swapped != first
+    assert await bring(narrower | {abi.PolicyKey(32, 0, 0, 0): allow}) != swapped
+
+
 def test_counters_of_all_cpus_are_added(fds: list[int]) -> None:
     """A per-CPU row holds a block per possible CPU; rows of zeros are left out."""
     fd = new_map(fds, MapType.PERCPU_ARRAY, 4, 16, 8)

@@ -1,22 +1,25 @@
-"""mycel_policy: one inner map of rows per policy set, swapped whole.
+"""mycel_policy: one inner map of rows per policy set.
 
-A packet sees the old rows of a set or the new ones, never a mixture. Swapping waits for RCU (about 8 ms),
-so all swaps of a pass go in one batch, off the event loop.
+A set that is new, or whose meaning changes, is made whole and put in place: a packet sees the old rows or the new
+ones, never a mixture. That waits for RCU (about 8 ms), so all of a pass go in one batch, off the event loop. Where
+only identities come or go, their rows are written into the map in use: no address leads to an identity before its
+rows are there, nor after they begin to go.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import struct
 from collections.abc import Mapping, Sequence
 
-from mycel.abi import LIMIT_POLICY_ROWS, PolicyKey, PolicyValue
+from mycel.abi import LIMIT_POLICY_ROWS, PolicyKey, PolicyValue, ReservedIdentity
 from mycel.datapath import syscall
 from mycel.datapath.errors import KernelRefused
 from mycel.datapath.maps import RawMap, check_layout
 from mycel.datapath.syscall import MapType
-from mycel.kit.reconcile import Diff, TargetError
+from mycel.kit.reconcile import Diff, TargetError, diff
 
 PolicyRows = Mapping[PolicyKey, PolicyValue]
 _BPF_F_NO_PREALLOC = 1
@@ -43,16 +46,36 @@ class PolicyMap:
         return found
 
     def write(self, sets: Mapping[int, PolicyRows]) -> None:
-        """Make an inner map per set, fill it, and put all of them in place at once."""
+        """Bring sets to their rows: those that can be in place, all others as new maps put in place at once."""
         inner: list[tuple[bytes, bytes, int]] = []
         try:
             for policy_set, rows in sets.items():
+                change = row_change((self._mirror or {}).get(policy_set), rows)
+                if change is not None and self._edit(policy_set, change):
+                    continue
                 fd = new_policy_rows(rows)
                 inner.append((struct.pack("<I", policy_set), struct.pack("<I", fd), fd))
-            self.raw.write([(key, value) for key, value, _ in inner])
+            if inner:
+                self.raw.write([(key, value) for key, value, _ in inner])
         finally:
             for _, _, fd in inner:
                 os.close(fd)
+
+    def _edit(self, policy_set: int, change: Diff[PolicyKey, PolicyValue]) -> bool:
+        """Change rows of the map in use; False when it is not there."""
+        map_id = self.raw.get(struct.pack("<I", policy_set))
+        if map_id is None:
+            return False
+        fd = syscall.map_by_id(struct.unpack("<I", map_id)[0])
+        try:
+            rows = RawMap(fd, syscall.map_info(fd))
+            if change.upserts:
+                rows.write([(key.pack(), value.pack()) for key, value in change.upserts.items()])
+            if change.deletes:
+                rows.remove([key.pack() for key in change.deletes])
+        finally:
+            os.close(fd)
+        return True
 
     def remove(self, sets: Sequence[int]) -> None:
         """Take sets away."""
@@ -83,6 +106,20 @@ class PolicyMap:
                 self._mirror.pop(each, None)
 
 
+def row_change(held: PolicyRows | None, wanted: PolicyRows) -> Diff[PolicyKey, PolicyValue] | None:
+    """The rows to write and remove where that may be done in place: whole identities come or go.
+
+    None where it may not: rows of an identity that stays, or of everybody's, would change, and packets would see a
+    mixture.
+    """
+    if held is None:
+        return None
+    change = diff(wanted, held)
+    staying = {key.identity for key in held} & {key.identity for key in wanted}
+    touched = {key.identity for key in (*change.upserts, *change.deletes)}
+    return None if touched & (staying | {ReservedIdentity.UNKNOWN}) else change
+
+
 def new_policy_rows(rows: PolicyRows) -> int:
     """An inner map with these rows; returns its descriptor."""
     fd = syscall.map_create(
@@ -95,11 +132,22 @@ def new_policy_rows(rows: PolicyRows) -> int:
     )
     try:
         if rows:
-            RawMap(fd, syscall.map_info(fd)).write([(key.pack(), value.pack()) for key, value in rows.items()])
+            made = RawMap(fd, syscall.map_info(fd))
+            made.write([(key.pack(), value.pack()) for key, value in rows.items()])
+            _read_back(made, rows)
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+def _read_back(made: RawMap, rows: PolicyRows) -> None:
+    """What is said to be enforced has been seen in the kernel."""
+    held: dict[PolicyKey, PolicyValue] = {}
+    for keys, values, _ in made.chunks():
+        held.update(zip(PolicyKey.unpack_many(keys), PolicyValue.unpack_many(values), strict=True))
+    if held != rows:
+        raise KernelRefused(f"policy rows: {len(held)} of {len(rows)} were found again", errno.EIO)
 
 
 def _rows_of(map_id: int) -> PolicyRows:
