@@ -249,7 +249,8 @@ PORT_BUGS = (
         "ANY opens ICMP",
         PORTS,
         "return [_numbers(protocol, first, end or 0) for protocol in protocols]",
-        "return [_numbers(each, first, end or 0) for each in protocols] + [PortMatch(ICMP)] * (said == 'ANY')",
+        "return [_numbers(each, first, end or 0) for each in protocols]"
+        " + [PortMatch(ICMP)] * (said == 'ANY' and not first)",
     ),
     _bug(
         "ranges end one early",
