@@ -20,10 +20,11 @@ ENDPOINTS = TypeUrl(_PREFIX + "envoy.config.endpoint.v3.ClusterLoadAssignment")
 LISTENER = TypeUrl(_PREFIX + "envoy.config.listener.v3.Listener")
 ROUTES = TypeUrl(_PREFIX + "envoy.config.route.v3.RouteConfiguration")
 
-# What is pointed at comes before what points at it, and goes after it
+# What is pointed at comes before what points at it, and goes after it. Endpoints go last: without their cluster
+# a client gives them up by itself, and a cluster never stands without them
 # (xDS protocol, "Eventual consistency considerations").
 MAKE_ORDER = (SECRET, CLUSTER, ENDPOINTS, LISTENER, ROUTES)
-BREAK_ORDER = (LISTENER, ROUTES, ENDPOINTS, CLUSTER, SECRET)
+BREAK_ORDER = (LISTENER, ROUTES, CLUSTER, ENDPOINTS, SECRET)
 
 # Types of which a first request without names asks for all
 # (xDS protocol, "How the client specifies what resources to return").
