@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import threading
 from pathlib import Path
@@ -18,6 +20,8 @@ PROBER = (Path(__file__).parent / "prober.py").read_text()
 WINDOW_S, PATIENCE_S, ANSWER_S = 0.3, 3.0, 30.0
 # TCP 80/81/8080, UDP 53/81, SCTP 80 and ICMP echo.
 ASKED = (("TCP", 80), ("TCP", 81), ("TCP", 8080), ("UDP", 53), ("UDP", 81), ("SCTP", 80), ("ICMP", None))
+WORLD = "world/"
+OUTSIDE = ("2.10", "3.1", "2.200")  # ends of addresses; CIDRs of the generator tell them apart
 IMAGE = "quay.io/cilium/alpine-curl:v1.4.0"
 
 
@@ -32,28 +36,38 @@ class Cell(NamedTuple):
     def flow(self) -> Object:
         """As the model reads it."""
         made: Object = {
-            "from": {"pod": self.source},
-            "to": {"pod": self.target},
+            "from": _end(self.source),
+            "to": _end(self.target),
             "protocol": self.protocol,
             "family": 4,
         }
         return made | ({"port": self.port} if self.port else {"type": 8})
 
 
-class Prober:
-    """A `kubectl exec` that stays, with the prober at its other end."""
+def _end(name: str) -> Object:
+    return {"ip": name.removeprefix(WORLD)} if name.startswith(WORLD) else {"pod": name}
 
-    def __init__(self, machine: Machine, pod: str) -> None:
-        namespace, name = pod.split("/")
-        command = [machine.kubectl_path, "exec", "-i", "-n", namespace, name, "--", "python3", "-uc", BOOTSTRAP]
-        self.pod = pod
+
+class Prober:
+    """A prober in a pod (behind a `kubectl exec` that stays) or in a network namespace."""
+
+    def __init__(self, name: str, command: list[str], environment: dict[str, str]) -> None:
+        self.name = name
+        command = [*command, "python3", "-uc", BOOTSTRAP]
         self._process = subprocess.Popen(
-            command, env=machine.environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self._lines: Queue[str] = Queue()
         threading.Thread(target=self._read, daemon=True).start()
         self._say(f"{len(PROBER)}\n{PROBER}")
         assert self.answer() == {"ready": True}
+
+    @classmethod
+    def in_pod(cls, machine: Machine, pod: str) -> Prober:
+        """In a running pod, `namespace/name`."""
+        namespace, name = pod.split("/")
+        command = [machine.kubectl_path, "exec", "-i", "-n", namespace, name, "--"]
+        return cls(pod, command, machine.environment)
 
     def ask(self, probes: list[Object]) -> None:
         """Begin a round; `answer` gives its end."""
@@ -64,7 +78,7 @@ class Prober:
         try:
             return json.loads(self._lines.get(timeout=ANSWER_S))
         except Empty:
-            raise AssertionError(f"the prober in {self.pod} is silent (exit code {self._process.poll()})") from None
+            raise AssertionError(f"the prober in {self.name} is silent (exit code {self._process.poll()})") from None
 
     def close(self) -> None:
         """End it and the session."""
@@ -82,15 +96,74 @@ class Prober:
             self._lines.put(line)
 
 
-def cells(objects: list[Object], pods: list[str]) -> list[Cell]:
+class Outside:
+    """Network namespaces on the cluster's underlay, which are no nodes: the world. Deleted by `close`."""
+
+    def __init__(self, machine: Machine, count: int) -> None:
+        record = json.loads((machine.state / "cluster.json").read_text())
+        self.network = ".".join(record["network"].split(".")[:2])
+        self.probers: list[Prober] = []
+        self._made: list[str] = []
+        routes = [
+            (
+                node["spec"]["podCIDR"],
+                next(a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP"),
+            )
+            for node in machine.get("nodes")["items"]
+        ]
+        try:
+            for number, rest in enumerate(OUTSIDE[:count]):
+                self._make(f"mycel-o{os.getpid()}{number}", record["bridge"], f"{self.network}.{rest}", routes)
+        except BaseException:
+            self.close()
+            raise
+
+    def _make(self, name: str, bridge: str, address: str, routes: list[tuple[str, str]]) -> None:
+        cable = f"mo{os.getpid()}w{len(self._made)}"
+        _ip("netns", "add", name)
+        self._made.append(name)
+        _ip("link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", name)
+        _ip("link", "set", cable, "master", bridge, "up")
+        for device in ("lo", "eth0"):
+            _ip("-n", name, "link", "set", device, "up")
+        _ip("-n", name, "address", "add", f"{address}/16", "dev", "eth0")
+        for network, node in routes:
+            _ip("-n", name, "route", "add", network, "via", node)
+        self.probers.append(Prober(WORLD + address, ["ip", "netns", "exec", name], dict(os.environ)))
+
+    def close(self) -> None:
+        """End the probers, delete the namespaces and with them their cables."""
+        for prober in self.probers:
+            prober.close()
+        for name in self._made:
+            _ip("netns", "delete", name)
+
+    def moved(self, policies: list[Object]) -> list[Object]:
+        """Policies with the generator's outside (192.0.0.0/16) where this one is."""
+        return json.loads(re.sub(r"\b192\.0\.", f"{self.network}.", json.dumps(policies)))
+
+
+def _ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr}"
+
+
+def cells(objects: list[Object], names: list[str]) -> list[Cell]:
     """All ordered pairs of probers with a policy between them, times all ports."""
-    on_node = {
+    free = {
         f"{o['metadata']['namespace']}/{o['metadata']['name']}": bool(o["spec"].get("hostNetwork"))
         for o in objects
         if o["kind"] == "Pod"
     }
-    pairs = [(a, b) for a in pods for b in pods if a != b and not (on_node[a] and on_node[b])]
-    return [Cell(a, b, protocol, port) for a, b in pairs for protocol, port in ASKED]
+    free |= {name: True for name in names if name.startswith(WORLD)}
+    pairs = [(a, b) for a in names for b in names if a != b and not (free[a] and free[b])]
+    # SCTP does not leave the cluster: it is not masqueraded.
+    return [
+        Cell(a, b, protocol, port)
+        for a, b in pairs
+        for protocol, port in ASKED
+        if not (protocol == "SCTP" and b.startswith(WORLD))
+    ]
 
 
 def expected(objects: list[Object], policies: list[Object], asked: list[Cell]) -> dict[Cell, bool]:
@@ -103,7 +176,7 @@ def probe(probers: list[Prober], addresses: dict[str, str], wanted: dict[Cell, b
     """One round of real packets for all cells at once: which of them were answered."""
     turns: list[tuple[Prober, list[Cell]]] = []
     for prober in probers:
-        own = [cell for cell in wanted if cell.source == prober.pod]
+        own = [cell for cell in wanted if cell.source == prober.name]
         prober.ask(
             [
                 {"id": n, "protocol": c.protocol, "address": addresses[c.target], "port": c.port, "expected": wanted[c]}

@@ -13,7 +13,7 @@ import yaml
 from tests.clusters import Cluster as Machine
 from tests.clusters import eventually
 from tests.oracle.generate import NAMESPACES, NODES, Options, State, state
-from tests.oracle.packets import Cell, Prober, cells, deployable, expected, probe
+from tests.oracle.packets import WORLD, Cell, Outside, Prober, cells, deployable, expected, probe
 from tests.oracle.parties import Object
 
 pytestmark = pytest.mark.cluster
@@ -37,6 +37,7 @@ class Field(NamedTuple):
     """The pods that probe and the cluster they live in, as its API server tells it."""
 
     machine: Machine
+    outside: Outside
     probers: list[Prober]
     addresses: dict[str, str]
     objects: list[Object]
@@ -45,7 +46,7 @@ class Field(NamedTuple):
 
 @pytest.fixture(scope="module")
 def field(make_cluster: Callable[[str], Machine]) -> Iterator[Field]:
-    """Nine pods in three namespaces on two nodes, and one on each node's own network."""
+    """Nine pods in three namespaces on two nodes, one on each node's own network, two ends outside of the cluster."""
     machine = make_cluster("oracle")
     machine.create(CONFIG)
     machine.mycel("install", "--wait")
@@ -57,13 +58,18 @@ def field(make_cluster: Callable[[str], Machine]) -> Iterator[Field]:
         if found["kind"] == "Pod" and found["metadata"]["namespace"] in NAMESPACES
     }
     assert set(addresses) == set(planted)
+    outside = Outside(machine, 2)
     probers: list[Prober] = []
     try:
-        probers += [Prober(machine, pod) for pod in planted]
-        yield Field(machine, probers, addresses, objects, cells(objects, planted))
+        probers += [Prober.in_pod(machine, pod) for pod in planted]
+        everybody = [*probers, *outside.probers]
+        addresses |= {prober.name: prober.name.removeprefix(WORLD) for prober in outside.probers}
+        asked = cells(objects, [prober.name for prober in everybody])
+        yield Field(machine, outside, everybody, addresses, objects, asked)
     finally:
         for prober in probers:
             prober.close()
+        outside.close()
 
 
 def _read(machine: Machine, kind: str) -> list[Object]:
@@ -95,15 +101,16 @@ def _plant(machine: Machine) -> list[str]:
     return [f"{found['metadata']['namespace']}/{found['metadata']['name']}" for found in (*pods, twin)]
 
 
-def _states(count: int) -> Iterator[State]:
+def _states(field: Field, count: int) -> Iterator[State]:
     for seed in range(FIRST_SEED, FIRST_SEED + count):
-        yield state(seed, Options(policies=4, cidr_modes=False))
+        made = state(seed, Options(policies=4, cidr_modes=False))
+        yield made._replace(policies=field.outside.moved(made.policies))
 
 
 def _run(field: Field, count: int) -> None:
     before: list[Object] = []
     packets = 0
-    for made in _states(count):
+    for made in _states(field, count):
         _switch(field.machine, before, made.policies)
         before = made.policies
         wanted = expected(field.objects, made.policies, field.asked)
