@@ -82,7 +82,7 @@ class Sources:
         """All services."""
         raise NotImplementedError
 
-    def pods(self) -> Iterable[Workload]:
+    def own_pods(self) -> Iterable[Workload]:
         """Pods of this node, for their host ports."""
         return ()
 
@@ -207,7 +207,7 @@ class Planner:
         }
 
     def _plan_services(self, node: rows.ThisNode) -> None:
-        of_pods = host_port_frontends(self._sources.pods(), node.name, node.addresses)
+        of_pods = host_port_frontends(self._sources.own_pods(), node.name, node.addresses)
         self.frontends = of_pods | balance.balance(self._sources.services(), self._sources.slices(), node.name)
         self.frontends_version += 1
         made = rows.service_rows(

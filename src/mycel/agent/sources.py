@@ -74,7 +74,7 @@ class StoreSources(Sources):
         """All services."""
         return self._watches.services.store.values()
 
-    def pods(self) -> Iterable[Workload]:
+    def own_pods(self) -> Iterable[Workload]:
         """This node's pods."""
         return self._watches.pods.store.values()
 

@@ -19,6 +19,7 @@ from mycel.model.service import (
 )
 from mycel.model.workload import (
     EndpointId,
+    HostPort,
     Identity,
     IdentityId,
     NamedPort,
@@ -50,6 +51,14 @@ def parse_pod(pod: wire.Pod) -> Workload:
             for container in spec.containers or []
             for port in container.ports or []
             if port.name
+        ),
+        host_ports=()
+        if spec.host_network
+        else tuple(
+            HostPort(port.host_ip, port.host_port, Protocol(port.protocol), port.container_port)
+            for container in spec.containers or []
+            for port in container.ports or []
+            if port.host_port
         ),
         finished=pod.status.phase in ("Succeeded", "Failed"),
         deleted=metadata.deletion_timestamp is not None,

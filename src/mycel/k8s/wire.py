@@ -39,6 +39,8 @@ class ContainerPort(_Shape, frozen=True):
     container_port: int = 0
     name: str = ""
     protocol: str = "TCP"
+    host_port: int = 0
+    host_ip: str = msgspec.field(default="", name="hostIP")
 
 
 class Container(_Shape, frozen=True):

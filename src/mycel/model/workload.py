@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, NewType
 
 from mycel.model.address import Address
+from mycel.model.service import Protocol
 
 IdentityId = NewType("IdentityId", int)
 EndpointId = NewType("EndpointId", int)
@@ -33,6 +34,15 @@ class NamedPort(NamedTuple):
     protocol: str
 
 
+class HostPort(NamedTuple):
+    """A container port that the pod's node answers at; `address` empty: at each of the node's addresses."""
+
+    address: str
+    port: int
+    protocol: Protocol
+    target: int
+
+
 @dataclass(frozen=True, slots=True)
 class Workload:
     """A pod."""
@@ -48,6 +58,7 @@ class Workload:
     named_ports: tuple[NamedPort, ...]
     finished: bool  # Succeeded or Failed: its address may be given away
     deleted: bool  # deletionTimestamp is set
+    host_ports: tuple[HostPort, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
