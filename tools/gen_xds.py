@@ -1,0 +1,78 @@
+"""Generate src/mycel/envoy/xds.binpb: the descriptors of every Envoy message we build or accept.
+
+    uv pip install --target FOLDER --no-deps xds-protos==1.85.0
+    PYTHONPATH=FOLDER python tools/gen_xds.py [--check]
+
+writes, or fails when what is checked in is stale. xds-protos is never a dependency: it ships older copies of other
+projects' modules (opentelemetry, google.api), a top-level `test`, and collides with the package of the Envoy binary.
+The descriptors are loaded into a pool of their own (mycel.envoy.messages), where nothing can collide.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+from google.protobuf import descriptor_pb2
+from google.protobuf.descriptor import FileDescriptor
+
+TARGET = Path(__file__).resolve().parent.parent / "src/mycel/envoy/xds.binpb"
+EXTENSIONS = "envoy.extensions."
+MODULES = (
+    "envoy.config.bootstrap.v3.bootstrap",
+    "envoy.config.cluster.v3.cluster",
+    "envoy.config.endpoint.v3.endpoint",
+    "envoy.config.listener.v3.listener",
+    "envoy.config.route.v3.route",
+    "envoy.service.accesslog.v3.als",
+    "envoy.service.discovery.v3.ads",
+    "envoy.service.discovery.v3.discovery",
+    EXTENSIONS + "access_loggers.file.v3.file",
+    EXTENSIONS + "access_loggers.grpc.v3.als",
+    EXTENSIONS + "filters.http.header_mutation.v3.header_mutation",
+    EXTENSIONS + "filters.http.local_ratelimit.v3.local_rate_limit",
+    EXTENSIONS + "filters.http.rbac.v3.rbac",
+    EXTENSIONS + "filters.http.router.v3.router",
+    EXTENSIONS + "filters.listener.original_dst.v3.original_dst",
+    EXTENSIONS + "filters.listener.original_src.v3.original_src",
+    EXTENSIONS + "filters.listener.tls_inspector.v3.tls_inspector",
+    EXTENSIONS + "filters.network.http_connection_manager.v3.http_connection_manager",
+    EXTENSIONS + "filters.network.rbac.v3.rbac",
+    EXTENSIONS + "filters.network.tcp_proxy.v3.tcp_proxy",
+    EXTENSIONS + "resource_monitors.downstream_connections.v3.downstream_connections",
+    EXTENSIONS + "transport_sockets.tls.v3.tls",
+    EXTENSIONS + "upstreams.http.v3.http_protocol_options",
+)
+
+
+def collect() -> bytes:
+    """Return the serialised FileDescriptorSet of MODULES and all they import, each file after what it imports."""
+    files: dict[str, descriptor_pb2.FileDescriptorProto] = {}
+
+    def add(file: FileDescriptor) -> None:
+        if file.name in files:
+            return
+        for dependency in file.dependencies:
+            add(dependency)
+        proto = descriptor_pb2.FileDescriptorProto()
+        file.CopyToProto(proto)
+        files[file.name] = proto
+
+    for module in MODULES:
+        add(importlib.import_module(module + "_pb2").DESCRIPTOR)
+    return descriptor_pb2.FileDescriptorSet(file=files.values()).SerializeToString(deterministic=True)
+
+
+def main() -> int:
+    """Write the descriptor set, or with --check compare it with the tree."""
+    wanted = collect()
+    if "--check" not in sys.argv[1:]:
+        TARGET.write_bytes(wanted)
+        return 0
+    if TARGET.exists() and TARGET.read_bytes() == wanted:
+        return 0
+    print(f"{TARGET} is stale: see the head of tools/gen_xds.py", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
