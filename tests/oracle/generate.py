@@ -76,6 +76,8 @@ def cluster(random: Random, options: Options) -> list[Object]:
         config["cluster-name"] = random.choice(("kind-mycel", "east"))
     if options.cidr_modes and random.random() < 0.25:
         config["policy-cidr-match-mode"] = random.choice(("nodes", "pods", "nodes pods"))
+    if random.random() < 0.1:
+        config["allow-localhost"] = random.choice(("policy", "always"))
     if config or random.random() < 0.5:
         meta = {"name": "cilium-config", "namespace": "kube-system"}
         objects.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": config})
