@@ -82,8 +82,8 @@ def add_pod(
             for each in pods:
                 datapath.maps.endpoints.write({abi.EndpointKey(addr(str(each))): row})
                 datapath.maps.ipcache.write({abi.IpcacheKey(addr(str(each))): cluster})
+            pod_link.set_up(datapath.netlink, link, ipv6=any(each.version == 6 for each in pods))
             pod_link.furnish(link, namespace_fd=namespace, ifname="eth0", addresses=pods, routers=routers)
-            pod_link.set_up(datapath.netlink, link)
     finally:
         os.close(namespace)
     return name, link

@@ -106,6 +106,8 @@ class KernelWiring:
         families = {address.version for address in own}
 
         def work() -> None:
+            with self._lock:
+                pod_link.set_up(self._netlink, link, ipv6=6 in families)
             with _Namespace(netns) as namespace:
                 pod_link.furnish(
                     link,
@@ -114,8 +116,6 @@ class KernelWiring:
                     addresses=own,
                     routers=[each for each in gateways if each.version in families],
                 )
-            with self._lock:
-                pod_link.set_up(self._netlink, link)
 
         await _in_thread(work)
 

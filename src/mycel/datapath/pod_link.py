@@ -52,7 +52,7 @@ def make_pair(netlink: Netlink, name: str, *, namespace_fd: int, ifname: str, mt
 def furnish(
     link: PodLink, *, namespace_fd: int, ifname: str, addresses: Iterable[Address], routers: Iterable[Address]
 ) -> None:
-    """Inside the pod: addresses, the default routes, the routers as permanent neighbours, devices up.
+    """Inside the pod: addresses, the default routes, the routers as permanent neighbours, devices up: now it talks.
 
     A pod without an IPv6 address gets no IPv6 at all, or its router solicitations would show as drops.
     """
@@ -78,12 +78,16 @@ def furnish(
                     Route(everything, device.ifindex, gateway=router, scope=nl.SCOPE_GLOBAL, onlink=True),
                 )
 
-    apply_sysctls(quiet_device(link.name, ipv6=ipv6))
     call_in(namespace_fd, inside)
 
 
-def set_up(netlink: Netlink, link: PodLink) -> None:
-    """Set the node's side up: from now on the pod talks."""
+def set_up(netlink: Netlink, link: PodLink, *, ipv6: bool) -> None:
+    """Set the node's side up, after its program is attached and before the pod's side is.
+
+    A device that comes up without a carrier gets its queue later, by the kernel's link watch, and loses what is sent
+    until then: the pod's first packet.
+    """
+    apply_sysctls(quiet_device(link.name, ipv6=ipv6))
     nl.set_link(netlink, link.ifindex, up=True)
 
 
