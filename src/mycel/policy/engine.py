@@ -17,7 +17,7 @@ from typing import NamedTuple
 from mycel.abi import LIMIT_POLICY_ROWS, Direction
 from mycel.model.address import ANY_IPV4, ANY_IPV6, Address
 from mycel.model.workload import IdentityId
-from mycel.policy.index import PeerIndex
+from mycel.policy.index import PartyIndex, PeerIndex
 from mycel.policy.numbers import HashedNumbers, digest
 from mycel.policy.rules import (
     L7,
@@ -116,11 +116,13 @@ class Engine:
         self._row_limit = row_limit
         self._objects: dict[PolicyKeyRef, tuple[Policy, ...]] = {}
         self._held: dict[PolicyKeyRef, tuple[_Held, ...]] = {}
+        self._to_resolve: set[PolicyKeyRef] = set()
         self._subjects = PeerIndex()
         self._by_subject: defaultdict[Peer, list[_Held]] = defaultdict(list)
         self._peers = PeerIndex()
-        self._parties: dict[IdentityId, Party] = {}
+        self._parties = PartyIndex()
         self._matched: dict[IdentityId, frozenset[Peer]] = {}
+        self._members: defaultdict[Peer, set[IdentityId]] = defaultdict(set)
         self._network_uses: defaultdict[Network, int] = defaultdict(int)
         self._retired: set[Network] = set()
         self._alias_parties: set[IdentityId] = set()
@@ -145,33 +147,44 @@ class Engine:
             return False
         else:
             self._objects[key] = policies
+        self._to_resolve.discard(key)
+        if any(_needs_resolving(policy) for policy in policies or ()):
+            self._to_resolve.add(key)
         self._hold(key, policies)
         return True
 
     def resolve_again(self) -> bool:
         """Services or CIDR groups changed: resolve the policies that name them anew. True when one changed."""
         changed = False
-        for key, policies in self._objects.items():
-            if any(_needs_resolving(policy) for policy in policies):
-                held = tuple(_held(self._resolved(policy)) for policy in policies)
-                if held != self._held.get(key):
-                    self._hold(key, policies)
-                    changed = True
+        for key in sorted(self._to_resolve):
+            policies = self._objects[key]
+            held = tuple(_held(self._resolved(policy)) for policy in policies)
+            if held != self._held.get(key):
+                self._hold(key, policies)
+                changed = True
         return changed
 
     def set_party(self, party: Party) -> None:
         """An identity is there (or has other named ports)."""
-        if self._parties.get(party.identity) == party:
+        if not self._parties.put(party):
             return
-        self._parties[party.identity] = party
-        self._matched[party.identity] = self._peers.matching(party)
+        self._match(party.identity, self._peers.matching(party))
         self._update_sets([party.identity])
 
     def drop_party(self, identity: IdentityId) -> None:
         """An identity is gone."""
-        if self._parties.pop(identity, None) is not None:
+        if self._parties.remove(identity):
+            self._match(identity, frozenset())
             del self._matched[identity]
             self._update_sets([identity])
+
+    def _match(self, identity: IdentityId, peers: frozenset[Peer]) -> None:
+        old = self._matched.get(identity, frozenset())
+        for peer in old - peers:
+            self._members[peer].discard(identity)
+        for peer in peers - old:
+            self._members[peer].add(identity)
+        self._matched[identity] = peers
 
     @property
     def policies(self) -> Mapping[PolicyKeyRef, tuple[Policy, ...]]:
@@ -261,13 +274,12 @@ class Engine:
     @property
     def needs_resolving(self) -> bool:
         """Whether any policy names services or CIDR groups."""
-        return any(_needs_resolving(policy) for policies in self._objects.values() for policy in policies)
+        return bool(self._to_resolve)
 
     @property
     def has_blocks(self) -> bool:
-        """Whether any ipBlock is in force."""
-        kinds = (*self._pod_kinds, *self._node_kinds)
-        return any(isinstance(peer, kinds) for policies in self._held.values() for peer in _peers_of(policies))
+        """Whether any rule is about prefixes that may tell addresses of pods or nodes apart."""
+        return self._peers.has((*self._pod_kinds, *self._node_kinds))
 
     # ---- policies
 
@@ -323,10 +335,10 @@ class Engine:
                 if self._network_uses[network] == 1 and count == 1:
                     number = IdentityId(self._cidr_numbers.number(network))
                     self.set_party(Party.of(number, world_labels(network), network=network))
-        self._retired.difference_update(self._network_uses)
-        for network in [each for each, uses in self._network_uses.items() if uses <= 0]:
-            del self._network_uses[network]
-            self._retired.add(network)
+                self._retired.discard(network)
+                if self._network_uses[network] <= 0:
+                    del self._network_uses[network]
+                    self._retired.add(network)
 
     def forget_retired(self) -> bool:
         """Let go of prefixes and aliases nobody needs, when no address leads to them. True when there were any."""
@@ -340,21 +352,15 @@ class Engine:
         self._alias_parties -= gone
         return bool(found or gone)
 
-    def _match_again(self, fresh: list[Peer], gone: set[Peer]) -> None:
+    def _match_again(self, fresh: Iterable[Peer], gone: Iterable[Peer]) -> None:
         """Bring what identities match up to date. Sets in use have none of the new peers yet."""
-        if not fresh and not gone:
-            return
-        if len(fresh) + len(gone) > 64:
-            self._matched = {identity: self._peers.matching(party) for identity, party in self._parties.items()}
-            return
-        index = PeerIndex()
         for peer in fresh:
-            index.add(peer)
-        for identity, party in self._parties.items():
-            found = index.matching(party) - party.blocks | (party.blocks & frozenset(fresh))
-            lost = self._matched[identity] & gone
-            if found or lost:
-                self._matched[identity] = self._matched[identity] - gone | found
+            for identity in self._parties.matching(peer):
+                self._members[peer].add(identity)
+                self._matched[identity] |= {peer}
+        for peer in gone:
+            for identity in self._members.pop(peer, ()):
+                self._matched[identity] -= {peer}
 
     # ---- sets
 
@@ -384,11 +390,11 @@ class Engine:
             made = self._sets[number] = PolicySet(
                 key, rules, proxies=self._proxy, numbers=self._rule_numbers.number, limit=self._row_limit
             )
-            made.put({identity: (party, self._matched[identity]) for identity, party in self._parties.items()})
+            made.fill(self._members, self._parties)
         return SubjectSide(number, made.rules)
 
     def _update_sets(self, identities: Iterable[IdentityId]) -> None:
-        change: dict[int, tuple[Party, frozenset[Peer]] | None] = {
+        change: dict[IdentityId, tuple[Party, frozenset[Peer]] | None] = {
             identity: (self._parties[identity], self._matched[identity]) if identity in self._parties else None
             for identity in identities
         }

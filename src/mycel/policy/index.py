@@ -2,10 +2,87 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
+from mycel.model.workload import IdentityId
 from mycel.policy.rules import Block, Cidr, Labelled, Network, Party, Peer, peer_matches
+
+
+class PartyIndex(Mapping[IdentityId, Party]):
+    """Who there is, by identity, and found by what selects them."""
+
+    def __init__(self) -> None:
+        self._parties: dict[IdentityId, Party] = {}
+        self._labelled: defaultdict[tuple[str, str], set[IdentityId]] = defaultdict(set)
+        self._networks: list[tuple[int, int, IdentityId]] = []  # first address and length, sorted
+        self._aliases: set[IdentityId] = set()
+        self.with_ports: set[IdentityId] = set()
+        """Who has named ports."""
+
+    def __getitem__(self, identity: IdentityId) -> Party:
+        return self._parties[identity]
+
+    def __iter__(self) -> Iterator[IdentityId]:
+        return iter(self._parties)
+
+    def __len__(self) -> int:
+        return len(self._parties)
+
+    def put(self, party: Party) -> bool:
+        """Add or replace somebody; False when nothing changes."""
+        identity = party.identity
+        if self._parties.get(identity) == party:
+            return False
+        self.remove(identity)
+        self._parties[identity] = party
+        for key, found in party.labels.items():
+            for _, value in found:
+                self._labelled[key, value].add(identity)
+        if party.network is not None:
+            insort(self._networks, _place(party.network, identity))
+        if party.blocks:
+            self._aliases.add(identity)
+        if party.named_ports:
+            self.with_ports.add(identity)
+        return True
+
+    def remove(self, identity: IdentityId) -> bool:
+        """Take somebody away; False when nobody was there."""
+        party = self._parties.pop(identity, None)
+        if party is None:
+            return False
+        for key, found in party.labels.items():
+            for _, value in found:
+                self._labelled[key, value].discard(identity)
+                if not self._labelled[key, value]:
+                    del self._labelled[key, value]
+        if party.network is not None:
+            del self._networks[bisect_left(self._networks, _place(party.network, identity))]
+        self._aliases.discard(identity)
+        self.with_ports.discard(identity)
+        return True
+
+    def matching(self, peer: Peer) -> list[IdentityId]:
+        """Whom a peer is about."""
+        candidates: Iterable[IdentityId] = self._parties
+        if isinstance(peer, Cidr | Block):
+            candidates = self._within(peer.network)
+        elif isinstance(peer, Labelled) and (anchor := peer.selector.anchor()):
+            candidates = self._labelled.get(anchor, ())
+        return [identity for identity in candidates if peer_matches(peer, self._parties[identity])]
+
+    def _within(self, network: Network) -> list[IdentityId]:
+        """Prefixes that may lie in a network, and everybody whom prefixes tell apart."""
+        first, _, _ = _place(network, IdentityId(0))
+        start = bisect_left(self._networks, (first,))
+        end = bisect_left(self._networks, (first + (1 << (128 - network.length)),))
+        return [identity for _, _, identity in self._networks[start:end]] + list(self._aliases)
+
+
+def _place(network: Network, identity: IdentityId) -> tuple[int, int, IdentityId]:
+    return int.from_bytes(network.address, "big"), network.length, identity
 
 
 class PeerIndex:
@@ -13,6 +90,7 @@ class PeerIndex:
 
     def __init__(self) -> None:
         self._uses: Counter[Peer] = Counter()
+        self._kinds: Counter[type[Peer]] = Counter()
         self._anchored: defaultdict[tuple[str, str], set[Peer]] = defaultdict(set)
         self._others: set[Peer] = set()
         self._networks: defaultdict[Network, set[Peer]] = defaultdict(set)
@@ -23,6 +101,7 @@ class PeerIndex:
         self._uses[peer] += 1
         if self._uses[peer] > 1:
             return False
+        self._kinds[type(peer)] += 1
         self._place(peer).add(peer)
         if isinstance(peer, Cidr | Block):
             self._lengths[peer.network.length] += 1
@@ -34,6 +113,7 @@ class PeerIndex:
         if self._uses[peer] > 0:
             return False
         del self._uses[peer]
+        self._kinds[type(peer)] -= 1
         self._place(peer).discard(peer)
         if isinstance(peer, Cidr | Block):
             self._lengths[peer.network.length] -= 1
@@ -42,6 +122,10 @@ class PeerIndex:
             if not self._lengths[peer.network.length]:
                 del self._lengths[peer.network.length]
         return True
+
+    def has(self, kinds: Iterable[type[Peer]]) -> bool:
+        """Whether there is a peer of these kinds."""
+        return any(self._kinds[kind] for kind in kinds)
 
     def matching(self, party: Party) -> frozenset[Peer]:
         """The peers a party is one of."""

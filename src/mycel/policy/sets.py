@@ -7,11 +7,14 @@ identities only come and go, and their rows with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from mycel.abi import Direction, PolicyKey, PolicyMatch, PolicyValue, ReservedIdentity
+from mycel.model.workload import IdentityId
+from mycel.policy.index import PartyIndex
 from mycel.policy.rows import L3_BITS, PROTOCOL_BITS, Prefix, Row, compile_rows
 from mycel.policy.rules import L7, ContainerPort, Everyone, Party, Peer, Rule, RuleRef
 
@@ -77,13 +80,29 @@ class PolicySet:
                 self._everybody_named.append(index)
         self._anybody_l7 = any(rule.l7 for rule in self._anybody)
         self._templates: dict[tuple[Any, ...], Mapping[Prefix, PolicyValue]] = {}
-        self._members: dict[int, Mapping[Prefix, PolicyValue]] = {}
+        self._members: dict[IdentityId, Mapping[Prefix, PolicyValue]] = {}
         self._size = 0
-        self.anybody = self._template(tuple(self._anybody), (), named=False)
+        self.anybody = self._template((), (), named=False)
         self.rows = RowSet({_key(ReservedIdentity.UNKNOWN, prefix): value for prefix, value in self.anybody.items()})
         self.overflows = len(self.rows) > limit
 
-    def put(self, parties: Mapping[int, tuple[Party, frozenset[Peer]] | None]) -> bool:
+    def fill(self, members: Mapping[Peer, Iterable[IdentityId]], parties: PartyIndex) -> None:
+        """Take everybody in, when the set is new; `members` tells who each peer is about."""
+        found: defaultdict[IdentityId, set[int]] = defaultdict(set)
+        for peer, rules in self._by_peer.items():
+            for identity in members.get(peer, ()):
+                found[identity].update(rules)
+        if self._everybody_named:
+            for identity in parties.with_ports:
+                found[identity].update(self._everybody_named)
+        added: dict[PolicyKey, PolicyValue] = {}
+        for identity, rules in found.items():
+            template = self._members[identity] = self._rows_of(rules, parties[identity])
+            self._size += len(template)
+            added.update((_key(identity, prefix), value) for prefix, value in template.items())
+        self._change(added, [])
+
+    def put(self, parties: Mapping[IdentityId, tuple[Party, frozenset[Peer]] | None]) -> bool:
         """Take parties in, with the peers they are among; None takes one away. True when rows changed."""
         added: dict[PolicyKey, PolicyValue] = {}
         removed: list[PolicyKey] = []
@@ -135,19 +154,21 @@ class PolicySet:
         for peer in peers if len(peers) < len(self._by_peer) else self._by_peer:
             if peer in peers:
                 found.update(self._by_peer.get(peer, ()))
-        if not found:
-            return {}
+        return self._rows_of(found, party) if found else {}
+
+    def _rows_of(self, rules: set[int], party: Party) -> Mapping[Prefix, PolicyValue]:
         ports = party.named_ports if self.key.direction == Direction.EGRESS else ()
-        return self._template(tuple(self.rules.rules[index] for index in sorted(found)), ports, named=True)
+        return self._template(tuple(sorted(rules)), ports, named=True)
 
     def _template(
-        self, rules: tuple[Rule, ...], ports: tuple[ContainerPort, ...], *, named: bool
+        self, indexes: tuple[int, ...], ports: tuple[ContainerPort, ...], *, named: bool
     ) -> Mapping[Prefix, PolicyValue]:
         """Rows of rules about the same peer; identities that the same rules are about share them."""
-        memo = (named, tuple(id(rule) for rule in rules), ports)
+        memo = (named, indexes, ports)
         found = self._templates.get(memo)
         if found is not None:
             return found
+        rules = tuple(self.rules.rules[index] for index in indexes) if named else tuple(self._anybody)
         # With a proxy in play, its rules have to be whole in the row the kernel finds: who may do anything by
         # one rule must not be judged by another rule's requests alone.
         together = named and (self._anybody_l7 or any(rule.l7 for rule in rules))
