@@ -232,7 +232,8 @@ __subprogram int nat_arrive(struct __sk_buff *skb, struct packet *p)
 		room->nat_to = row->rewritten;
 		return rewrite_tuple(skb, p, &room->nat_to);
 	}
-	if (p->origin == ORIGIN_OVERLAY)
+	/* Other nodes' pods chose their backends at home; what they send to the node itself may be a host port. */
+	if (p->origin == ORIGIN_OVERLAY && !is_node_address(&p->t.destination))
 		return NAT_NONE;
 	if (p->t.protocol != IPPROTO_TCP && p->t.protocol != IPPROTO_UDP && p->t.protocol != PROTO_SCTP)
 		return NAT_NONE;

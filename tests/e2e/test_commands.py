@@ -6,6 +6,7 @@ The tests build on each other, in the order of the file; one cluster serves them
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -110,6 +111,40 @@ def test_lists_agree_with_the_kernel(cluster: Cluster) -> None:
     for table in ("endpoint", "ipcache", "lb", "nodes"):
         assert read(cluster, "bpf", table, "list", "--diff") == []
     assert any(row["key"]["reason"] == "forwarded" for row in read(cluster, "bpf", "metrics", "list"))
+
+
+def test_a_host_port_answers_on_its_node_alone(cluster: Cluster) -> None:
+    """To pods of either node and to who comes from outside; on the other node nothing is there."""
+    there, other = (node["status"]["addresses"][0]["address"] for node in cluster.get("nodes")["items"])
+    here = cluster.get("nodes")["items"][0]["metadata"]["name"]
+    port = {"containerPort": 8080, "hostPort": 8089}
+    image, setting = "quay.io/cilium/json-mock:v1.3.8", [{"name": "PORT", "value": "8080"}]
+    served = {"name": "c", "image": image, "env": setting, "ports": [port]}
+    dialling = {"name": "c", "image": "curlimages/curl", "command": ["sleep", "600"]}
+    pods = {"host-port": (here, served)} | {
+        f"client-{node}": (node, dialling) for node in cluster.nodes
+    }  # one client on each node
+    cluster.apply(
+        *(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": name, "namespace": "default"},
+                "spec": {"nodeName": node, "terminationGracePeriodSeconds": 0, "containers": [container]},
+            }
+            for name, (node, container) in pods.items()
+        )
+    )
+    try:
+        cluster.kubectl("wait", "--for=condition=Ready", "--timeout=30s", *(f"pod/{name}" for name in pods))
+        dial = ["curl", "-sS", "-m", "3", "-o", "/dev/null", "--retry", "3", "--retry-connrefused"]
+        for node in cluster.nodes:
+            cluster.kubectl("exec", f"client-{node}", "--", *dial, f"http://{there}:8089")
+            refused = cluster.kubectl("exec", f"client-{node}", "--", *dial[:6], f"http://{other}:8089", check=False)
+            assert refused.returncode == 7
+        subprocess.run([*dial, f"http://{there}:8089"], check=True)
+    finally:
+        cluster.kubectl("delete", "pods", "--now", *pods)
 
 
 def test_a_setting_changes_and_the_mesh_recovers(cluster: Cluster) -> None:
