@@ -51,8 +51,8 @@ PUBLISHED = (
     _bug(
         "rules of one peer serve another",
         SETS,
-        "memo = (named, tuple(id(rule) for rule in rules), ports)",
-        "memo = (named, len(rules), ports)",
+        "found = self._templates.get(memo)",
+        "found = next((rows for key, rows in self._templates.items() if named and key[0]), None)",
         "CVE-2023-30851",
     ),
     _bug(
@@ -275,8 +275,8 @@ PORT_BUGS = (
     _bug(
         "names mean nothing in rules for anybody",
         SETS,
-        "set(self._everybody_named) if party.named_ports else set()",
-        "set()",
+        "self._everybody_named.append(index)",
+        "pass",
     ),
     _bug(
         "pods share the ports of their policy's first pod",
