@@ -150,3 +150,13 @@ def test_policy_knows_an_address_by_its_alias(bench: Bench, world: World) -> Non
     seen = bench.send(ask)
     assert seen.verdict == REDIRECT
     assert {each.source_identity for each in seen.events} == {POD_ID}
+
+
+def test_a_pod_may_always_meet_itself(bench: Bench, world: World) -> None:
+    """Behind a service, and however closed it is: no policy is about a pod's talk with itself."""
+    row = abi.BackendValue(addr(world.pod), 8080, 6, 0)
+    bench.write({"backends": {abi.BackendKey(110 if world is V6 else 100): row}, "policy": {SET: {}}})
+    closed = EndpointFlags.READY | EndpointFlags.ENFORCE_INGRESS | EndpointFlags.ENFORCE_EGRESS
+    be_pod(bench, flags=closed, ingress_set=SET, egress_set=SET)
+    assert bench.send(world.frame(destination="service", ports=(40000, 80))).verdict == REDIRECT
+    assert bench.send(world.frame(destination="other")).reason == "POLICY_DENIED"
