@@ -24,7 +24,7 @@ def _bug(name: str, module: str, old: str, new: str, because: str = "") -> Mutat
 CILIUM, KUBERNETES, PORTS = "policy/cilium.py", "policy/kubernetes.py", "policy/ports.py"
 ROWS, SETS, RULES, ENGINE = "policy/rows.py", "policy/sets.py", "policy/rules.py", "policy/engine.py"
 LABELS, RESOLVE, LOOKUP, INDEX = "policy/labels.py", "policy/resolve.py", "policy/lookup.py", "policy/index.py"
-JUDGE, L7, IDENTITY = "policy/judge.py", "policy/l7.py", "identity/labels.py"
+JUDGE, L7, HELD, IDENTITY = "policy/judge.py", "policy/l7.py", "policy/held.py", "identity/labels.py"
 
 PUBLISHED = (
     _bug(
@@ -161,10 +161,10 @@ PEERS = (
         'case "none":\n                return ()',
         'case "none":\n                return (Everyone(),)',
     ),
-    _bug("prefixes are not of the world", ENGINE, 'return "reserved:world=", f"', 'return "reserved:outside=", f"'),
+    _bug("prefixes are not of the world", HELD, 'return "reserved:world=", f"', 'return "reserved:outside=", f"'),
     _bug(
         "families of the world are mixed up",
-        ENGINE,
+        HELD,
         "{'ipv4' if network.is_ipv4 else 'ipv6'}",
         "{'ipv6' if network.is_ipv4 else 'ipv4'}",
     ),

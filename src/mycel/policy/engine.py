@@ -15,10 +15,20 @@ from enum import Enum
 from typing import NamedTuple
 
 from mycel.abi import LIMIT_POLICY_ROWS, Direction
-from mycel.model.address import ANY_IPV4, ANY_IPV6, Address
+from mycel.model.address import Address
 from mycel.model.workload import IdentityId
+from mycel.policy.held import (
+    ALL_IPV4,
+    Held,
+    has_names,
+    hold,
+    needs_resolving,
+    networks_of,
+    peers_of,
+    world_labels,
+)
 from mycel.policy.index import PartyIndex, PeerIndex
-from mycel.policy.numbers import HashedNumbers, digest
+from mycel.policy.numbers import HashedNumbers
 from mycel.policy.rules import (
     L7,
     Block,
@@ -44,9 +54,6 @@ FIRST_ALIAS_IDENTITY = 3 << 24
 """An identity among whose addresses ipBlocks tell apart (scope byte 3); never on the wire, never in ipcache."""
 _LOCAL_COUNT = 1 << 24
 _FIRST_PROXY_PORT, _PROXY_PORTS = 10000, 10000
-_V4 = Network(ANY_IPV4, 96)
-_V6 = Network(ANY_IPV6, 0)
-_FAMILIES = ("world-ipv4", "world-ipv6")
 
 Resolver = Callable[[Peer], tuple[Peer, ...]]
 """What a service or CIDR group stands for."""
@@ -90,13 +97,6 @@ class Subject(NamedTuple):
 _NOTHING = SubjectSide(0, None)
 
 
-class _Held(NamedTuple):
-    """A policy as it is in force: its peers resolved."""
-
-    policy: Policy
-    digest: int
-
-
 class Engine:
     """See the module."""
 
@@ -115,10 +115,10 @@ class Engine:
         self._pod_kinds = (Block, Cidr) if "pods" in cidr_modes else (Block,)
         self._row_limit = row_limit
         self._objects: dict[PolicyKeyRef, tuple[Policy, ...]] = {}
-        self._held: dict[PolicyKeyRef, tuple[_Held, ...]] = {}
+        self._held: dict[PolicyKeyRef, tuple[Held, ...]] = {}
         self._to_resolve: set[PolicyKeyRef] = set()
         self._subjects = PeerIndex()
-        self._by_subject: defaultdict[Peer, list[_Held]] = defaultdict(list)
+        self._by_subject: defaultdict[Peer, list[Held]] = defaultdict(list)
         self._peers = PeerIndex()
         self._parties = PartyIndex()
         self._matched: dict[IdentityId, frozenset[Peer]] = {}
@@ -148,7 +148,7 @@ class Engine:
         else:
             self._objects[key] = policies
         self._to_resolve.discard(key)
-        if any(_needs_resolving(policy) for policy in policies or ()):
+        if any(needs_resolving(policy) for policy in policies or ()):
             self._to_resolve.add(key)
         self._hold(key, policies)
         return True
@@ -158,7 +158,7 @@ class Engine:
         changed = False
         for key in sorted(self._to_resolve):
             policies = self._objects[key]
-            held = tuple(_held(self._resolved(policy)) for policy in policies)
+            held = tuple(hold(self._resolved(policy)) for policy in policies)
             if held != self._held.get(key):
                 self._hold(key, policies)
                 changed = True
@@ -200,8 +200,8 @@ class Engine:
     def networks(self) -> Mapping[Network, IdentityId]:
         """Prefixes policies name → the identity of the addresses that no longer prefix has."""
         found = {network: IdentityId(self._cidr_numbers.number(network)) for network in self._network_uses}
-        if any(network.contains(_V4) for network in found) and _V4 not in found:
-            found[_V4] = IdentityId(2)  # else ::/0 would be IPv4's too
+        if any(network.contains(ALL_IPV4) for network in found) and ALL_IPV4 not in found:
+            found[ALL_IPV4] = IdentityId(2)  # else ::/0 would be IPv4's too
         return found
 
     # ---- what is enforced
@@ -285,11 +285,11 @@ class Engine:
 
     def _hold(self, key: PolicyKeyRef, policies: tuple[Policy, ...] | None) -> None:
         old = self._held.pop(key, ())
-        new = tuple(_held(self._resolved(policy)) for policy in policies or ())
+        new = tuple(hold(self._resolved(policy)) for policy in policies or ())
         if new:
             self._held[key] = new
-        fresh = [peer for peer in _peers_of(new) if self._peers.add(peer)]
-        gone = {peer for peer in _peers_of(old) if self._peers.discard(peer)}
+        fresh = [peer for peer in peers_of(new) if self._peers.add(peer)]
+        gone = {peer for peer in peers_of(old) if self._peers.discard(peer)}
         for held in old:
             if held.policy.of_nodes:
                 continue
@@ -306,7 +306,7 @@ class Engine:
         self._match_again(fresh, gone)
 
     def _resolved(self, policy: Policy) -> Policy:
-        if not _needs_resolving(policy):
+        if not needs_resolving(policy):
             return policy
         return dataclasses.replace(
             policy, ingress=self._resolved_side(policy.ingress), egress=self._resolved_side(policy.egress)
@@ -328,9 +328,9 @@ class Engine:
                 rules.append(rule)
         return side._replace(rules=tuple(rules))
 
-    def _use_networks(self, old: tuple[_Held, ...], new: tuple[_Held, ...]) -> None:
+    def _use_networks(self, old: tuple[Held, ...], new: tuple[Held, ...]) -> None:
         for count, holders in ((1, new), (-1, old)):
-            for network in _networks_of(holders):
+            for network in networks_of(holders):
                 self._network_uses[network] += count
                 if self._network_uses[network] == 1 and count == 1:
                     number = IdentityId(self._cidr_numbers.number(network))
@@ -364,19 +364,19 @@ class Engine:
 
     # ---- sets
 
-    def _selecting(self, party: Party) -> list[_Held]:
+    def _selecting(self, party: Party) -> list[Held]:
         return sorted(
             (held for peer in self._subjects.matching(party) for held in self._by_subject[peer]),
             key=lambda held: held.policy.ref,
         )
 
-    def _side(self, selected: list[_Held], direction: Direction, party: Party) -> SubjectSide:
+    def _side(self, selected: list[Held], direction: Direction, party: Party) -> SubjectSide:
         sides = [(held, side) for held in selected if (side := held.policy.side(direction)) is not None]
         always = self._enforcement is Enforcement.ALWAYS
         if self._enforcement is Enforcement.NEVER or not (sides or always):
             return _NOTHING
         ports: tuple[ContainerPort, ...] = ()
-        if direction == Direction.INGRESS and any(_has_names(side) for _, side in sides):
+        if direction == Direction.INGRESS and any(has_names(side) for _, side in sides):
             ports = party.named_ports
         key = SetKey(direction, tuple(sorted(held.digest for held, _ in sides)), ports)
         number = self._set_numbers.number(key)
@@ -403,52 +403,3 @@ class Engine:
 
     def _proxy(self, sections: frozenset[L7 | None]) -> int:
         return self._proxies.number(tuple(sorted(sections, key=lambda each: (each is not None, each or ()))))
-
-
-def _held(policy: Policy) -> _Held:
-    return _Held(policy, digest(policy))
-
-
-def _sides(policies: Iterable[_Held]) -> Iterable[DirectionRules]:
-    for held in policies:
-        if not held.policy.of_nodes:
-            yield from (side for side in (held.policy.ingress, held.policy.egress) if side is not None)
-
-
-def _peers_of(policies: Iterable[_Held]) -> Iterable[Peer]:
-    """Peers that have to be looked for: everybody and nobody need not be."""
-    for side in _sides(policies):
-        for rule in side.rules:
-            for peer in rule.peers or ():
-                if isinstance(peer, Labelled | Cidr | Block):
-                    yield peer
-
-
-def world_labels(network: Network) -> tuple[str, ...]:
-    """Labels of the outside's addresses."""
-    return "reserved:world=", f"reserved:world-{'ipv4' if network.is_ipv4 else 'ipv6'}="
-
-
-def _networks_of(policies: Iterable[_Held]) -> Iterable[Network]:
-    """Prefixes that need identities of their own."""
-    for peer in _peers_of(policies):
-        if isinstance(peer, Cidr | Block):
-            yield peer.network
-            yield from peer.excepts
-        elif isinstance(peer, Labelled) and any(each.key in _FAMILIES for each in peer.selector.requirements):
-            yield _V4
-            yield _V6
-
-
-def _needs_resolving(policy: Policy) -> bool:
-    return any(
-        isinstance(peer, ServicePeer | CidrGroup)
-        for side in (policy.ingress, policy.egress)
-        if side is not None
-        for rule in side.rules
-        for peer in rule.peers or ()
-    )
-
-
-def _has_names(side: DirectionRules) -> bool:
-    return any(match.name for rule in side.rules for match in rule.ports or ())
