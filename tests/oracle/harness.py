@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from random import Random
 from typing import Any, NamedTuple
 
 import yaml
@@ -80,7 +81,9 @@ def _side(expected: SideVerdict, found: dict[str, Any]) -> bool:
 
 def differences(state: State, expected: Sequence[Verdict], evaluate: Evaluate = product) -> Iterator[Difference]:
     """Every flow of a state whose answer is another one than the model's."""
-    found = evaluate([*state.objects, *state.policies], state.flows)
+    objects = [*state.objects, *state.policies]
+    Random(state.seed).shuffle(objects)  # their order means nothing
+    found = evaluate(objects, state.flows)
     assert [answer["id"] for answer in found] == [flow["id"] for flow in state.flows], "one answer a flow, in order"
     for flow, wanted, answer in zip(state.flows, expected, found, strict=True):
         if not agrees(wanted, answer):
