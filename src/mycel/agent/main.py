@@ -29,6 +29,8 @@ from mycel.agent.node_network import Routes, datapath_settings, pod_networks, wa
 from mycel.agent.planner import Part, Planner
 from mycel.agent.pods import PodFacts
 from mycel.agent.policies import Policies
+from mycel.agent.policy_alarm import tell_overflows
+from mycel.agent.policy_files import PolicyFiles
 from mycel.agent.policy_status import PolicyStatus
 from mycel.agent.publish import EndpointPublisher, announce_ready, node_object, publish_node
 from mycel.agent.relabel import Relabeller
@@ -86,6 +88,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
         policies = Policies(
             watches,
             endpoints,
+            files=PolicyFiles(settings.state_dir / "state" / "policies"),
             cluster=settings.cluster_name,
             cidr_modes=settings.policy_cidr_match_mode,
             enforcement=settings.enforcement,
@@ -176,6 +179,11 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             done = await server.replay_deletes(endpoints, settings.state_dir / "state" / "deletes")
             if done:
                 log.info("%d pods were taken down while the agent was away", done)
+            spawn(
+                group,
+                tell_overflows(client, policies, planner, endpoints=endpoints, node=settings.node_name),
+                "policy alarms",
+            )
             spawn(group, PolicyStatus(client, watches, policies, node=settings.node_name).run(), "policy status")
             spawn(group, publisher.run(), "endpoint publisher")
             spawn(group, relabeller.run(), "relabeller")

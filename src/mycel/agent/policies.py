@@ -27,6 +27,7 @@ from mycel.abi import (
 )
 from mycel.agent.endpoints import Endpoints
 from mycel.agent.planner import Part, Planner, PolicyPlan
+from mycel.agent.policy_files import PolicyFiles
 from mycel.agent.views import EndpointPolicyView
 from mycel.agent.watches import Watches
 from mycel.k8s.informer import Informer, Key
@@ -62,6 +63,7 @@ class Policies:
         watches: Watches,
         endpoints: Endpoints,
         *,
+        files: PolicyFiles,
         cluster: str,
         cidr_modes: frozenset[str] = frozenset(),
         enforcement: Enforcement = Enforcement.DEFAULT,
@@ -69,6 +71,7 @@ class Policies:
         self._watches = watches
         self._endpoints = endpoints
         self._cluster = cluster
+        self._files = files
         self._resolution = Resolution()
         self.engine = Engine(resolve=self._resolution.resolve, cidr_modes=cidr_modes, enforcement=enforcement)
         self.states: dict[PolicyKeyRef, PolicyState] = {}
@@ -253,27 +256,42 @@ class Policies:
     def _object_changed(self, kind: str, _key: Key, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
         if old is not None and new is not None and _content(old) == _content(new):
             return
-        self._policy_changed(kind, new or old or {}, gone=new is None)
+        self._policy_changed(kind, old, new)
 
-    def _policy_changed(self, kind: str, manifest: Mapping[str, Any], *, gone: bool) -> None:
+    def _policy_changed(self, kind: str, old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> None:
+        manifest = new or old or {}
         metadata = manifest.get("metadata", {})
         key = PolicyKeyRef(kind, str(metadata.get("namespace", "")), str(metadata.get("name", "")))
         self.revision += 1
-        if gone:
+        if new is None:
             self.engine.set_policy(key, None)
             self.states.pop(key, None)
+            self._files.remove(key)
             log.info("%s %s is gone", kind, "/".join(part for part in key[1:] if part))
         else:
             problem = ""
             try:
                 self.engine.set_policy(key, parse_policy(manifest, cluster=self._cluster))
+                self._files.remove(key)
             except PolicyInvalid as exc:
                 problem = str(exc)
                 log.warning("%s %s is not valid and not taken in: %s", kind, "/".join(filter(None, key[1:])), exc)
+                self._keep(key, old, uid=str(metadata.get("uid", "")))
             generation = int(metadata.get("generation", 0))
             self.states[key] = PolicyState(generation, problem, self.revision, asyncio.get_running_loop().time())
         self._touch(Part.POLICY)
         self.changed(key)
+
+    def _keep(self, key: PolicyKeyRef, old: Mapping[str, Any] | None, *, uid: str) -> None:
+        """What was in force before an object became invalid stays, over a restart too."""
+        before = self.states.get(key)
+        if old is not None and before is not None and not before.problem:
+            self._files.save(key, old)
+        elif key not in self.engine.policies and (kept := self._files.load(key, uid)) is not None:
+            try:
+                self.engine.set_policy(key, parse_policy(kept, cluster=self._cluster))
+            except PolicyInvalid as exc:
+                log.error("the last valid version of %s %s cannot be used: %s", key.kind, key.name, exc)
 
     def _identity_changed(self, _key: Key, old: Identity | None, new: Identity | None) -> None:
         if new is not None:

@@ -18,6 +18,9 @@ from mycel.abi import (
     IpcacheValue,
     MetricKey,
     MetricValue,
+    PolicyKey,
+    PolicyMatch,
+    PolicyValue,
     ServiceFlags,
     ServiceKey,
     ServiceValue,
@@ -37,7 +40,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "ipcache": ("ipcache", "ipcache_lpm"),
     "lb": ("services", "service_slots", "backends"),
     "nodes": ("nodes",),
-    "policy": (),
+    "policy": ("policy",),
     "ct": ("ct",),
     "nat": ("nat",),
     "affinity": ("affinity",),
@@ -132,6 +135,38 @@ def _service_type(key: ServiceKey, value: ServiceValue) -> str:
     return views.service_type(value.flags)
 
 
+def _policy(maps: Maps) -> _Shown:
+    """The rows of every set. An identity of 0 is anybody; a port is a prefix where it says so."""
+    shown: _Shown = {}
+    sets: Mapping[int, Mapping[PolicyKey, PolicyValue]] = maps.get("policy", {})
+    for number, rows in sets.items():
+        for key, value in rows.items():
+            shown[
+                (
+                    ("set", number),
+                    ("identity", key.identity),
+                    ("protocol", _PROTOCOLS.get(key.protocol, "any" if not key.protocol else str(key.protocol))),
+                    ("port", _port_prefix(key)),
+                )
+            ] = {
+                "verdict": "deny" if value.deny else "proxy" if value.proxy_port else "allow",
+                "proxy-port": value.proxy_port,
+                "precedence": value.precedence,
+                "rule": value.rule,
+                "match": PolicyMatch(value.match).name.lower().replace("_", "-"),
+            }
+    return shown
+
+
+def _port_prefix(key: PolicyKey) -> str:
+    """`80`, `64-127`, or `any`."""
+    bits = key.prefixlen - 48
+    if bits <= 0:
+        return "any"
+    last = key.port | (0xFFFF >> bits)
+    return str(key.port) if last == key.port else f"{key.port}-{last}"
+
+
 def _nodes(maps: Maps) -> _Shown:
     return {
         (("address", format_address(key.addr)),): {"node": value.node_id}
@@ -166,6 +201,7 @@ _MAKERS: dict[str, Callable[[Maps], _Shown]] = {
     "ipcache": _ipcache,
     "lb": _lb,
     "nodes": _nodes,
+    "policy": _policy,
     "metrics": _metrics,
 }
 

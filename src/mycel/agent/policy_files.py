@@ -1,0 +1,59 @@
+"""The last valid version of policies that are not valid now, on disk: a restart must not open what they closed.
+
+A file exists only while the API server's version of its object is not valid, and counts only for that object (by
+its uid), so that it cannot bring back what was deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mycel.policy.engine import PolicyKeyRef
+
+log = logging.getLogger(__name__)
+_FILE_LIMIT = 4 << 20
+
+
+class PolicyFiles:
+    """The directory of files, one per object."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def save(self, key: PolicyKeyRef, manifest: Mapping[str, Any]) -> None:
+        """Keep the version that is in force."""
+        path = self._path(key)
+        temporary = path.with_suffix(".tmp")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(msgspec.json.encode(manifest))
+        temporary.rename(path)
+
+    def load(self, key: PolicyKeyRef, uid: str) -> dict[str, Any] | None:
+        """The kept version of the object with this uid; None when there is none."""
+        path = self._path(key)
+        try:
+            if path.stat().st_size > _FILE_LIMIT:
+                raise ValueError("it is too large")
+            manifest: dict[str, Any] = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        except FileNotFoundError:
+            return None
+        except (ValueError, OSError) as exc:
+            log.error("policy file %s cannot be used: %s", path, exc)
+            return None
+        return manifest if manifest.get("metadata", {}).get("uid") == uid else None
+
+    def remove(self, key: PolicyKeyRef) -> None:
+        """The object is valid again, or gone."""
+        self._path(key).unlink(missing_ok=True)
+
+    def _path(self, key: PolicyKeyRef) -> Path:
+        return self._directory / f"{hashlib.sha256('/'.join(key).encode()).hexdigest()[:32]}.json"
