@@ -64,6 +64,7 @@ class World:
     by_address: dict[Address, Pod] = field(default_factory=dict[Address, Pod])
     nodes: dict[Address, str] = field(default_factory=dict[Address, str])
     api_nodes: set[str] = field(default_factory=set[str])
+    api_addresses: tuple[Address, ...] = ()  # of default/kubernetes
     parties: dict[IdentityId, Party] = field(default_factory=dict[IdentityId, Party])
     _known: dict[tuple[Address, str, bool], IdentityId] = field(
         default_factory=dict[tuple[Address, str, bool], IdentityId]
@@ -75,7 +76,7 @@ class World:
         if memo not in self._known:
             node = self.nodes.get(address)
             self._known[memo] = (
-                self._prefix_identity(address)
+                (_KUBE_APISERVER if address in self.api_addresses else self._prefix_identity(address))
                 if node is None
                 else self.node_identity(node, address, seen_from=seen_from, ipv6=ipv6, ingress=ingress)
             )
@@ -139,6 +140,9 @@ def read_world(objects: Iterable[Mapping[str, Any]], *, cluster: str = "") -> Wo
             _take(world, Field(dict(manifest), ""))
         except PolicyInvalid as exc:
             raise ManifestInvalid(index, _name(manifest), exc) from exc
+    world.api_addresses = tuple(resolution.addresses.get(("default", "kubernetes"), ()))
+    if world.api_addresses:  # agents go by these; node labels are for manifests that do not say
+        world.api_nodes = {world.nodes[each] for each in world.api_addresses if each in world.nodes}
     for index, manifest in enumerate(listed):
         try:
             if manifest.get("kind") == "Pod":
