@@ -79,8 +79,8 @@ static __always_inline struct policy_value *policy_find(policy_set_t set, identi
 
 /*
  * Judge a connection in `direction` at `endpoint`, whose peer is `peer`. Returns 0 and sets *rule, or a drop
- * reason. The node itself may always enter its own pods (it runs them: probes come from it), and a pod that meets
- * itself behind a service may always do so.
+ * reason. The node itself may enter its own pods (it runs them: probes come from it) unless that is switched off, and a
+ * pod that meets itself behind a service may always do so.
  */
 __subprogram int policy_judge(struct __sk_buff *skb, const struct packet *p, const struct endpoint_value *endpoint,
 			      __u32 direction, __u32 *rule)
@@ -96,7 +96,7 @@ __subprogram int policy_judge(struct __sk_buff *skb, const struct packet *p, con
 
 	if (!(endpoint->flags & ENDPOINT_READY))
 		return DROP_ENDPOINT_NOT_READY;
-	if (!(endpoint->flags & enforce) || (ingress && peer == IDENTITY_HOST))
+	if (!(endpoint->flags & enforce) || (config_host_enters && ingress && peer == IDENTITY_HOST))
 		return 0;
 	if (addr_equal(&p->t.source, &p->t.destination))
 		return 0;

@@ -76,7 +76,7 @@ def place(world: World, end: End, other: End, *, ipv6: bool) -> Place | None:
     return Place(address, node, None) if address else None
 
 
-def steps(world: World, flow: Flow, expected: Verdict, number: int) -> Iterator[Step]:
+def steps(world: World, flow: Flow, expected: Verdict, number: int, *, host_enters: bool) -> Iterator[Step]:
     """The packets of a flow, `number` of its state: the number is its source port."""
     source = place(world, flow.source, flow.destination, ipv6=flow.ipv6)
     destination = place(world, flow.destination, flow.source, ipv6=flow.ipv6)
@@ -86,7 +86,7 @@ def steps(world: World, flow: Flow, expected: Verdict, number: int) -> Iterator[
     portless = ""
     if flow.protocol in (ICMP, ICMPV6) and flow.port not in _ECHOES:
         portless = f"{frame.source} {frame.destination} {flow.port}"
-    egress, ingress = _judged(source, destination, expected)
+    egress, ingress = _judged(source, destination, expected, host_enters=host_enters)
     if source.pod is not None:
         both = ingress if destination.node == source.node else ()
         forged = flow.protocol == ICMPV6 and flow.port == _ROUTER_ADVERTISEMENT
@@ -113,12 +113,14 @@ def steps(world: World, flow: Flow, expected: Verdict, number: int) -> Iterator[
             yield Step(destination.node, "from_network", None, whole, None, ingress, portless, None)
 
 
-def _judged(source: Place, destination: Place, expected: Verdict) -> tuple[tuple[Judged, ...], tuple[Judged, ...]]:
+def _judged(
+    source: Place, destination: Place, expected: Verdict, *, host_enters: bool
+) -> tuple[tuple[Judged, ...], tuple[Judged, ...]]:
     egress, ingress = (), ()
     if source.pod is not None:
         egress = (Judged(abi.Direction.EGRESS, source.pod, expected.egress, False),)
     if destination.pod is not None:
-        own_node = source.pod is None and source.node == destination.node
+        own_node = host_enters and source.pod is None and source.node == destination.node
         ingress = (Judged(abi.Direction.INGRESS, destination.pod, expected.ingress, own_node),)
     return egress, ingress
 

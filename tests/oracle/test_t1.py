@@ -40,9 +40,9 @@ FLOWS = 200
 class Rig:
     """The loaded programs in a namespace with enough interfaces for a node's pods."""
 
-    def __init__(self, namespace: str, lock: Path) -> None:
+    def __init__(self, namespace: str, lock: Path, *, host_enters: bool) -> None:
         overlay = compiled_for_tests("overlay", lock.parent)
-        self.datapath = Datapath(KNOBS, lock=lock, more=[overlay])
+        self.datapath = Datapath(KNOBS | {"config_host_enters": int(host_enters)}, lock=lock, more=[overlay])
         with inside(namespace):
             self.interfaces = [socket.if_nametoindex(f"d{number}") for number in range(PODS)]
         self.written: dict[str, set[Any]] = {}
@@ -91,12 +91,18 @@ def namespace() -> Iterator[str]:
         run("ip", "netns", "delete", name)
 
 
+Rigs = dict[bool, Rig]
+"""The programs where a node may always enter its pods (True), and where policy decides that, too."""
+
+
 @pytest.fixture(scope="module")
-def rig(namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    made = Rig(namespace, tmp_path_factory.mktemp("t1") / "rings")
+def rigs(namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rigs]:
+    folders = {kind: tmp_path_factory.mktemp("t1") / "rings" for kind in (True, False)}
+    made = {kind: Rig(namespace, lock, host_enters=kind) for kind, lock in folders.items()}
     with inside(namespace):
         yield made
-    made.datapath.close()
+    for rig in made.values():
+        rig.datapath.close()
 
 
 def named(ref: RuleRef) -> str:
@@ -162,11 +168,12 @@ def _rules(refs: Any, judged: Judged) -> str:
     return f"rules {sorted(map(named, refs))}, expected {sorted(judged.side.rules)}"
 
 
-def check(rig: Rig, made: State) -> int:
+def check(rigs: Rigs, made: State) -> int:
     """Judge every flow of a state on both nodes; how many verdicts that were. Fails with the state."""
     world = read_world([*made.objects, *made.policies])
     cluster = Cluster(made.objects)
     remote_by_address = any("nodes" in (o.get("data") or {}).get("policy-cidr-match-mode", "") for o in made.objects)
+    rig = rigs[cluster.host_always]
     subjects = subjects_of(world)
     rig.write({"policy": policy_rows(world, subjects)})
     todo: dict[str, list[tuple[int, Step]]] = {}
@@ -174,7 +181,7 @@ def check(rig: Rig, made: State) -> int:
         if remote_by_address and "remote-node" in (flow["from"].get("entity"), flow["to"].get("entity")):
             continue  # an entity without an address, to the model
         expected = verdict(cluster, made.policies, flow)
-        for step in steps(world, parse_flow(world, flow, number), expected, number):
+        for step in steps(world, parse_flow(world, flow, number), expected, number, host_enters=cluster.host_always):
             todo.setdefault(step.node, []).append((number, step))
     judged = 0
     for node in sorted(set(todo) - {STRANGER}):
@@ -205,20 +212,20 @@ def _fail(made: State, number: int, step: Step, wrong: str) -> None:
     )
 
 
-def run_until(rig: Rig, seed: int, verdicts: int) -> None:
+def run_until(rigs: Rigs, seed: int, verdicts: int) -> None:
     """States from `seed` on until that many sides have been judged."""
     print(f"seeds from {seed}")
     judged = 0
     while judged < verdicts:
-        judged += check(rig, state(seed, Options(flows=FLOWS)))
+        judged += check(rigs, state(seed, Options(flows=FLOWS, apiserver=False)))
         seed += 1
     print(f"to {seed - 1}: {judged} verdicts, no differences")
 
 
-def test_kernel_and_model_agree(rig: Rig) -> None:
-    run_until(rig, int(os.environ.get("MYCEL_SEED", "1000")), 20_000)
+def test_kernel_and_model_agree(rigs: Rigs) -> None:
+    run_until(rigs, int(os.environ.get("MYCEL_SEED", "1000")), 20_000)
 
 
 @pytest.mark.long
-def test_kernel_and_model_agree_on_many_more(rig: Rig) -> None:
-    run_until(rig, int(os.environ.get("MYCEL_SEED", "500000")), 100_000)
+def test_kernel_and_model_agree_on_many_more(rigs: Rigs) -> None:
+    run_until(rigs, int(os.environ.get("MYCEL_SEED", "500000")), 100_000)

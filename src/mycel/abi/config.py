@@ -12,6 +12,7 @@ class Knob(NamedTuple):
 
 
 KNOBS: dict[str, Knob] = {
+    "config_host_enters": Knob("<B", False),
     "config_host_netns_cookie": Knob("<Q", False),
     "config_ipv4": Knob("<B", False),
     "config_ipv6": Knob("<B", False),

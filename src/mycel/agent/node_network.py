@@ -57,6 +57,7 @@ def datapath_settings(settings: Settings, node: Node, networks: Iterable[Network
         node_ipv6=ipv6,
         router_ipv6=next((each for each in routers if each.version == 6), None) if settings.ipv6 else None,
         ipv6=settings.ipv6,
+        host_enters=settings.host_enters,
         masquerade=settings.masquerade,
         vxlan_port=settings.tunnel_port,
         pod_mtu=settings.mtu - VXLAN_OVERHEAD if settings.mtu else 0,

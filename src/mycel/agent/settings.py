@@ -44,6 +44,7 @@ class Settings:
     monitor_aggregation: str = "medium"
     monitor_interval_s: float = 5.0
     ipv6: bool = False
+    host_enters: bool = True  # the node may always enter its pods (allow-localhost)
     masquerade: bool = True
     tunnel_port: int = 8472
     mtu: int = 0  # of the underlay; 0: the device's
@@ -103,6 +104,7 @@ def parse_settings(config: Mapping[str, str], environment: Mapping[str, str]) ->
         monitor_aggregation=config.get("monitor-aggregation", "medium"),
         monitor_interval_s=_duration_s(config, "monitor-aggregation-interval", 5.0),
         ipv6=_flag(config, "enable-ipv6", default=False),
+        host_enters=config.get("allow-localhost", "auto") != "policy",
         masquerade=_flag(config, "enable-ipv4-masquerade", default=True),
         tunnel_port=_number(config, "tunnel-port", 8472),
         mtu=_number(config, "mtu", 0),

@@ -232,6 +232,7 @@ def node_knobs(settings: DatapathSettings, devices: Devices) -> dict[str, KnobVa
         "config_node_ipv4": mapped(settings.node_ipv4),
         "config_node_ipv6": mapped(settings.node_ipv6),
         "config_ipv6": settings.ipv6,
+        "config_host_enters": settings.host_enters,
         "config_masquerade": settings.masquerade,
         "config_nat_port_min": NAT_PORT_FIRST,
         "config_host_netns_cookie": netns_cookie(),

@@ -25,6 +25,7 @@ class DatapathSettings:
     node_ipv6: ipaddress.IPv6Address | None = None
     router_ipv6: ipaddress.IPv6Address | None = None
     ipv6: bool = False
+    host_enters: bool = True  # off: policy decides whether the node may enter its pods
     masquerade: bool = True
     underlays: tuple[str, ...] = ()  # device names; empty: those that carry the node's addresses
     vxlan_port: int = 8472
