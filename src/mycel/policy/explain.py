@@ -29,6 +29,7 @@ from mycel.policy.rules import (
 )
 from mycel.policy.world import Pod, World
 
+_OF_ANOTHER_KIND = 100
 _DERIVED = (NAMESPACE_KEY, CLUSTER_KEY, NAMED_PORTS_KEY, NAMESPACE_LABELS_PREFIX, "io.cilium.k8s.policy.")
 
 
@@ -128,9 +129,17 @@ def _port_text(flow: Flow) -> str:
 
 def _distance(miss: Miss, party: Party | None) -> tuple[int, int]:
     """How far a rule is from applying: first whether one side of it does, then how much of a selector is missed."""
-    labels = party.labels if party else {}
-    missed = [len(peer.selector.missed(labels)) for peer in miss.rule.peers or () if isinstance(peer, Labelled)]
-    return bool(miss.peer) + bool(miss.port), min(missed, default=1) if miss.peer else 0
+    missed = [_peer_distance(peer, party) for peer in miss.rule.peers or ()]
+    return bool(miss.peer) + bool(miss.port), min(missed, default=_OF_ANOTHER_KIND) if miss.peer else 0
+
+
+def _peer_distance(peer: Peer, party: Party | None) -> int:
+    """Requirements missed; a prefix is far from a pod, and a selector from the outside."""
+    outside = party is None or party.is_world
+    if isinstance(peer, Labelled):
+        missed = len(peer.selector.missed(party.labels if party else {}))
+        return missed + _OF_ANOTHER_KIND if outside else missed
+    return 1 if outside else _OF_ANOTHER_KIND
 
 
 def own_labels(party: Party) -> dict[str, str]:

@@ -1,0 +1,241 @@
+"""The engine as things come and go: always what a fresh one says, and no more work than needed."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from mycel.abi import Direction, PolicyKey, PolicyMatch, PolicyValue
+from mycel.model.address import parse_address, parse_prefix
+from mycel.model.workload import IdentityId
+from mycel.policy.engine import FIRST_CIDR_IDENTITY, Enforcement, Engine, PolicyKeyRef, Subject
+from mycel.policy.lookup import Lookup
+from mycel.policy.parse import parse_policy
+from mycel.policy.parties import party_of, reserved_parties
+from mycel.policy.rows import Prefix, prefixes
+from mycel.policy.rules import LAST_PORT, Network, Party, PortMatch
+from tests.unit.policy.worlds import cnp, into, knp, out_of, pods, to_ports
+
+
+def party(number: int, app: str, namespace: str = "shop") -> Party:
+    """A pod's identity."""
+    labels = (
+        f"k8s:app={app}",
+        f"k8s:io.kubernetes.pod.namespace={namespace}",
+        "k8s:io.cilium.k8s.policy.cluster=default",
+    )
+    return party_of(IdentityId(number), labels)
+
+
+WEB, DB, CART = party(300, "web"), party(301, "db"), party(302, "cart")
+
+
+def put(engine: Engine, manifest: dict[str, Any]) -> None:
+    """Take a policy in."""
+    metadata = manifest["metadata"]
+    key = PolicyKeyRef(manifest["kind"], metadata.get("namespace", ""), metadata["name"])
+    engine.set_policy(key, parse_policy(manifest))
+
+
+def drop(engine: Engine, manifest: dict[str, Any]) -> None:
+    """Take a policy away."""
+    metadata = manifest["metadata"]
+    engine.set_policy(PolicyKeyRef(manifest["kind"], metadata.get("namespace", ""), metadata["name"]), None)
+
+
+def engine(*manifests: dict[str, Any], parties: tuple[Party, ...] = (WEB, DB, CART), **options: Any) -> Engine:
+    """An engine with parties and policies."""
+    made = Engine(**options)
+    for each in (*reserved_parties(), *parties):
+        made.set_party(each)
+    for manifest in manifests:
+        put(made, manifest)
+    return made
+
+
+def rows(made: Engine, subject: Subject, direction: Direction = Direction.INGRESS) -> dict[PolicyKey, PolicyValue]:
+    """The rows a subject's direction has."""
+    side = subject.ingress if direction == Direction.INGRESS else subject.egress
+    return dict(made.one_set(side.number).rows)
+
+
+FROM_CART = cnp(into({"fromEndpoints": [pods(app="cart")], "toPorts": to_ports("80/TCP")}))
+
+
+def test_rows_as_the_kernel_reads_them() -> None:
+    """One named row, with its match type and a number that leads to its rule."""
+    made = engine(FROM_CART)
+    ((key, value),) = rows(made, made.subject(WEB)).items()
+    assert key == PolicyKey(64, 302, 6, 80)
+    assert (value.deny, value.proxy_port, value.match) == (0, 0, PolicyMatch.L3_L4)
+    assert [str(rule) for rule in made.rule(value.rule)] == ["CiliumNetworkPolicy shop/p spec.ingress[0]"]
+
+
+def test_nothing_is_enforced_where_no_policy_selects() -> None:
+    """No set, so the kernel does not look."""
+    made = engine(FROM_CART)
+    assert not made.subject(WEB).egress.enforced
+    assert not made.subject(DB).ingress.enforced
+
+
+def test_subjects_of_equal_policy_share_their_set() -> None:
+    """And another policy is another set, so that a switch is one write of the endpoint's row."""
+    policy = cnp({"endpointSelector": {}, "ingress": [{"fromEndpoints": [pods(app="cart")]}]})
+    made = engine(policy)
+    before = made.subject(WEB).ingress.number
+    assert made.subject(DB).ingress.number == before
+    put(made, cnp({"endpointSelector": {}, "ingress": [{"fromEndpoints": [pods(app="db")]}]}))
+    assert made.subject(WEB).ingress.number != before
+    put(made, policy)
+    assert made.subject(WEB).ingress.number == before == engine(policy).subject(WEB).ingress.number
+
+
+def test_identities_come_and_go_under_one_set() -> None:
+    """Their rows with them; the others' are untouched, and the rows in use are never changed in place."""
+    made = engine(FROM_CART)
+    number = made.subject(WEB).ingress.number
+    before = made.one_set(number).rows
+    made.set_party(party(400, "cart"))
+    after = made.one_set(number).rows
+    assert PolicyKey(64, 400, 6, 80) in after and PolicyKey(64, 400, 6, 80) not in before
+    made.drop_party(IdentityId(400))
+    assert made.one_set(number).rows == before
+    made.set_party(party(401, "other"))
+    assert made.one_set(number).rows is made.one_set(number).rows == before
+
+
+def test_a_prefix_has_an_identity_until_no_address_leads_to_it() -> None:
+    """Its rows stay while the last plan's addresses may still lead there."""
+    first, second = cnp(out_of({"toCIDR": ["10.0.0.0/8"]})), cnp(out_of({"toCIDR": ["10.1.0.0/16"]}), place="shop/q")
+    made = engine(first, second)
+    wide, narrow = Network(*parse_prefix("10.0.0.0/8")), Network(*parse_prefix("10.1.0.0/16"))
+    identities = made.networks
+    assert set(identities) == {wide, narrow} and min(identities.values()) >= FIRST_CIDR_IDENTITY
+    drop(made, second)
+    subject = made.subject(WEB)
+    assert set(made.networks) == {wide}
+    assert {key.identity for key in rows(made, subject, Direction.EGRESS)} == set(identities.values())
+    assert made.forget_retired() and not made.forget_retired()
+    assert {key.identity for key in rows(made, subject, Direction.EGRESS)} == {identities[wide]}
+
+
+def test_identities_of_prefixes_are_the_same_after_a_restart() -> None:
+    """By what they stand for, and by what the kernel still has."""
+    policy = cnp(out_of({"toCIDR": ["10.0.0.0/8"]}))
+    wide = Network(*parse_prefix("10.0.0.0/8"))
+    assert engine(policy).networks == engine(policy).networks
+    made = engine()
+    made.adopt({wide: IdentityId(FIRST_CIDR_IDENTITY + 5)})
+    put(made, policy)
+    assert made.networks[wide] == FIRST_CIDR_IDENTITY + 5
+
+
+def test_addresses_of_one_identity_are_told_apart() -> None:
+    """Where an ipBlock does; the alias goes when nobody needs it."""
+    block = knp({"podSelector": pods(app="web"), "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.1/32"}}]}]})
+    made = engine(block)
+    subject = made.subject(WEB)
+    inside, outside = parse_address("10.0.0.1"), parse_address("10.0.0.2")
+    aliases = made.aliases([(302, inside), (302, outside)])
+    assert list(aliases) == [inside]
+    lookup = Lookup(rows(made, subject))
+    assert lookup.find(aliases[inside], 6, 80) is not None and lookup.find(302, 6, 80) is None
+    drop(made, block)
+    assert made.aliases([(302, inside), (302, outside)]) == {}
+    assert made.forget_retired() and made.party(aliases[inside]) is None
+
+
+def test_too_many_rows_close_the_set() -> None:
+    """Rather than leave chance which are missing; it opens again when they fit."""
+    policy = cnp(into({"fromEndpoints": [{}]}, ingressDeny=[{"toPorts": to_ports("22/TCP")}]))
+    made = engine(policy, row_limit=3)
+    number = made.subject(WEB).ingress.number
+    assert made.one_set(number).overflows and made.one_set(number).rows == {}
+    made.drop_party(CART.identity)
+    made.drop_party(DB.identity)
+    fits = made.one_set(number)
+    assert not fits.overflows and Lookup(fits.rows).find(300, 6, 22) is not None
+    made.set_party(DB)
+    made.set_party(CART)
+    assert made.one_set(number).overflows and made.one_set(number).rows == {}
+
+
+@pytest.mark.parametrize(("mode", "enforced"), [(Enforcement.ALWAYS, True), (Enforcement.NEVER, False)])
+def test_enforcement_modes(mode: Enforcement, enforced: bool) -> None:
+    """`always` closes pods that no policy is about, `never` opens all."""
+    made = engine(FROM_CART, enforcement=mode)
+    assert made.subject(WEB).ingress.enforced == made.subject(DB).egress.enforced == enforced
+    if enforced:
+        assert rows(made, made.subject(DB)) == {}
+
+
+def test_any_order_of_changes_ends_as_a_fresh_start() -> None:
+    """Random policies and identities come, change and go."""
+    for seed in range(20):
+        chance = random.Random(seed)
+        parties = [party(300 + number, chance.choice(("web", "db", "cart"))) for number in range(6)]
+        peers = ([{}], [pods(app="db")], [pods(app="cart"), pods(app="web")])
+        policies = [
+            cnp(
+                {
+                    "endpointSelector": chance.choice(({}, pods(app="web"))),
+                    chance.choice(("ingress", "ingressDeny")): [
+                        {
+                            "fromEndpoints": chance.choice(peers),
+                            "toPorts": to_ports(chance.choice(("80/TCP", "1-99", "0/UDP"))),
+                        },
+                        {"fromCIDR": [chance.choice(("10.0.0.0/8", "10.1.0.0/16", "10.1.1.0/24"))]},
+                    ],
+                },
+                place=f"shop/p{number}",
+            )
+            for number in range(6)
+        ]
+        made, there, known = engine(parties=()), dict[str, Any](), dict[int, Party]()
+        for _ in range(40):
+            policy, each = chance.choice(policies), chance.choice(parties)
+            match chance.randrange(5):
+                case 0:
+                    drop(made, policy)
+                    there.pop(policy["metadata"]["name"], None)
+                case 1:
+                    made.drop_party(each.identity)
+                    known.pop(each.identity, None)
+                case 2:
+                    made.forget_retired()
+                case 3:
+                    made.set_party(each)
+                    known[each.identity] = each
+                    made.subject(each)
+                case _:
+                    put(made, policy)
+                    there[policy["metadata"]["name"]] = policy
+        made.forget_retired()
+        fresh = engine(*there.values(), parties=tuple(known.values()))
+        for each in known.values():
+            now, then = made.subject(each), fresh.subject(each)
+            assert now.ingress.number == then.ingress.number
+            if now.ingress.enforced:
+                assert rows(made, now) == rows(fresh, then), f"seed {seed}"
+
+
+# ---- prefixes of ports
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [(0, 0), (80, 80), (1, 65535), (1000, 1999), (0, 32767), (65535, 65535), (7, 8)]
+)
+def test_a_range_is_cut_into_prefixes(first: int, last: int) -> None:
+    """That cover it, each port once, and nothing else."""
+    covered: list[int] = []
+    for length, protocol, port in prefixes(PortMatch(6, first, last)):
+        assert protocol == 6
+        covered += range(port, port + (1 << (64 - length)))
+    assert covered == list(range(first, last + 1))
+
+
+def test_every_port_is_one_prefix() -> None:
+    """That of the protocol."""
+    assert list(prefixes(PortMatch(17, 0, LAST_PORT))) == [Prefix(40, 17, 0)]

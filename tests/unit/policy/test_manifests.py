@@ -1,0 +1,146 @@
+"""Manifests that are no policies are refused, with the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mycel.policy.errors import ManifestInvalid, PolicyInvalid
+from mycel.policy.offline import evaluate_manifests
+from mycel.policy.parse import parse_policy
+from tests.unit.policy.worlds import CLUSTER, ccnp, cnp, into, knp, out_of, pods, to_ports
+
+ENDPOINTS = {"fromEndpoints": [{}]}
+REFUSED = [
+    (cnp({"ingress": [{}]}), "spec", "needs endpointSelector"),
+    (cnp({"endpointSelector": {}}), "spec", "at least one of ingress"),
+    (cnp({"endpointSelector": {}, "ingress": []}), "spec", "at least one of ingress"),
+    (cnp({"endpointSelector": {}, "enableDefaultDeny": {"ingress": True}}), "spec", "at least one"),
+    (cnp({"nodeSelector": {}, "ingress": [{}]}), "spec.nodeSelector", "CiliumClusterwideNetworkPolicy"),
+    (ccnp({"nodeSelector": {}, "endpointSelector": {}, "ingress": [{}]}), "spec", "not both"),
+    (cnp(into({"fromEndpoint": [{}]})), "spec.ingress[0].fromEndpoint", "no such field"),
+    (cnp(into({"fromendpoints": [{}]})), "spec.ingress[0].fromendpoints", "did you mean fromEndpoints"),
+    (cnp(into(ENDPOINTS | {"fromEntities": ["world"]})), "spec.ingress[0]", "one kind of peers"),
+    (cnp(into({"fromRequires": [{}]})), "spec.ingress[0].fromRequires", "no longer supported"),
+    (cnp(into({"fromEntities": ["moon"]})), "spec.ingress[0].fromEntities[0]", "'moon'"),
+    (cnp(into({"fromCIDR": ["10.0.0.0/40"]})), "spec.ingress[0].fromCIDR[0]", "not an address"),
+    (
+        cnp(into({"fromCIDRSet": [{"cidr": "10.0.0.0/8", "except": ["11.0.0.0/16"]}]})),
+        "spec.ingress[0].fromCIDRSet[0].except[0]",
+        "does not lie within",
+    ),
+    (
+        cnp(into({"fromCIDRSet": [{"cidr": "::/0", "except": ["10.0.0.0/8"]}]})),
+        "spec.ingress[0].fromCIDRSet[0].except[0]",
+        "does not lie within",
+    ),
+    (cnp(into({"fromCIDRSet": [{}]})), "spec.ingress[0].fromCIDRSet[0]", "exactly one of"),
+    (cnp(into({"toPorts": to_ports("70000/TCP")})), "spec.ingress[0].toPorts[0].ports[0].port", "70000"),
+    (cnp(into({"toPorts": to_ports("80/XYZ")})), "spec.ingress[0].toPorts[0].ports[0].protocol", "XYZ"),
+    (
+        cnp(into({"toPorts": to_ports("80"), "icmps": [{"fields": [{"type": 8}]}]})),
+        "spec.ingress[0].icmps",
+        "may not be combined",
+    ),
+    (cnp(into({"icmps": [{"fields": [{"type": "Nonsense"}]}]})), "spec.ingress[0].icmps[0].fields[0].type", "Nonsense"),
+    (
+        cnp(into({"toPorts": to_ports("80", rules={"http": [{}]})})),
+        "spec.ingress[0].toPorts[0].rules.http",
+        "TCP only",
+    ),
+    (
+        cnp(into({"toPorts": to_ports("80/TCP", rules={"http": [{"path": "("}]})})),
+        "spec.ingress[0].toPorts[0].rules.http[0].path",
+        "regular expression",
+    ),
+    (
+        cnp(into({"toPorts": to_ports("53/UDP", rules={"dns": [{"matchName": "a"}]})})),
+        "spec.ingress[0].toPorts[0].rules.dns",
+        "egress only",
+    ),
+    (
+        cnp({"endpointSelector": {}, "ingressDeny": [{"toPorts": to_ports("80/TCP", rules={"http": [{}]})}]}),
+        "spec.ingressDeny[0].toPorts[0].rules",
+        "no such field",
+    ),
+    (
+        cnp(out_of({"toFQDNs": [{"matchName": "a.b", "matchPattern": "*"}]})),
+        "spec.egress[0].toFQDNs[0]",
+        "not both",
+    ),
+    (
+        cnp({"endpointSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}, "ingress": [{}]}),
+        "spec.endpointSelector.matchExpressions[0].values",
+        "at least one",
+    ),
+    (
+        cnp({"endpointSelector": {"matchLabels": {"a": 1}}, "ingress": [{}]}),
+        "spec.endpointSelector.matchLabels.a",
+        "a number",
+    ),
+    (cnp({"endpointSelector": [], "ingress": [{}]}), "spec.endpointSelector", "a list"),
+    (knp({"podSelector": {}, "ingress": [{"from": [{}]}]}), "spec.ingress[0].from[0]", "needs podSelector"),
+    (
+        knp({"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "1.0.0.0/8"}, "podSelector": {}}]}]}),
+        "spec.ingress[0].from[0].ipBlock",
+        "may not be combined",
+    ),
+    (
+        knp({"podSelector": {}, "ingress": [{"ports": [{"port": 9, "endPort": 3}]}]}),
+        "spec.ingress[0].ports[0].endPort",
+        "before",
+    ),
+    (knp({"podSelector": {}, "policyTypes": ["Sideways"]}), "spec.policyTypes[0]", "Sideways"),
+]
+
+
+@pytest.mark.parametrize(("manifest", "path", "words"), REFUSED, ids=[f"{row[1]}: {row[2]}" for row in REFUSED])
+def test_refused_with_the_field(manifest: Any, path: str, words: str) -> None:
+    """Path and reason."""
+    with pytest.raises(PolicyInvalid) as caught:
+        parse_policy(manifest)
+    assert caught.value.path == path
+    assert words in caught.value.problem
+
+
+def test_specs_are_named_by_their_place() -> None:
+    """Each with its own path."""
+    manifest = cnp(into(ENDPOINTS), specs=[into(ENDPOINTS), {"endpointSelector": {}}])
+    with pytest.raises(PolicyInvalid) as caught:
+        parse_policy(manifest)
+    assert caught.value.path == "specs[1]"
+
+
+def test_the_object_is_named_in_a_set_of_manifests() -> None:
+    """By its index, so that a file and document can be told."""
+    bad = cnp({"ingress": [{}]}, place="shop/bad")
+    with pytest.raises(ManifestInvalid) as caught:
+        evaluate_manifests([*CLUSTER, bad], [])
+    assert caught.value.index == len(CLUSTER)
+    assert str(caught.value) == "CiliumNetworkPolicy shop/bad: spec: needs endpointSelector (write {} for every pod)"
+
+
+@pytest.mark.parametrize(
+    ("flow", "path"),
+    [
+        ({"from": {"pod": "a/b"}, "to": {"ip": "1.1.1.1"}, "port": 1}, "from.pod"),
+        ({"from": {"ip": "1.1"}, "to": {"ip": "1.1.1.1"}, "port": 1}, "from.ip"),
+        ({"from": {}, "to": {"ip": "1.1.1.1"}, "port": 1}, "from"),
+        ({"from": {"entity": "moon"}, "to": {"ip": "1.1.1.1"}, "port": 1}, "from.entity"),
+        ({"from": {"pod": "shop/web"}, "to": {"ip": "1.1.1.1"}}, "port"),
+        ({"from": {"pod": "shop/web"}, "to": {"ip": "1.1.1.1"}, "protocol": "IP"}, "protocol"),
+    ],
+)
+def test_flows_are_checked_too(flow: Any, path: str) -> None:
+    """By the field."""
+    with pytest.raises(PolicyInvalid) as caught:
+        evaluate_manifests(CLUSTER, [flow])
+    assert caught.value.path == path
+
+
+def test_all_pairs_without_flows() -> None:
+    """Every pod to every other one, on its container ports."""
+    found = evaluate_manifests([*CLUSTER, cnp(into({"fromEndpoints": [pods(app="db")]}))])
+    assert len(found) == 6
+    assert {each["id"] for each in found if each["verdict"] == "denied"} == {"bank/web -> shop/web:80/TCP"}
