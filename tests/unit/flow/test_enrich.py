@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mycel import abi
 from mycel.flow.enrich import Enricher, Records
 from mycel.flow.records import Endpoint, Interner, ServiceName
 from tests.unit.flow.samples import (
@@ -96,3 +97,13 @@ def test_empty_batch() -> None:
     rows = Enricher(Names(), Records()).enrich(events(event())[:0], wall_offset_ns=0)
     assert len(rows) == 0
     assert np.array_equal(rows, rows)
+
+
+def test_verdicts_name_the_policies_behind_them() -> None:
+    """By the rule's number; a default denial by who switched it on at that endpoint; nothing else has any."""
+    verdict = {"kind": abi.EventKind.POLICY_VERDICT, "direction": abi.Direction.INGRESS, "endpoint_id": 7}
+    allowed = event(**verdict, policy_rule=9, verdict=abi.Verdict.FORWARDED)
+    denied = event(**verdict, policy_rule=0, verdict=abi.Verdict.DROPPED)
+    rows, records = enrich(allowed, denied, event(policy_rule=9))
+    found = [records.policies[int(number)] for number in rows["policies"]]
+    assert [[each.name for each in names or ()] for names in found] == [["web"], ["closed"], []]

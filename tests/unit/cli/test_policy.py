@@ -1,0 +1,134 @@
+"""`mycel policy`: files, documents and fields in errors; expectations; explanations as text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mycel.api import flow_pb2 as pb
+from mycel.cli.main import run
+from mycel.cli.policies.live import as_flow
+from mycel.cli.policy import parse_ends
+from tests.unit.policy.worlds import CLUSTER, cnp, into, pods, to_ports
+
+POLICY = cnp(into({"fromEndpoints": [pods(app="db")], "toPorts": to_ports("80/TCP")}))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Manifests in two files."""
+    (tmp_path / "cluster.yaml").write_text(yaml.safe_dump_all(CLUSTER))
+    (tmp_path / "policy.yml").write_text(yaml.safe_dump({"kind": "List", "apiVersion": "v1", "items": [POLICY]}))
+    return tmp_path
+
+
+def evaluate(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, output, errors."""
+    code = run(["policy", *arguments])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_a_verdict_a_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For the flows of a file."""
+    flows = folder / "flows.jsonl"
+    flow = {"id": "a", "from": {"pod": "bank/web"}, "to": {"pod": "shop/web"}, "protocol": "TCP", "port": 80}
+    flows.write_text(json.dumps(flow) + "\n\n")
+    code, out, _ = evaluate(capsys, "evaluate", "-f", str(folder), "--flows", str(flows), "-o", "json")
+    assert code == 0
+    assert json.loads(out) == {
+        "id": "a",
+        "verdict": "denied",
+        "egress": {"verdict": "allowed", "reason": "no-policy", "rules": []},
+        "ingress": {"verdict": "denied", "reason": "default-deny", "rules": ["CiliumNetworkPolicy shop/p spec"]},
+    }
+
+
+def test_invalid_manifests_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """File, document and field; exit code 2."""
+    bad = folder / "bad.yaml"
+    bad.write_text(yaml.safe_dump_all([POLICY, cnp({"ingress": [{}]}, place="shop/bad")]))
+    code, _, err = evaluate(capsys, "evaluate", "-f", str(bad))
+    assert code == 2
+    assert f"{bad}, document 2: CiliumNetworkPolicy shop/bad: spec: needs endpointSelector" in err
+
+
+@pytest.mark.parametrize("text", ["a: [", "[1]", "apiVersion: v1", "{kind: List, items: [1]}"])
+def test_what_is_no_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """Exit code 2 and the file's name."""
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    code, _, err = evaluate(capsys, "evaluate", "-f", str(path))
+    assert code == 2 and str(path) in err
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("denied", 0), ("allowed", 1)])
+def test_expectations(folder: Path, capsys: pytest.CaptureFixture[str], verdict: str, code: int) -> None:
+    """A test of policies: the fields a line has are compared."""
+    expected = folder / "expected.jsonl"
+    line: dict[str, Any] = {
+        "id": "bank/web -> shop/web:80/TCP",
+        "verdict": verdict,
+        "ingress": {"reason": "default-deny"},
+    }
+    expected.write_text(json.dumps(line))
+    got, out, _ = evaluate(capsys, "evaluate", "-f", str(folder), "--expect", str(expected))
+    assert got == code
+    assert ('verdict is "denied", expected "allowed"' in out) == bool(code)
+
+
+def test_explain_offline(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The policy that switched default deny on, the nearest rule, and a policy that would allow it."""
+    code, out, _ = evaluate(capsys, "explain", "-f", str(folder), "--from", "bank/web", "--to", "shop/web:80/TCP")
+    assert code == 0
+    for words in (
+        "bank/web → shop/web 80/TCP: denied",
+        "default deny, switched on by CiliumNetworkPolicy shop/p spec",
+        "nearest rule: CiliumNetworkPolicy shop/p spec.ingress[0]",
+        "app=db (it has web)",
+        "name: allow-from-web",
+    ):
+        assert words in out
+
+
+def test_lint_exits_with_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """When there is something to look at."""
+    assert evaluate(capsys, "lint", "-f", str(folder))[0] == 0
+    (folder / "trap.yaml").write_text(yaml.safe_dump(cnp(into({"fromEndpoints": []}), place="shop/trap")))
+    code, out, _ = evaluate(capsys, "lint", "-f", str(folder))
+    assert code == 1 and "empty-list" in out
+
+
+@pytest.mark.parametrize(
+    ("destination", "expected"),
+    [
+        ("shop/db:5432/TCP", {"to": {"pod": "shop/db"}, "port": 5432, "protocol": "TCP"}),
+        ("1.1.1.1:53/udp", {"to": {"ip": "1.1.1.1"}, "port": 53, "protocol": "UDP"}),
+        ("[2001:db8::1]:443", {"to": {"ip": "2001:db8::1"}, "port": 443, "protocol": "TCP"}),
+        ("shop/db:ICMP/0", {"to": {"pod": "shop/db"}, "protocol": "ICMP", "type": 0}),
+        ("kube-apiserver:6443/TCP", {"to": {"entity": "kube-apiserver"}, "port": 6443, "protocol": "TCP"}),
+    ],
+)
+def test_ends(destination: str, expected: dict[str, Any]) -> None:
+    """As people write them."""
+    assert parse_ends("a/b", destination) == {"id": f"a/b -> {destination}", "from": {"pod": "a/b"}} | expected
+
+
+def test_an_answer_is_turned_round() -> None:
+    """What is explained is the connection, not the packet."""
+    flow = pb.Flow(uuid="u", source=pb.Endpoint(namespace="shop", pod_name="db"))
+    flow.IP.source, flow.IP.destination = "10.0.0.2", "1.2.3.4"
+    flow.l4.TCP.source_port, flow.l4.TCP.destination_port = 5432, 40000
+    flow.is_reply.value = True
+    assert as_flow(flow) == {
+        "id": "u",
+        "from": {"ip": "1.2.3.4"},
+        "to": {"pod": "shop/db"},
+        "family": 4,
+        "protocol": "TCP",
+        "port": 5432,
+    }
