@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import peers
+from bench import peers, policy
 from bench.idle import idle_cores
 from bench.measure import RR, Ratio, compare, served
 from bench.subject import NAME, Cluster, cluster, endpoint_slice, pod, service
@@ -27,7 +27,8 @@ from bench.subject import NAME, Cluster, cluster, endpoint_slice, pod, service
 HERE = Path(__file__).parent
 DEMO = HERE.parent / "examples" / "cilium-test.yaml"
 CPU = 0
-ROWS = ("same-node", "cross-node", "services", "idle")
+BARE = {"policy-propagation": policy.bench_propagation, "policy-load": policy.bench_load}  # without a cluster
+ROWS = ("same-node", "cross-node", "services", "policy", "idle", *BARE)
 
 
 def build() -> None:
@@ -145,6 +146,11 @@ def main() -> int:
         return 2
     build()
     results: dict[str, object] = {"kernel": platform.release(), "cpus": os.cpu_count(), "pairs": args.pairs}
+    for row in (row for row in BARE if row in args.row):
+        BARE[row](results)
+    if set(args.row) <= set(BARE):
+        print(json.dumps(results))
+        return 0
     with cluster(DEMO) as subject:
         print(
             f"from nothing to the first curl: {subject.seconds_to_first_curl} s  {subject.seconds}",
@@ -158,6 +164,8 @@ def main() -> int:
         bench_paths(subject, results, args)
         if "services" in args.row:
             bench_services(subject, results, args)
+        if "policy" in args.row:
+            policy.bench_rows(subject, args, show, results)
     (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     return 0
 

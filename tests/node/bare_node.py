@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -178,7 +178,9 @@ class World:
 
 
 @contextlib.contextmanager
-def bare_node(folder: Path, *, pod_network: str = POD_NETWORK) -> Iterator[World]:
+def bare_node(
+    folder: Path, *, pod_network: str = POD_NETWORK, settings: Mapping[str, str] | None = None
+) -> Iterator[World]:
     """A node with its agent ready; all of it goes in the end."""
     objects = folder / "objects"  # a copy: a build while the tests run must not change what the agent loads
     objects.mkdir()
@@ -186,7 +188,7 @@ def bare_node(folder: Path, *, pod_network: str = POD_NETWORK) -> Iterator[World
         shutil.copy(path, objects)
     made = World(Bed(folder), folder)
     try:
-        _prepare(made, pod_network)
+        _prepare(made, pod_network, settings or {})
         made.start_agent()
         yield made
     finally:
@@ -202,7 +204,7 @@ def bare_node(folder: Path, *, pod_network: str = POD_NETWORK) -> Iterator[World
         made.bed.close()
 
 
-def _prepare(world: World, pod_network: str) -> None:
+def _prepare(world: World, pod_network: str, settings: Mapping[str, str]) -> None:
     """An API server with the mesh's kinds and one node; the agent's settings."""
     from mycel.cluster.apiserver.pki import Pki
 
@@ -218,6 +220,7 @@ def _prepare(world: World, pod_network: str) -> None:
         "bpf-root": str(world.bed.bpffs),
         "cgroup-root": str(world.bed.cgroup),
         "hubble-event-buffer-capacity": "1023",
+        **settings,
     }.items():
         (config / key).write_text(value)
     eventually(lambda: (state / "pki" / "ca.crt").exists(), what="the API server's certificates")
