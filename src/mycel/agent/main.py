@@ -139,7 +139,9 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             pod=lambda ref: watches.pods.get(ref.name, ref.namespace),
             published=lambda ref: watches.endpoints.get(ref.name, ref.namespace),
             node_address=lambda: node_address_text(this),
+            enforced=policies.in_force,
         )
+        policies.enforced = lambda endpoint: publisher.touch(endpoint.ref)
         _publish_on_change(publisher, watches, endpoints, here=node_address_text(this))
         relabeller = Relabeller(watches, endpoints, identities=identities, facts=facts)
 

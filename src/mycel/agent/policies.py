@@ -56,7 +56,11 @@ class PolicyState(NamedTuple):
 
 
 class Policies:
-    """See the module. `changed(key)` is called when an object's state may have another status."""
+    """See the module.
+
+    `changed(key)` is called when an object's state may have another status, `enforced(endpoint)` when an endpoint is
+    to enforce something else.
+    """
 
     def __init__(
         self,
@@ -84,6 +88,7 @@ class Policies:
         self._unresolved = False
         self._touch: Callable[[Part], None] = lambda _part: None
         self.changed: Callable[[PolicyKeyRef], None] = lambda _key: None
+        self.enforced: Callable[[LocalEndpoint], None] = lambda _endpoint: None
         self._wake = asyncio.Event()
         for party in reserved_parties():
             self.engine.set_party(party)
@@ -153,6 +158,7 @@ class Policies:
             found[each.endpoint_id] = known if known is not None and same else wanted
             if not same:
                 self._serial = fresh
+                self.enforced(each)
         return found
 
     # ---- realized
@@ -214,6 +220,10 @@ class Policies:
             ingress=bool(wanted.ingress_set),
             egress=bool(wanted.egress_set),
         )
+
+    def in_force(self, endpoint: LocalEndpoint) -> EndpointPolicy:
+        """What an endpoint is to enforce."""
+        return self._in_force.get(endpoint.endpoint_id, EndpointPolicy())
 
     def listing(self) -> str:
         """The objects in force, as JSON text with the generation and revision of each."""

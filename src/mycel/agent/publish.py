@@ -20,14 +20,18 @@ from mycel.kit.workqueue import WorkQueue
 from mycel.model.address import format_address, is_ipv4
 from mycel.model.node import Node
 from mycel.model.workload import LocalEndpoint, PodRef, PublishedEndpoint, Workload
+from mycel.plan.rows import EndpointPolicy
 
 log = logging.getLogger(__name__)
 NOT_READY_TAINT = "node.cilium.io/agent-not-ready"
 _WORKERS = 4
 
 
-def endpoint_object(endpoint: LocalEndpoint, pod: Workload | None, *, node_address: str) -> dict[str, Any]:
+def endpoint_object(
+    endpoint: LocalEndpoint, pod: Workload | None, *, node_address: str, enforced: EndpointPolicy
+) -> dict[str, Any]:
     """The CiliumEndpoint of a wired pod."""
+    directions = {"ingress": bool(enforced.ingress_set), "egress": bool(enforced.egress_set)}
     pairs: dict[str, str] = {}
     for address in endpoint.addresses:
         pairs["ipv4" if is_ipv4(address) else "ipv6"] = format_address(address)
@@ -44,7 +48,10 @@ def endpoint_object(endpoint: LocalEndpoint, pod: Workload | None, *, node_addre
             "identity": {"id": endpoint.identity, "labels": list(endpoint.labels)},
             "networking": {"addressing": [pairs], "node": node_address},
             "external-identifiers": external_identifiers(endpoint),
-            "policy": {name: {"enforcing": False, "state": "<status disabled>"} for name in ("ingress", "egress")},
+            "policy": {
+                name: {"enforcing": on, "state": "enforcing" if on else "<status disabled>"}
+                for name, on in directions.items()
+            },
             "state": "ready" if endpoint.identity else "waiting-for-identity",
             "named-ports": [
                 {"name": port["name"], "port": port["port"], "protocol": port["protocol"]} for port in ports
@@ -91,12 +98,14 @@ class EndpointPublisher:
         pod: Callable[[PodRef], Workload | None],
         published: Callable[[PodRef], PublishedEndpoint | None],
         node_address: Callable[[], str],
+        enforced: Callable[[LocalEndpoint], EndpointPolicy],
     ) -> None:
         self._client = client
         self._endpoint = endpoint
         self._pod = pod
         self._published = published
         self._node_address = node_address
+        self._enforced = enforced
         self._queue: WorkQueue[PodRef] = WorkQueue()
 
     def touch(self, ref: PodRef) -> None:
@@ -129,8 +138,9 @@ class EndpointPublisher:
             if endpoint is None and published is not None and published.node_address == here:
                 await _ignore_missing(self._client.delete(CILIUM_ENDPOINTS, ref.name, namespace=ref.namespace))
             return
-        body = endpoint_object(endpoint, self._pod(ref), node_address=here)
-        if published is not None and _same(published, endpoint, here):
+        enforced = self._enforced(endpoint)
+        body = endpoint_object(endpoint, self._pod(ref), node_address=here, enforced=enforced)
+        if published is not None and _same(published, endpoint, here, enforced):
             return
         try:
             if published is None:
@@ -141,9 +151,10 @@ class EndpointPublisher:
         await self._client.patch(CILIUM_ENDPOINTS, ref.name, body, namespace=ref.namespace, kind=Patch.MERGE)
 
 
-def _same(published: PublishedEndpoint, endpoint: LocalEndpoint, node_address: str) -> bool:
+def _same(published: PublishedEndpoint, endpoint: LocalEndpoint, node_address: str, enforced: EndpointPolicy) -> bool:
     return (
-        published.endpoint_id == endpoint.endpoint_id
+        published.enforcing == (bool(enforced.ingress_set), bool(enforced.egress_set))
+        and published.endpoint_id == endpoint.endpoint_id
         and published.identity == endpoint.identity
         and published.labels == endpoint.labels
         and published.node_address == node_address

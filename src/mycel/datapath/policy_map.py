@@ -85,7 +85,9 @@ class PolicyMap:
         """Realized rows; a new dump when `fresh` or nothing was read yet."""
         if fresh or self._mirror is None:
             try:
-                self._mirror = await asyncio.to_thread(self.dump)
+                held, dumped = self._mirror or {}, await asyncio.to_thread(self.dump)
+                # Equal sets stay the objects they were: to see that nothing changed is then cheap.
+                self._mirror = {each: held[each] if held.get(each) == rows else rows for each, rows in dumped.items()}
             except KernelRefused as refused:
                 raise TargetError(f"map {self.name}: {refused}") from refused
         return self._mirror

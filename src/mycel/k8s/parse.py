@@ -143,6 +143,7 @@ def parse_endpoint(each: wire.CiliumEndpoint) -> PublishedEndpoint:
     status = each.status or wire.CepStatus()
     networking = status.networking or wire.CepNetworking()
     identity = status.identity or wire.CepIdentity()
+    policy = status.policy or wire.CepPolicy()
     return PublishedEndpoint(
         ref=PodRef(each.metadata.namespace, each.metadata.name),
         endpoint_id=EndpointId(status.id),
@@ -152,7 +153,12 @@ def parse_endpoint(each: wire.CiliumEndpoint) -> PublishedEndpoint:
             address for pair in networking.addressing or [] for address in (pair.ipv4, pair.ipv6) if address
         ),
         node_address=networking.node,
+        enforcing=(_enforces(policy.ingress), _enforces(policy.egress)),
     )
+
+
+def _enforces(side: wire.CepDirection | None) -> bool:
+    return side is not None and side.enforcing
 
 
 def parse_identity(each: wire.CiliumIdentity) -> Identity:

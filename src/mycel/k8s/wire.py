@@ -241,12 +241,26 @@ class CepNetworking(_Shape, frozen=True):
     node: str = ""
 
 
+class CepDirection(_Shape, frozen=True):
+    """One direction of status.policy of a CiliumEndpoint."""
+
+    enforcing: bool = False
+
+
+class CepPolicy(_Shape, frozen=True):
+    """status.policy of a CiliumEndpoint."""
+
+    ingress: CepDirection | None = None
+    egress: CepDirection | None = None
+
+
 class CepStatus(_Shape, frozen=True):
     """status of a CiliumEndpoint."""
 
     id: int = 0
     identity: CepIdentity | None = None
     networking: CepNetworking | None = None
+    policy: CepPolicy | None = None
     state: str = ""
 
 

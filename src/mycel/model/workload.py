@@ -79,6 +79,7 @@ class PublishedEndpoint:
     labels: tuple[str, ...]  # source:key=value, sorted
     addresses: tuple[str, ...]
     node_address: str  # underlay address of its node
+    enforcing: tuple[bool, bool] = (False, False)  # ingress, egress
 
 
 @dataclass(frozen=True, slots=True)
