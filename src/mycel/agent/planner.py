@@ -35,7 +35,8 @@ from mycel.service.hostports import host_port_frontends
 from mycel.service.numbering import Numbering
 
 log = logging.getLogger(__name__)
-_GATHER_S = 0.05
+_GATHER_S = 0.005  # changes that come together become one plan
+_APART_S = 0.05  # and plans are this far apart
 
 
 class Part(Flag):
@@ -153,11 +154,13 @@ class Planner:
     async def run(self) -> None:
         """Plan whenever something changed. Start it when every informer is synced, never before."""
         self._started.set()
+        clock = asyncio.get_running_loop().time
         while True:
             self._wake.clear()
             self._plan()
+            planned_s = clock()
             await self._wake.wait()
-            await asyncio.sleep(_GATHER_S)
+            await asyncio.sleep(max(_GATHER_S, planned_s + _APART_S - clock()))
 
     async def applied(self, version: int) -> None:
         """Until the kernel has been brought to a version of `desired`, or to a newer one."""
