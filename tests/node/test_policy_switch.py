@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from mycel.cni import plugin
-from mycel.k8s.errors import NotFound
+from mycel.k8s.errors import Conflict, NotFound
 from mycel.k8s.resources import CILIUM_NETWORK_POLICIES
 from tests.clusters import eventually
 from tests.node.bare_node import World, bare_node
@@ -76,11 +76,14 @@ def write(world: World, spec: dict[str, Any]) -> int:
 
     async def put(client: Any) -> dict[str, Any]:
         metadata = {"name": POLICY, "namespace": "default"}
-        try:
-            known = await client.get(CILIUM_NETWORK_POLICIES, POLICY, namespace="default")
-        except NotFound:
-            return await client.create(CILIUM_NETWORK_POLICIES, {"metadata": metadata, "spec": spec})
-        return await client.replace(CILIUM_NETWORK_POLICIES, {"metadata": known["metadata"], "spec": spec})
+        while True:
+            try:
+                known = await client.get(CILIUM_NETWORK_POLICIES, POLICY, namespace="default")
+                return await client.replace(CILIUM_NETWORK_POLICIES, {"metadata": known["metadata"], "spec": spec})
+            except NotFound:
+                return await client.create(CILIUM_NETWORK_POLICIES, {"metadata": metadata, "spec": spec})
+            except Conflict:  # the agent has written its status meanwhile
+                continue
 
     return world.api(put)["metadata"]["generation"]
 
