@@ -7,9 +7,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.clusters import Cluster, eventually
 from tests.kubectls import kubectls
+
+# The same examples in every run; MYCEL_HYPOTHESIS=random looks for new ones.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("random", derandomize=False)
+settings.load_profile(os.environ.get("MYCEL_HYPOTHESIS", "same"))
 
 TWO_NODES = """\
 apiVersion: kind.x-k8s.io/v1alpha4
