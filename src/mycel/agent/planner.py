@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping
 from enum import Flag, auto
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from mycel.abi import (
     AliasKey,
@@ -60,28 +60,28 @@ class PolicyPlan(NamedTuple):
     revision: int = 1
 
 
-class Sources:
+class Sources(Protocol):
     """Where the planner looks, as plain functions. `agent.main` connects them to the stores."""
 
     def node(self) -> rows.ThisNode:
         """This node."""
-        raise NotImplementedError
+        ...
 
     def others(self) -> list[rows.OtherNode]:
         """The other nodes."""
-        raise NotImplementedError
+        ...
 
     def local(self) -> Iterable[LocalEndpoint]:
         """This node's pods."""
-        raise NotImplementedError
+        ...
 
     def published(self) -> Iterable[PublishedEndpoint]:
         """Other nodes' pods."""
-        raise NotImplementedError
+        ...
 
     def services(self) -> Iterable[Service]:
         """All services."""
-        raise NotImplementedError
+        ...
 
     def own_pods(self) -> Iterable[Workload]:
         """Pods of this node, for their host ports."""
@@ -89,15 +89,15 @@ class Sources:
 
     def slices(self) -> Iterable[EndpointSlice]:
         """All slices."""
-        raise NotImplementedError
+        ...
 
     def apiserver(self) -> Iterable[Address]:
         """Addresses of the API server."""
-        raise NotImplementedError
+        ...
 
     def parse(self, text: str) -> Address:
         """An address of the API's; memoised."""
-        raise NotImplementedError
+        ...
 
     def policy(self, _ipcache: Mapping[IpcacheKey, IpcacheValue]) -> PolicyPlan:
         """What this node's pods enforce; `ipcache` tells whose addresses there are."""
