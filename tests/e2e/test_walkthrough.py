@@ -10,78 +10,16 @@ import ipaddress
 import json
 import re
 import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from tests.clusters import ROOT, Cluster, eventually
+from tests.clusters import Cluster, eventually
+from tests.e2e.walk import ECHOES, MANIFESTS, ORIGINALS, TEST_SPACE, Follower, Walk, lines_of, rows
 from tests.kubectls import kubectls
 
 pytestmark = pytest.mark.cluster
-
-MANIFESTS = ROOT / "examples"
-ORIGINALS = ROOT.parent / "shared" / "walkthrough"
-INSTALL = (
-    "install",
-    "--datapath-mode=vxlan",
-    "--config",
-    "enable-envoy-config=true",
-    "--kube-proxy-replacement=probe",
-)
-TEST_SPACE = "cilium-test"
-ECHOES = ("echo-same-node", "echo-other-node")
-
-
-@dataclass
-class Walk:
-    """The cluster and what was printed on the way; every stage happens once."""
-
-    cluster: Cluster
-    printed: dict[str, str] = field(default_factory=dict[str, str])
-
-    def once(self, stage: str, action: Callable[[], str]) -> str:
-        """What the stage printed, doing it first if need be."""
-        if stage not in self.printed:
-            self.printed[stage] = action()
-        return self.printed[stage]
-
-    def create(self) -> str:
-        """Section 1."""
-        arguments = ("cluster", "create", "--config", str(MANIFESTS / "kind-config.yaml"))
-        return self.once("create", lambda: said(self.cluster.mycel(*arguments)))
-
-    def install(self) -> str:
-        """Section 2."""
-        self.create()
-        return self.once("install", lambda: said(self.cluster.mycel(*INSTALL, "--wait")))
-
-    def pod(self, deployment: str) -> str:
-        """The name of a deployment's pod."""
-        (found,) = self.cluster.get("pods", "-n", TEST_SPACE, "-l", f"name={deployment}")["items"]
-        return found["metadata"]["name"]
-
-    def node_addresses(self) -> list[str]:
-        """The nodes' internal addresses."""
-        return [
-            entry["address"]
-            for node in self.cluster.get("nodes")["items"]
-            for entry in node["status"]["addresses"]
-            if entry["type"] == "InternalIP"
-        ]
-
-
-def said(done: subprocess.CompletedProcess[str]) -> str:
-    """Both streams, as a person sees them."""
-    return done.stdout + done.stderr
-
-
-def rows(table: str) -> list[list[str]]:
-    """A printed table's rows without its header."""
-    return [re.split(r"\s{2,}", line.strip()) for line in table.splitlines()[1:]]
 
 
 @pytest.fixture(scope="module")
@@ -93,21 +31,16 @@ def walk(make_cluster: Callable[[str], Cluster]) -> Walk:
 @pytest.fixture(params=sorted(kubectls()) or ["none"])
 def typed(walk: Walk, request: pytest.FixtureRequest) -> Iterator[Walk]:
     """The walk, typed with one kubectl after the other."""
-    found = kubectls()
-    if request.param not in found:
-        pytest.skip("no kubectl on this machine: apt-get install kubernetes-client")
-    usual = walk.cluster.kubectl_path
-    walk.cluster.kubectl_path = found[request.param]
-    yield walk
-    walk.cluster.kubectl_path = usual
+    with walk.typed_with(request.param):
+        yield walk
 
 
 def test_manifests_are_the_walkthroughs() -> None:
     """Ours are those of the walkthrough, byte for byte, where it is at hand."""
     if not ORIGINALS.is_dir():
         pytest.skip("the walkthrough's own folder is not beside this checkout")
-    for name in ("kind-config.yaml", "cilium-test.yaml"):
-        assert (MANIFESTS / name).read_bytes() == (ORIGINALS / name).read_bytes()
+    for path in MANIFESTS.glob("*.yaml"):
+        assert path.read_bytes() == (ORIGINALS / path.name).read_bytes(), path.name
 
 
 def test_a_cluster_with_no_network(typed: Walk) -> None:
@@ -256,63 +189,16 @@ def test_pods_talk_by_service_name(typed: Walk, target: str) -> None:
     assert missing.stdout == "404"
 
 
-class Follower:
-    """`mycel hubble observe -f` in the background; its lines as they come."""
-
-    def __init__(self, cluster: Cluster, *arguments: str) -> None:
-        command = [str(Path(sys.executable).with_name("mycel")), "hubble", "observe", "-f", *arguments]
-        self._process = subprocess.Popen(
-            command, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self.lines.append(line.rstrip("\n"))
-
-    def saw(self, pattern: str) -> bool:
-        """Whether a line like this came."""
-        return any(re.search(pattern, line) for line in self.lines)
-
-    def close(self) -> None:
-        """End it."""
-        self._process.terminate()
-        self._process.wait(10)
-        self._reader.join(10)
-        for stream in (self._process.stdout, self._process.stderr):
-            if stream is not None:
-                stream.close()
-
-
-@pytest.fixture
-def follow(walk: Walk) -> Iterator[Callable[..., Follower]]:
-    """Followers that end with the test."""
-    begun: list[Follower] = []
-
-    def begin(*arguments: str) -> Follower:
-        begun.append(Follower(walk.cluster, *arguments))
-        return begun[-1]
-
-    yield begin
-    for one in begun:
-        one.close()
-
-
 def test_flows_show_the_conversation(walk: Walk, follow: Callable[..., Follower]) -> None:
     """DNS to coredns, then TCP from SYN to FIN: at the endpoint on the same node, on the overlay to the other."""
     client = walk.pod("client2")
     follower = follow("--from-pod", f"{TEST_SPACE}/{client}")
-    peer = r"(?: \(ID:\d+\))?"
-    start = rf"^\w{{3}} [ \d]\d \d\d:\d\d:\d\d\.\d{{3}}: {TEST_SPACE}/{client}:\d+{peer} -> "
-    dns = rf"{start}kube-system/coredns-\S+:53{peer} to-(endpoint|overlay) FORWARDED \(UDP\)$"
-    expected = [dns]
+    source = f"{TEST_SPACE}/{client}"
+    expected = [lines_of(source, r"kube-system/coredns-\S+:53") + r"to-(endpoint|overlay) FORWARDED \(UDP\)$"]
     for deployment, point in (("echo-same-node", "endpoint"), ("echo-other-node", "overlay")):
-        other = rf"{TEST_SPACE}/{walk.pod(deployment)}:8080{peer}"
+        line = lines_of(source, rf"{TEST_SPACE}/{walk.pod(deployment)}:8080")
         flags = ("SYN", "ACK", "ACK, PSH", "ACK, FIN")
-        expected += [rf"{start}{other} to-{point} FORWARDED \(TCP Flags: {flag}\)$" for flag in flags]
+        expected += [rf"{line}to-{point} FORWARDED \(TCP Flags: {flag}\)$" for flag in flags]
 
     def talk() -> bool:
         for target in ECHOES:
