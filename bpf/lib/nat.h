@@ -93,6 +93,16 @@ __subprogram int nat_write_forward(const struct tuple *from, const struct tuple 
 	return bpf_map_update_elem(&mycel_nat, from, &room->nat_row, BPF_ANY);
 }
 
+/* Take a port from a connection that is over: its other row goes too, or it would go on sending by this port. */
+__subprogram int nat_evict(const struct nat_value *taken)
+{
+	struct scratch *room = scratch();
+
+	REQUIRE(taken && room, DROP_INVALID_PACKET);
+	tuple_reverse(&room->nat_row.rewritten, &taken->rewritten);
+	return bpf_map_delete_elem(&mycel_nat, &room->nat_row.rewritten);
+}
+
 /*
  * Give a connection a port of the node's own: find one whose way back is free, and write both rows. `to` comes with the
  * source address set and leaves with the port. Returns 0 or a drop reason.
@@ -112,8 +122,10 @@ __subprogram int nat_allocate(const struct packet *p, struct tuple *to)
 			goto found;
 		tuple_reverse(&room->nat_key, to);
 		taken = bpf_map_lookup_elem(&mycel_nat, &room->nat_key);
-		if (taken && nat_is_idle(taken, p->t.protocol, now) &&
-		    !nat_write_reply(&p->t, to, 0, NAT_SOURCE, BPF_ANY))
+		if (!taken || !nat_is_idle(taken, p->t.protocol, now))
+			continue;
+		nat_evict(taken);
+		if (!nat_write_reply(&p->t, to, 0, NAT_SOURCE, BPF_ANY))
 			goto found;
 	}
 	return DROP_NAT_NO_MAPPING;
@@ -125,15 +137,19 @@ found:
 __subprogram int nat_prepare_source(const struct packet *p, const struct addr *source)
 {
 	struct scratch *room = scratch();
-	struct nat_value *row;
+	struct nat_value *row, *back;
 	struct tuple *to;
 
 	REQUIRE(p && source && room, DROP_INVALID_PACKET);
 	row = bpf_map_lookup_elem(&mycel_nat, &p->t);
 	if (row) {
 		tuple_reverse(&room->nat_key, &row->rewritten);
-		if (bpf_map_lookup_elem(&mycel_nat, &room->nat_key)) {
+		tuple_reverse(&room->nat_to, &p->t);
+		back = bpf_map_lookup_elem(&mycel_nat, &room->nat_key);
+		/* Either row may have been evicted, and the port be another connection's by now. */
+		if (back && tuple_equal(&back->rewritten, &room->nat_to)) {
 			row->flags &= ~NAT_CLOSING;
+			back->flags &= ~NAT_CLOSING;
 			return 0;
 		}
 	}

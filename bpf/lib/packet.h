@@ -132,6 +132,13 @@ static __always_inline void tuple_reverse(struct tuple *to, const struct tuple *
 	__builtin_memset(to->pad, 0, sizeof(to->pad));
 }
 
+static __always_inline bool tuple_equal(const struct tuple *a, const struct tuple *b)
+{
+	return addr_equal(&a->source, &b->source) && addr_equal(&a->destination, &b->destination) &&
+	       a->source_port == b->source_port && a->destination_port == b->destination_port &&
+	       a->protocol == b->protocol;
+}
+
 static __always_inline bool is_tcp_syn(const struct packet *p)
 {
 	return p->t.protocol == IPPROTO_TCP && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;

@@ -274,8 +274,24 @@ def test_closed_translation_is_let_go(bench: Bench, world: World) -> None:
     ask = world.frame(destination="outside")
     for flags, closing in ((SYN, False), (RST, True), (SYN, False)):
         bench.send(ask.but(flags=flags))
-        row = bench.datapath.maps["nat"].get(key_of(world.pod, world.outside, ask.ports, TCP))
-        assert bool(row.flags & abi.NatFlags.CLOSING) == closing
+        rows = bench.datapath.maps["nat"].dump()
+        assert [bool(row.flags & abi.NatFlags.CLOSING) for row in rows.values()] == [closing] * 2
+
+
+def test_a_port_that_another_connection_has_is_not_used(bench: Bench, world: World) -> None:
+    """A connection that begins again finds its port given away (its way back was evicted): it gets another one."""
+    nat = bench.datapath.maps["nat"]
+    ask, other = world.frame(destination="outside"), world.frame("other", "outside", **FROM_OTHER)
+    forward = key_of(world.pod, world.outside, ask.ports, TCP)
+    bench.send(ask)
+    bench.send(ask.but(flags=RST))
+    given = nat.get(forward).rewritten
+    back = abi.Tuple(given.destination, given.source, given.destination_port, given.source_port, given.protocol)
+    whose = nat.get(back).rewritten._replace(destination=addr(world.other), destination_port=other.ports[0])
+    bench.write({"nat": {back: nat.get(back)._replace(rewritten=whose)}})
+    bench.send(ask)
+    assert nat.get(forward).rewritten.source_port != given.source_port
+    assert nat.get(back).rewritten == whose
 
 
 @pytest.mark.parametrize("kind", ["unreachable", "too big"])

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from mycel import abi
 from mycel.datapath.objects import KnobValue
 from tests.bpf.conftest import DROP, KNOBS, PASS, REDIRECT, Bench
-from tests.bpf.frames import ICMP, ICMP6, UDP, Frame
+from tests.bpf.frames import ICMP, ICMP6, OTHER_MAC, TCP, UDP, Frame
 from tests.bpf.kernel import Datapath
-from tests.bpf.world import V4, V6, WORLDS, World, rows
+from tests.bpf.rows import key_of
+from tests.bpf.world import OTHER_NODE_MAC, V4, V6, WORLDS, World, rows
 
 pytestmark = pytest.mark.root
 
@@ -104,3 +106,27 @@ def test_another_vxlan_port(load: Load) -> None:
     assert bench.send(V4.frame(destination="remote")).frame[36:38] == (4789).to_bytes(2, "big")
     outer = Frame(V4.remote_node, V4.other, UDP, (50000, 8472))
     assert bench.send(outer, "from_network").verdict == REDIRECT
+
+
+@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
+def test_a_port_is_taken_with_both_its_rows(load: Load, world: World) -> None:
+    """The last free port goes from a connection that ended long ago to a new one; the old one keeps no row."""
+    bench = load(config_nat_port_min=61000, config_nat_port_max=61000)
+    nat = bench.datapath.maps["nat"]
+    ask, other = (
+        world.frame(destination="outside"),
+        world.frame("other", "outside", source_mac=OTHER_MAC, destination_mac=OTHER_NODE_MAC),
+    )
+    bench.send(ask)
+    assert bench.send(other, by="other").reason == "NAT_NO_MAPPING"
+    bench.write(
+        {
+            "nat": {
+                key: row._replace(last_seen_ns=1, flags=row.flags | abi.NatFlags.CLOSING)
+                for key, row in nat.dump().items()
+            }
+        }
+    )
+    assert bench.send(other, by="other").verdict == REDIRECT
+    assert key_of(world.pod, world.outside, ask.ports, TCP) not in nat.dump()
+    assert len(nat.dump()) == 2
