@@ -47,7 +47,7 @@ from mycel.k8s.errors import ApiError
 from mycel.kit.backoff import backoff_s
 from mycel.kit.logfmt import set_up as set_up_logs
 from mycel.kit.readiness import Readiness
-from mycel.kit.reconcile import Report, reconcile
+from mycel.kit.reconcile import Report, log_problems, reconcile
 from mycel.kit.tasks import spawn
 from mycel.model.address import format_address, is_ipv4
 from mycel.plan.node_plan import APPLY_ORDER
@@ -174,7 +174,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             route_target: Any = RouteTarget(Netlink())
             desired_routes: Any = routes.desired
             spawn(group, reconcile(desired_routes, route_target, report), "routes")
-            spawn(group, _log_problems(report), "report")
+            spawn(group, log_problems(report), "report")
             spawn(group, policies.follow(planner, datapath.maps.interfaces.dump), "policy revision")
             await planner.realized.newer_than(0)
             ready.unblock("first plan")
@@ -249,21 +249,6 @@ def _publish_on_change(publisher: EndpointPublisher, watches: Watches, endpoints
 
     endpoints.subscribe(endpoint_changed)
     watches.endpoints.subscribe(object_changed)
-
-
-async def _log_problems(report: Report) -> None:
-    """Say once when a target stops following the plan, and when it does again."""
-    told: dict[str, str] = {}
-    while True:
-        changed = report.changed
-        now = {each.name: each.problem for each in report.targets.values() if not each.ok}
-        for name, problem in now.items():
-            if told.get(name) != problem:
-                log.error("%s does not follow the plan: %s", name, problem)
-        for name in told.keys() - now.keys():
-            log.info("%s follows the plan again", name)
-        told = now
-        await changed.wait()
 
 
 async def _announce(client: ApiClient, watches: Watches, settings: Settings, *, routers: list[str]) -> None:

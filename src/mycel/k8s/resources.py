@@ -99,3 +99,7 @@ CILIUM_ENVOY_CONFIGS = _cilium("ciliumenvoyconfigs", "CiliumEnvoyConfig")
 CILIUM_CLUSTERWIDE_ENVOY_CONFIGS = _cilium(
     "ciliumclusterwideenvoyconfigs", "CiliumClusterwideEnvoyConfig", namespaced=False
 )
+CILIUM_LOAD_BALANCER_IP_POOLS = _cilium("ciliumloadbalancerippools", "CiliumLoadBalancerIPPool", namespaced=False)
+CILIUM_L2_ANNOUNCEMENT_POLICIES = _cilium(
+    "ciliuml2announcementpolicies", "CiliumL2AnnouncementPolicy", namespaced=False, version="v2alpha1"
+)

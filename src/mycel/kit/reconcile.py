@@ -9,6 +9,7 @@ should be there.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from mycel.kit.backoff import backoff_s
 from mycel.kit.latest import Latest
 
+log = logging.getLogger(__name__)
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -161,6 +163,21 @@ async def reconcile(
             fresh = failures > 0
         except TimeoutError:
             fresh = True
+
+
+async def log_problems(report: Report) -> None:
+    """Say once when a target stops following the plan, and when it does again."""
+    told: dict[str, str] = {}
+    while True:
+        changed = report.changed
+        now = {each.name: each.problem for each in report.targets.values() if not each.ok}
+        for name, problem in now.items():
+            if told.get(name) != problem:
+                log.error("%s does not follow the plan: %s", name, problem)
+        for name in told.keys() - now.keys():
+            log.info("%s follows the plan again", name)
+        told = now
+        await changed.wait()
 
 
 class OrderedTargets:

@@ -1,4 +1,4 @@
-"""The operator's process: definitions first (agents wait for them), then, as the leader, collection.
+"""The operator's process: definitions first (agents wait for them), then, as the leader, collection and addresses.
 
 It answers probes and Prometheus on loopback: /healthz, /metrics.
 """
@@ -19,9 +19,12 @@ from mycel.k8s.client import ApiClient, ConfigError, Endpoint
 from mycel.k8s.errors import ApiError
 from mycel.kit.backoff import backoff_s
 from mycel.kit.logfmt import set_up as set_up_logs
+from mycel.kit.reconcile import Report, log_problems
+from mycel.kit.tasks import spawn
 from mycel.operator import crds
 from mycel.operator.collect import Collector
 from mycel.operator.leader import Leader
+from mycel.operator.loadbalancer.work import LoadBalancers
 from mycel.operator.settings import Settings, SettingsError, parse_settings, read_config_dir
 
 log = logging.getLogger("mycel.operator")
@@ -39,9 +42,18 @@ async def run_operator(settings: Settings, endpoint: Endpoint) -> None:
         leader = Leader(
             client, namespace=settings.namespace, name="cilium-operator-resource-lock", identity=settings.identity
         )
+        report = Report()
+        load_balancers = LoadBalancers(client, report)
+
+        async def lead() -> None:
+            async with asyncio.TaskGroup() as group:
+                spawn(group, collector.run(), "collector")
+                spawn(group, load_balancers.run(), "addresses of load balancers")
+                spawn(group, log_problems(report), "report")
+
         runner = await _serve(settings.serve_port, collector, leader)
         try:
-            await leader.run(collector.run)
+            await leader.run(lead)
         finally:
             await leader.release()
             await runner.cleanup()
