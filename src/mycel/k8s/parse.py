@@ -108,6 +108,7 @@ def parse_service(service: wire.Service) -> Service:
         local_internal=spec.internal_traffic_policy == "Local",
         labels=service.metadata.labels or {},
         selector=spec.selector or {},
+        load_balancer_class=spec.load_balancer_class or "",
     )
 
 

@@ -158,6 +158,7 @@ class ServiceSpec(_Shape, frozen=True):
     selector: dict[str, str] | None = None
     external_traffic_policy: str = "Cluster"
     internal_traffic_policy: str = "Cluster"
+    load_balancer_class: str | None = None
 
 
 class LoadBalancerIngress(_Shape, frozen=True):

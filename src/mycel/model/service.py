@@ -58,6 +58,7 @@ class Service:
     local_internal: bool
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     selector: Mapping[str, str] = field(default_factory=dict[str, str])  # empty: its slices are somebody else's
+    load_balancer_class: str = ""  # empty: the cluster's default
 
 
 class SlicePort(NamedTuple):

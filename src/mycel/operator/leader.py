@@ -1,7 +1,4 @@
-"""Leader election on a Lease, as client-go does it: whoever holds and renews it works, the others wait.
-
-Times are judged by our own clock from when we saw the record change, so clocks of machines need not agree.
-"""
+"""Leader election on a Lease, as client-go does it: whoever holds and renews it works, the others wait."""
 
 from __future__ import annotations
 
@@ -9,11 +6,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from mycel.k8s.client import ApiClient
 from mycel.k8s.errors import AlreadyExists, ApiError, Conflict, NotFound
+from mycel.k8s.lease import holding_spec, parse_lease
 from mycel.k8s.resources import LEASES
 
 log = logging.getLogger(__name__)
@@ -97,27 +94,19 @@ class Leader:
 
     async def _try(self) -> bool:
         """Take or renew the lease; False when another holds it or the API server is away."""
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        spec: dict[str, Any] = {
-            "holderIdentity": self._identity,
-            "leaseDurationSeconds": round(self._lease_s),
-            "renewTime": now,
-        }
         try:
-            lease = await self._client.get(LEASES, self._name, namespace=self._namespace)
-            current = lease.get("spec") or {}
-            holder = current.get("holderIdentity") or ""
-            record = (holder, str(current.get("renewTime")))
+            current = await self._client.get(LEASES, self._name, namespace=self._namespace)
+            lease = parse_lease(current)
+            record = (lease.holder, lease.renewed)
             if record != self._seen:
                 self._seen, self._seen_at_s = record, time.monotonic()
-            held = holder not in ("", self._identity)
+            held = lease.holder not in ("", self._identity)
             if held and time.monotonic() - self._seen_at_s < self._lease_s:
                 return False
-            if holder != self._identity:
-                spec |= {"acquireTime": now, "leaseTransitions": (current.get("leaseTransitions") or 0) + 1}
-            await self._client.replace(LEASES, lease | {"spec": current | spec})
+            spec = (current.get("spec") or {}) | holding_spec(lease, self._identity, self._lease_s)
+            await self._client.replace(LEASES, current | {"spec": spec})
         except NotFound:
-            return await self._create(spec | {"acquireTime": now, "leaseTransitions": 0})
+            return await self._create(holding_spec(None, self._identity, self._lease_s))
         except Conflict:
             return False
         except ApiError as exc:

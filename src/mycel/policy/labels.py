@@ -129,6 +129,17 @@ def label_map(labels: Iterable[str]) -> LabelMap:
     return found
 
 
+def kubernetes_labels(labels: Mapping[str, str]) -> LabelMap:
+    """Labels of a Kubernetes object, all of source k8s."""
+    return {key: (("k8s", value),) for key, value in labels.items()}
+
+
+def service_labels(namespace: str, name: str, labels: Mapping[str, str]) -> LabelMap:
+    """What selectors of services see: its labels, and its name and namespace as two more."""
+    more = {"io.kubernetes.service.name": name, "io.kubernetes.service.namespace": namespace}
+    return kubernetes_labels({**labels, **more})
+
+
 def split_key(text: str) -> tuple[str, str]:
     """Source and key of a selector's key; `$host` is short for `reserved:host`."""
     if text.startswith("$"):

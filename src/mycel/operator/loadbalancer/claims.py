@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from mycel.model.service import ServiceRef
 from mycel.operator.loadbalancer.pools import IpAddress
-from mycel.policy.labels import LabelMap
+from mycel.policy.labels import LabelMap, service_labels
 
 CLASSES = frozenset({"io.cilium/l2-announcer", "io.cilium/bgp-control-plane"})
 SATISFIED = "cilium.io/IPAMRequestSatisfied"
@@ -71,7 +71,7 @@ def parse_claim(item: Mapping[str, Any]) -> Claim:
         ref=ref,
         uid=str(metadata.get("uid", "")),
         created=str(metadata.get("creationTimestamp", "")),
-        labels=service_labels(ref, metadata.get("labels") or {}),
+        labels=service_labels(*ref, metadata.get("labels") or {}),
         wants=spec.get("type") == "LoadBalancer"
         and (kind is None or kind in CLASSES)
         and not metadata.get("deletionTimestamp"),
@@ -85,12 +85,6 @@ def parse_claim(item: Mapping[str, Any]) -> Claim:
         selector=spec.get("selector") or {},
         told=_told(item.get("status") or {}),
     )
-
-
-def service_labels(ref: ServiceRef, labels: Mapping[str, str]) -> LabelMap:
-    """What selectors of services see: its labels, and its name and namespace as two more."""
-    more = {"io.kubernetes.service.name": ref.name, "io.kubernetes.service.namespace": ref.namespace}
-    return {key: (("k8s", value),) for key, value in {**labels, **more}.items()}
 
 
 def _told(status: Mapping[str, Any]) -> Told:
