@@ -17,7 +17,7 @@ enable-endpoint-routes: "false"
 enable-envoy-config: "false"
 enable-gateway-api: "false"
 enable-hubble: {{ .Values.hubble.enabled | quote }}
-enable-ingress-controller: "false"
+enable-ingress-controller: {{ .Values.ingressController.enabled | quote }}
 enable-ipsec: "false"
 enable-ipv4: {{ .Values.ipv4.enabled | quote }}
 enable-ipv4-egress-gateway: "false"
@@ -29,6 +29,7 @@ enable-local-redirect-policy: "false"
 enable-policy: default
 enable-policy-secrets-sync: "false"
 enable-wireguard: "false"
+enforce-ingress-https: {{ .Values.ingressController.enforceHttps | quote }}
 hubble-event-buffer-capacity: {{ .Values.hubble.eventBufferCapacity | quote }}
 hubble-socket-path: {{ .Values.hubble.socketPath | quote }}
 identity-allocation-mode: crd

@@ -135,15 +135,19 @@ async def reconcile(
     *,
     resync_s: float = 60.0,
     realized: Latest[int] | None = None,
+    disturbed: asyncio.Event | None = None,
 ) -> None:
     """Keep `target` at `desired` for ever. `realized` is told each version that was brought about.
 
-    Every `resync_s` the target is read anew, so that an intruder's rows are mended too.
+    Every `resync_s` the target is read anew, so that an intruder's rows are mended too; at once when `disturbed` is set
+    by whoever sees that the target changed.
     """
     version = await desired.newer_than(0)
     failures, fresh = 0, True
     while True:
         version, rows = desired.version, desired.value
+        if disturbed is not None:
+            disturbed.clear()
         began_s = time.monotonic()
         try:
             change = diff(rows, await target.read(fresh=fresh))
@@ -159,10 +163,23 @@ async def reconcile(
             if realized is not None:
                 realized.set(version)
         try:
-            await asyncio.wait_for(desired.newer_than(version), wait_s)
-            fresh = failures > 0
+            await asyncio.wait_for(_newer(desired, version, disturbed), wait_s)
+            fresh = failures > 0 or (disturbed is not None and disturbed.is_set())
         except TimeoutError:
             fresh = True
+
+
+async def _newer(desired: Latest[Any], version: int, disturbed: asyncio.Event | None) -> None:
+    """Until there is something new to do."""
+    if disturbed is None:
+        await desired.newer_than(version)
+        return
+    waits = [asyncio.ensure_future(desired.newer_than(version)), asyncio.ensure_future(disturbed.wait())]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in waits:
+            each.cancel()
 
 
 async def log_problems(report: Report) -> None:

@@ -1,4 +1,4 @@
-"""The operator's process: definitions first (agents wait for them), then, as the leader, collection and addresses.
+"""The operator's process: definitions first (agents wait for them), then, as the leader, everything else.
 
 It answers probes and Prometheus on loopback: /healthz, /metrics.
 """
@@ -23,6 +23,7 @@ from mycel.kit.reconcile import Report, log_problems
 from mycel.kit.tasks import spawn
 from mycel.operator import crds
 from mycel.operator.collect import Collector
+from mycel.operator.ingress.work import Ingresses
 from mycel.operator.leader import Leader
 from mycel.operator.loadbalancer.work import LoadBalancers
 from mycel.operator.settings import Settings, SettingsError, parse_settings, read_config_dir
@@ -44,11 +45,14 @@ async def run_operator(settings: Settings, endpoint: Endpoint) -> None:
         )
         report = Report()
         load_balancers = LoadBalancers(client, report)
+        ingresses = Ingresses(client, report, force_https=settings.force_https)
 
         async def lead() -> None:
             async with asyncio.TaskGroup() as group:
                 spawn(group, collector.run(), "collector")
                 spawn(group, load_balancers.run(), "addresses of load balancers")
+                if settings.ingresses:
+                    spawn(group, ingresses.run(), "ingresses")
                 spawn(group, log_problems(report), "report")
 
         runner = await _serve(settings.serve_port, collector, leader)

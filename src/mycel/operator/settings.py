@@ -25,6 +25,8 @@ class Settings:
     identity_gc_s: float
     endpoint_gc_s: float
     serve_port: int
+    ingresses: bool = True
+    force_https: bool = False
 
 
 def read_config_dir(path: Path) -> dict[str, str]:
@@ -50,6 +52,8 @@ def parse_settings(config: Mapping[str, str], environment: Mapping[str, str]) ->
         identity_gc_s=_duration_s(config, "identity-gc-interval", 900.0),
         endpoint_gc_s=_duration_s(config, "cilium-endpoint-gc-interval", 300.0),
         serve_port=int(port),
+        ingresses=config.get("enable-ingress-controller", "true") == "true",
+        force_https=config.get("enforce-ingress-https", "false") == "true",
     )
 
 

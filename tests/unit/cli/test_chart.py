@@ -29,6 +29,7 @@ def test_objects_clients_look_for(chart: Chart) -> None:
     made = render(chart, tls={"ca": pair}, hubble={"tls": {"server": pair}})
     assert set(made) == {
         ("Namespace", "cilium-secrets"),
+        ("IngressClass", "cilium"),
         ("ServiceAccount", "cilium"),
         ("ServiceAccount", "cilium-operator"),
         ("Secret", "cilium-ca"),

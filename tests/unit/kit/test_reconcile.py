@@ -187,3 +187,22 @@ def test_unknown_targets_are_named() -> None:
     _, _, both = ordered([])
     with pytest.raises(TargetError, match="both has no target third"):
         asyncio.run(both.apply(Diff({"third": {}})))
+
+
+def test_what_disturbs_a_target_is_mended_at_once() -> None:
+    """Long before the next look by itself."""
+
+    async def disturb() -> tuple[Place, list[str]]:
+        place, disturbed = Place(), asyncio.Event()
+        desired: Latest[Mapping[str, int]] = Latest({"a": 1})
+        work = asyncio.create_task(reconcile(desired, place, Report(), disturbed=disturbed))
+        await asyncio.sleep(1)
+        place.rows["a"] = 7
+        disturbed.set()
+        await asyncio.sleep(1)
+        work.cancel()
+        return place, place.log
+
+    place, log = virtual_time.run(disturb())
+    assert place.rows == {"a": 1}
+    assert log == ["place read", "place +1 -0", "place read", "place +1 -0"]

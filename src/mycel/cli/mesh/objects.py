@@ -15,6 +15,7 @@ from mycel.k8s.resources import (
     CRDS,
     DAEMON_SETS,
     DEPLOYMENTS,
+    INGRESS_CLASSES,
     NAMESPACES,
     ROLE_BINDINGS,
     ROLES,
@@ -44,6 +45,7 @@ RESOURCES = {
         ROLES,
         ROLE_BINDINGS,
         SERVICES,
+        INGRESS_CLASSES,
         DAEMON_SETS,
         DEPLOYMENTS,
     )

@@ -18,8 +18,9 @@ from mycel.k8s.errors import ApiError, NotFound
 from mycel.k8s.informer import Codec, Informer
 from mycel.k8s.resources import CILIUM_LOAD_BALANCER_IP_POOLS, SERVICES
 from mycel.kit.latest import Latest
-from mycel.kit.reconcile import Diff, Report, TargetError, reconcile
+from mycel.kit.reconcile import Diff, Report, TargetError
 from mycel.model.service import ServiceRef
+from mycel.operator.keep import keep
 from mycel.operator.loadbalancer.assign import decide
 from mycel.operator.loadbalancer.claims import Claim, Told, parse_claim
 from mycel.operator.loadbalancer.pools import IpAddress, Pool, parse_pool
@@ -59,9 +60,8 @@ class LoadBalancers:
             group.create_task(claims.run(), name="informer of services")
             group.create_task(pools.run(), name="informer of pools")
             await asyncio.gather(claims.wait_synced(), pools.wait_synced())
-            service_target, pool_target = _Services(self._client, claims), _Pools(self._client, pools)
-            group.create_task(reconcile(services, service_target, self._report), name="addresses of services")
-            group.create_task(reconcile(states, pool_target, self._report), name="status of pools")
+            keep(group, services, _Services(self._client, claims), self._report, seen_by=claims)
+            keep(group, states, _Pools(self._client, pools), self._report, seen_by=pools)
             held: dict[str, tuple[IpAddress, ...]] = {}
             while True:
                 changed.clear()

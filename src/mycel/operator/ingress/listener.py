@@ -1,0 +1,160 @@
+"""An Ingress's listener, routes and clusters as Envoy's resources. Pure.
+
+What every listener of a CiliumEnvoyConfig gets (address, transparency, where routes and endpoints come from) is left to
+the agents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mycel.operator.ingress.model import Backend, Ingress
+from mycel.operator.ingress.routes import Json, https_redirects, virtual_hosts
+
+LISTENER = "listener"
+INSECURE, SECURE = "listener-insecure", "listener-secure"
+_TYPE = "type.googleapis.com/envoy"
+_HTTP = f"{_TYPE}.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_IDLE = "60s"
+
+Numbers = Mapping[Backend, int]
+"""Backends that exist, with the number of their port."""
+
+
+def resources(ingress: Ingress, numbers: Numbers, http2: Iterable[Backend], *, force_https: bool) -> list[Json]:
+    """Listener, RouteConfigurations and Clusters. A backend that is not among `numbers` answers 503."""
+
+    def action(backend: Backend) -> Mapping[str, Any]:
+        return _to(ingress, numbers.get(backend), backend)
+
+    certificates = _certificates(ingress)
+    plain = virtual_hosts(ingress, action)
+    if certificates and ingress.forces_https(default=force_https):
+        plain = https_redirects(plain, lambda host: _covered(certificates, host))
+    found = [listener_of(ingress), _routes(INSECURE, plain)]
+    if certificates:
+        # A name without a certificate is served without one only.
+        hosts = virtual_hosts(ingress, action, serves=lambda host: _covered(certificates, host))
+        found.append(_routes(SECURE, hosts))
+    wanted = {cluster_name(ingress, each, numbers[each]): each for each in numbers}
+    http2 = set(http2)
+    found += [
+        _cluster(ingress, name, backend, numbers[backend], http2=backend in http2)
+        for name, backend in sorted(wanted.items())
+    ]
+    return found
+
+
+def cluster_name(ingress: Ingress, backend: Backend, number: int) -> str:
+    """The name of a backend's cluster."""
+    return f"{ingress.namespace}:{backend.service}:{number}"
+
+
+def _to(ingress: Ingress, number: int | None, backend: Backend) -> Mapping[str, Any]:
+    if number is None:
+        return {"directResponse": {"status": 503}}
+    return {"route": {"cluster": cluster_name(ingress, backend, number), "timeout": ingress.timeout}}
+
+
+def _certificates(ingress: Ingress) -> dict[str, tuple[str, ...]]:
+    """Secrets with the names they are for ("": every name); of two for one name the first counts."""
+    taken: set[str] = set()
+    found: dict[str, list[str]] = {}
+    for tls in ingress.tls:
+        for host in tls.hosts or ("",):
+            if host not in taken:
+                taken.add(host)
+                found.setdefault(tls.secret, []).append(host)
+    return {secret: tuple(hosts) for secret, hosts in found.items()}
+
+
+def _covered(certificates: Mapping[str, tuple[str, ...]], host: str) -> bool:
+    """Whether there is a certificate for a host of a rule; "": for those of no host."""
+    names = {name for names in certificates.values() for name in names}
+    return bool(names & {"", host, f"*.{host.partition('.')[2]}"})
+
+
+def listener_of(ingress: Ingress) -> Json:
+    """The listener: plain HTTP, and a chain for each certificate."""
+    certificates = _certificates(ingress)
+    chains = [_chain(INSECURE, {"transportProtocol": "raw_buffer"})]
+    for secret, names in sorted(certificates.items()):
+        named = [name for name in names if name]
+        if named:
+            chains.append(_secure(ingress, secret, {"transportProtocol": "tls", "serverNames": named}))
+        if "" in names:
+            chains.append(_secure(ingress, secret, {"transportProtocol": "tls"}))
+    inspector = {
+        "name": "envoy.filters.listener.tls_inspector",
+        "typedConfig": {"@type": f"{_TYPE}.extensions.filters.listener.tls_inspector.v3.TlsInspector"},
+    }
+    return {
+        "@type": f"{_TYPE}.config.listener.v3.Listener",
+        "name": LISTENER,
+        "listenerFilters": [inspector],
+        "filterChains": chains,
+    }
+
+
+def _secure(ingress: Ingress, secret: str, match: Json) -> Json:
+    context = {
+        "@type": f"{_TYPE}.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "commonTlsContext": {
+            "alpnProtocols": ["h2", "http/1.1"],
+            "tlsCertificateSdsSecretConfigs": [{"name": f"{ingress.namespace}/{secret}"}],
+        },
+    }
+    return _chain(SECURE, match) | {"transportSocket": {"name": "envoy.transport_sockets.tls", "typedConfig": context}}
+
+
+def _chain(routes: str, match: Json) -> Json:
+    manager = {
+        "@type": _HTTP,
+        "statPrefix": routes,
+        "rds": {"routeConfigName": routes},
+        "useRemoteAddress": True,
+        "normalizePath": True,
+        "mergeSlashes": True,
+        "stripTrailingHostDot": True,
+        "upgradeConfigs": [{"upgradeType": "websocket"}],
+        "commonHttpProtocolOptions": {"idleTimeout": _IDLE, "headersWithUnderscoresAction": "ALLOW"},
+        "httpFilters": [
+            {
+                "name": "envoy.filters.http.router",
+                "typedConfig": {"@type": f"{_TYPE}.extensions.filters.http.router.v3.Router"},
+            }
+        ],
+    }
+    return {
+        "filterChainMatch": match,
+        "filters": [{"name": "envoy.filters.network.http_connection_manager", "typedConfig": manager}],
+    }
+
+
+def _routes(name: str, hosts: list[Json]) -> Json:
+    return {
+        "@type": f"{_TYPE}.config.route.v3.RouteConfiguration",
+        "name": name,
+        "ignorePortInHostMatching": True,
+        "virtualHosts": hosts,
+    }
+
+
+def _cluster(ingress: Ingress, name: str, backend: Backend, number: int, *, http2: bool) -> Json:
+    protocol = {"http2ProtocolOptions": {}} if http2 else {"httpProtocolOptions": {}}
+    options = {
+        "@type": f"{_TYPE}.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "commonHttpProtocolOptions": {"idleTimeout": _IDLE},
+        "explicitHttpConfig": protocol,
+    }
+    return {
+        "@type": f"{_TYPE}.config.cluster.v3.Cluster",
+        "name": name,
+        "type": "EDS",
+        "connectTimeout": "5s",
+        "lbPolicy": "ROUND_ROBIN",
+        "edsClusterConfig": {"serviceName": f"{ingress.namespace}/{backend.service}:{number}"},
+        "outlierDetection": {"splitExternalLocalOriginErrors": True},
+        "typedExtensionProtocolOptions": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+    }
