@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 
 from mycel.agent.endpoints import Endpoints
 from mycel.agent.identities import Identities
+from mycel.agent.ipam import ingress_address
 from mycel.agent.planner import Planner
 from mycel.agent.policies import Policies
 from mycel.agent.watches import Watches
 from mycel.flow.records import Address, Endpoint, PolicyName, ServiceName, Workload
-from mycel.identity.reserved import HOST, RESERVED_LABELS
+from mycel.identity.reserved import HOST, INGRESS, RESERVED_LABELS
 from mycel.model.address import ANY_IPV4, parse_address
 from mycel.model.workload import IdentityId, LocalEndpoint, PodRef
 from mycel.plan.rows import ThisNode
@@ -115,6 +116,9 @@ class StoreDirectory:
                 found[parse_address(text)] = record
         host = Endpoint(identity=HOST, labels=RESERVED_LABELS[HOST], cluster_name=self._cluster)
         found |= dict.fromkeys((*self._this().addresses, *self._this().router_addresses), host)
+        ingress = Endpoint(identity=INGRESS, labels=RESERVED_LABELS[INGRESS], cluster_name=self._cluster)
+        for node in self._watches.nodes.store.values():
+            found |= dict.fromkeys(map(ingress_address, node.pod_networks), ingress)
         return found
 
     def _local(self, endpoint: LocalEndpoint) -> Endpoint:

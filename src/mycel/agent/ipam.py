@@ -1,7 +1,8 @@
 """Addresses for this node's pods, from its podCIDR. Pure bookkeeping, no clock.
 
-The first address of a network is the router's. Addresses are given out round and round, so one that was
-released comes back as late as the network allows: connections and caches of its last owner are gone by then.
+The first address of a network is the router's, the last the ingress proxy's. Addresses are given out round and round,
+so one that was released comes back as late as the network allows: connections and caches of its last owner are gone
+by then.
 """
 
 from __future__ import annotations
@@ -23,14 +24,20 @@ def router_address(network: str) -> Address:
     return parse_address(str(ipaddress.ip_network(network)[1]))
 
 
+def ingress_address(network: str) -> Address:
+    """The last address of a pod network: whom backends see when the node's proxy serves a client of the outside."""
+    parsed = ipaddress.ip_network(network)
+    return parse_address(str(parsed[-2 if parsed.version == 4 else -1]))  # IPv4's very last is the broadcast address
+
+
 class Pool:
     """The addresses of one network. `taken` are in use already (restored endpoints)."""
 
     def __init__(self, network: str, taken: Iterable[Address] = ()) -> None:
         self.network: Network = ipaddress.ip_network(network)
         self._first = int(self.network.network_address) + 2
-        # IPv4's last address is the broadcast address; an IPv6 network is too large to walk to its end.
-        last = int(self.network.broadcast_address) - (1 if self.network.version == 4 else 0)
+        # Up to the ingress proxy's; an IPv6 network is too large to walk to its end.
+        last = int(self.network.broadcast_address) - (2 if self.network.version == 4 else 1)
         self._count = min(last, self._first + 65_535) - self._first + 1
         if self._count < 1:
             raise ValueError(f"pod network {network} has no room for pods")

@@ -13,6 +13,7 @@ import gc
 import logging
 import os
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ from mycel.kit.logfmt import set_up as set_up_logs
 from mycel.kit.readiness import Readiness
 from mycel.kit.reconcile import Report, log_problems, reconcile
 from mycel.kit.tasks import spawn
-from mycel.model.address import format_address, is_ipv4
+from mycel.model.address import Address, format_address, is_ipv4
 from mycel.plan.node_plan import APPLY_ORDER
 
 log = logging.getLogger("mycel.agent")
@@ -192,7 +193,14 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             relabeller.check_all()
             for each in endpoints.all().values():
                 publisher.touch(each.ref)
-            spawn(group, _announce(client, watches, settings, routers=[format_address(r) for r in routers]), "node")
+            announced = _announce(
+                client,
+                watches,
+                settings,
+                routers=[format_address(router) for router in routers],
+                ingress=this.ingress_addresses,
+            )
+            spawn(group, announced, "node")
             await asyncio.to_thread(
                 install_configuration,
                 settings.cni_conf_dir,
@@ -251,7 +259,9 @@ def _publish_on_change(publisher: EndpointPublisher, watches: Watches, endpoints
     watches.endpoints.subscribe(object_changed)
 
 
-async def _announce(client: ApiClient, watches: Watches, settings: Settings, *, routers: list[str]) -> None:
+async def _announce(
+    client: ApiClient, watches: Watches, settings: Settings, *, routers: list[str], ingress: Iterable[Address]
+) -> None:
     """Publish the CiliumNode and the node's readiness, again whenever the node's own facts change."""
     changed = asyncio.Event()
     watches.nodes.subscribe(lambda key, _old, _new: changed.set() if key.name == settings.node_name else None)
@@ -263,7 +273,7 @@ async def _announce(client: ApiClient, watches: Watches, settings: Settings, *, 
         facts = (node.labels, node.internal_addresses, node.taints, node.uid) if node else None
         if node is not None and facts != told:
             try:
-                body = node_object(node, addresses=list(node.internal_addresses), routers=routers)
+                body = node_object(node, addresses=list(node.internal_addresses), routers=routers, ingress=ingress)
                 await publish_node(client, body)
                 await announce_ready(client, node)
             except ApiError as exc:

@@ -7,7 +7,7 @@ import ipaddress
 import logging
 from collections.abc import Iterable
 
-from mycel.agent.ipam import router_address
+from mycel.agent.ipam import ingress_address, router_address
 from mycel.agent.settings import Settings
 from mycel.agent.watches import Watches
 from mycel.datapath.node import Datapath
@@ -50,12 +50,14 @@ def datapath_settings(settings: Settings, node: Node, networks: Iterable[Network
     ipv4 = next(each for each in addresses if each.version == 4)
     ipv6 = next((each for each in addresses if each.version == 6), None) if settings.ipv6 else None
     routers = [ipaddress.ip_address(format_address(router_address(network))) for network in node.pod_networks]
+    proxies = [ipaddress.ip_address(format_address(ingress_address(network))) for network in node.pod_networks]
     return DatapathSettings(
         node_ipv4=ipaddress.IPv4Address(ipv4),
         router_ipv4=next(each for each in routers if each.version == 4),
         pod_networks=tuple(networks),
         node_ipv6=ipv6,
         router_ipv6=next((each for each in routers if each.version == 6), None) if settings.ipv6 else None,
+        ingress=tuple(each for each in proxies if each.version == 4 or settings.ipv6),
         ipv6=settings.ipv6,
         host_enters=settings.host_enters,
         masquerade=settings.masquerade,

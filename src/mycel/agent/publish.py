@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from mycel.k8s.client import ApiClient, Patch
 from mycel.k8s.errors import AlreadyExists, ApiError, NotFound
 from mycel.k8s.resources import CILIUM_ENDPOINTS, CILIUM_NODES, NODES
 from mycel.kit.workqueue import WorkQueue
-from mycel.model.address import format_address, is_ipv4
+from mycel.model.address import Address, format_address, is_ipv4
 from mycel.model.node import Node
 from mycel.model.workload import LocalEndpoint, PodRef, PublishedEndpoint, Workload
 from mycel.plan.rows import EndpointPolicy
@@ -71,7 +71,9 @@ def external_identifiers(endpoint: LocalEndpoint) -> dict[str, str]:
     }
 
 
-def node_object(node: Node, *, addresses: list[str], routers: list[str]) -> dict[str, Any]:
+def node_object(
+    node: Node, *, addresses: list[str], routers: list[str], ingress: Iterable[Address] = ()
+) -> dict[str, Any]:
     """The CiliumNode of this node; the node object owns it."""
     kinds = [("InternalIP", text) for text in addresses] + [("CiliumInternalIP", text) for text in routers]
     return {
@@ -83,6 +85,7 @@ def node_object(node: Node, *, addresses: list[str], routers: list[str]) -> dict
         "spec": {
             "addresses": [{"type": kind, "ip": text} for kind, text in kinds],
             "ipam": {"podCIDRs": list(node.pod_networks)},
+            "ingress": {"ipv4" if is_ipv4(each) else "ipv6": format_address(each) for each in ingress},
         },
     }
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from mycel.abi import IpcacheKey, IpcacheValue
 from mycel.agent.endpoints import Endpoints
-from mycel.agent.ipam import router_address
+from mycel.agent.ipam import ingress_address, router_address
 from mycel.agent.planner import PolicyPlan, Sources
 from mycel.agent.watches import Watches
 from mycel.model.address import Address, format_address, parse_address, parse_prefix
@@ -58,6 +58,7 @@ class StoreSources(Sources):
                     addresses=tuple(map(self.parse, (*node.internal_addresses, *node.other_addresses))),
                     router_addresses=routers or tuple(router_address(network) for network in networks),
                     pod_networks=tuple(map(_prefix, networks)),
+                    ingress_addresses=tuple(map(ingress_address, networks)),
                 )
             )
         return sorted(found, key=lambda other: other.name)
@@ -114,6 +115,7 @@ def this_node(node: Node, *, address: str, service_range: str) -> ThisNode:
         router_addresses=tuple(router_address(network) for network in node.pod_networks),
         pod_networks=tuple(map(_prefix, node.pod_networks)),
         service_networks=(_prefix(service_range),) if service_range else (),
+        ingress_addresses=tuple(map(ingress_address, node.pod_networks)),
     )
 
 

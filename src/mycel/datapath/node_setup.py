@@ -53,7 +53,7 @@ def ensure_devices(netlink: Netlink, settings: DatapathSettings) -> Devices:
     for link, noarp in ((host, True), (net, True), (vxlan, False)):
         if not link.up or link.noarp != noarp:
             nl.set_link(netlink, link.ifindex, up=True, noarp=noarp)
-    _ensure_router_address(netlink, host.ifindex, settings)
+    _ensure_host_addresses(netlink, host.ifindex, settings)
     return Devices(host.ifindex, net.ifindex, vxlan.ifindex, underlays, pod_mtu)
 
 
@@ -99,10 +99,11 @@ def _ensure_vxlan(netlink: Netlink, port: int) -> Link:
     return link
 
 
-def _ensure_router_address(netlink: Netlink, ifindex: int, settings: DatapathSettings) -> None:
+def _ensure_host_addresses(netlink: Netlink, ifindex: int, settings: DatapathSettings) -> None:
     wanted: set[nl.Interface] = {ipaddress.ip_interface(settings.router_ipv4)}
     if settings.ipv6 and settings.router_ipv6 is not None:
         wanted.add(ipaddress.ip_interface(settings.router_ipv6))
+    wanted |= {ipaddress.ip_interface(each) for each in settings.ingress}
     present = {address for _, address in nl.addresses(netlink, ifindex) if not address.ip.is_link_local}
     for address in sorted(wanted - present, key=str):
         nl.ensure_address(netlink, ifindex, address)

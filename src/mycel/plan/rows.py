@@ -61,6 +61,7 @@ class ThisNode:
     router_addresses: tuple[Address, ...]
     pod_networks: tuple[tuple[Address, int], ...]  # prefix of 128 bits
     service_networks: tuple[tuple[Address, int], ...] = ()
+    ingress_addresses: tuple[Address, ...] = ()  # the proxy's own, for clients of the outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class OtherNode:
     addresses: tuple[Address, ...]
     router_addresses: tuple[Address, ...]
     pod_networks: tuple[tuple[Address, int], ...]
+    ingress_addresses: tuple[Address, ...] = ()
 
 
 def endpoint_value(endpoint: LocalEndpoint, policy: EndpointPolicy | None = OPEN) -> EndpointValue:
@@ -106,26 +108,29 @@ def endpoint_rows(
     node: ThisNode, endpoints: Iterable[LocalEndpoint], policies: EndpointPolicies | None = None
 ) -> dict[EndpointKey, EndpointValue]:
     """mycel_endpoints: the node's own addresses and its pods'."""
-    rows = {
-        EndpointKey(address): EndpointValue(
-            ipv4=address if is_ipv4(address) else NO_ADDRESS,
-            ipv6=NO_ADDRESS if is_ipv4(address) else address,
-            ifindex=0,
-            identity=ReservedIdentity.HOST,
-            ingress_set=0,
-            egress_set=0,
-            policy_revision=OPEN.revision,
-            endpoint_id=0,
-            flags=EndpointFlags.HOST | EndpointFlags.READY,
-            mac=_NO_MAC,
-            node_mac=_NO_MAC,
-        )
-        for address in (*node.addresses, *node.router_addresses)
-    }
+    rows = {EndpointKey(address): _own(address) for address in (*node.addresses, *node.router_addresses)}
+    rows |= {EndpointKey(address): _own(address, ReservedIdentity.INGRESS) for address in node.ingress_addresses}
     for endpoint in endpoints:
         value = endpoint_value(endpoint, _policy(endpoint, policies))
         rows |= {EndpointKey(address): value for address in endpoint.addresses}
     return rows
+
+
+def _own(address: Address, identity: ReservedIdentity = ReservedIdentity.HOST) -> EndpointValue:
+    """The row of an address of the node itself."""
+    return EndpointValue(
+        ipv4=address if is_ipv4(address) else NO_ADDRESS,
+        ipv6=NO_ADDRESS if is_ipv4(address) else address,
+        ifindex=0,
+        identity=identity,
+        ingress_set=0,
+        egress_set=0,
+        policy_revision=OPEN.revision,
+        endpoint_id=0,
+        flags=EndpointFlags.HOST | EndpointFlags.READY,
+        mac=_NO_MAC,
+        node_mac=_NO_MAC,
+    )
 
 
 def _policy(endpoint: LocalEndpoint, policies: EndpointPolicies | None) -> EndpointPolicy | None:
@@ -184,6 +189,12 @@ def ipcache_rows(
             rows[IpcacheKey(address)] = IpcacheValue(
                 other.addresses[0], identity, IpcacheFlags.NODE | IpcacheFlags.TUNNEL
             )
+        for address in other.ingress_addresses:
+            rows[IpcacheKey(address)] = IpcacheValue(
+                other.addresses[0], ReservedIdentity.INGRESS, IpcacheFlags.CLUSTER | IpcacheFlags.TUNNEL
+            )
+    for address in node.ingress_addresses:
+        rows[IpcacheKey(address)] = IpcacheValue(NO_ADDRESS, ReservedIdentity.INGRESS, IpcacheFlags.CLUSTER)
     for address in (*own, *node.router_addresses):
         rows[IpcacheKey(address)] = IpcacheValue(NO_ADDRESS, ReservedIdentity.HOST, IpcacheFlags.NODE)
     return rows

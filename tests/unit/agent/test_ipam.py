@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from mycel.agent.ipam import Pool, PoolExhausted, router_address
+from mycel.agent.ipam import Pool, PoolExhausted, ingress_address, router_address
 from mycel.model.address import format_address, parse_address
 
 
 def test_addresses_go_round() -> None:
-    """The first is the router's, the last the broadcast address; a released one comes back last."""
+    """The first is the router's, the last the ingress proxy's; a released one comes back last."""
     pool = Pool("10.0.0.0/29")
     assert format_address(router_address("10.0.0.0/29")) == "10.0.0.1"
-    given = [format_address(pool.allocate()) for _ in range(5)]
-    assert given == [f"10.0.0.{number}" for number in range(2, 7)]
+    assert format_address(ingress_address("10.0.0.0/29")) == "10.0.0.6"
+    given = [format_address(pool.allocate()) for _ in range(4)]
+    assert given == [f"10.0.0.{number}" for number in range(2, 6)]
     with pytest.raises(PoolExhausted, match=r"10\.0\.0\.0/29"):
         pool.allocate()
     pool.release(parse_address("10.0.0.3"))
@@ -31,7 +32,7 @@ def test_a_released_address_is_not_given_at_once() -> None:
 def test_restored_addresses_are_taken() -> None:
     """Allocation goes on behind them; addresses of other networks do not count."""
     pool = Pool("10.0.0.0/24", [parse_address("10.0.0.7"), parse_address("10.9.0.3"), parse_address("fd00::5")])
-    assert (pool.used, pool.size) == (1, 253)
+    assert (pool.used, pool.size) == (1, 252)
     assert format_address(pool.allocate()) == "10.0.0.8"
 
 
@@ -39,11 +40,13 @@ def test_ipv6() -> None:
     """The same in a /112."""
     pool = Pool("fd00::/112")
     assert format_address(pool.allocate()) == "fd00::2"
-    assert parse_address("fd00::ffff") in pool
+    assert parse_address("fd00::fffe") in pool
+    assert format_address(ingress_address("fd00::/112")) == "fd00::ffff"
+    assert ingress_address("fd00::/112") not in pool
     assert parse_address("fd01::2") not in pool
 
 
 def test_a_network_without_room() -> None:
     """Said at start, not at the first pod."""
     with pytest.raises(ValueError, match="no room"):
-        Pool("10.0.0.0/31")
+        Pool("10.0.0.0/30")

@@ -91,6 +91,19 @@ def test_ipcache_of_everybody() -> None:
     }
 
 
+def test_ingress_proxies_have_addresses_of_their_own() -> None:
+    """Of the node's stack, with their own identity; other nodes' are reached through the overlay."""
+    this = replace(THIS, ingress_addresses=(A("10.244.0.254"),))
+    row = rows.endpoint_rows(this, [])[EndpointKey(A("10.244.0.254"))]
+    assert (row.identity, row.flags) == (ReservedIdentity.INGRESS, EndpointFlags.HOST | EndpointFlags.READY)
+    other = replace(OTHER, ingress_addresses=(A("10.244.1.254"),))
+    made = rows.ipcache_rows(this, others=[other], published=[REMOTE], endpoints=[POD], apiserver=[], parse=A)
+    assert {key: value for key, value in made.items() if key not in ipcache()} == {
+        IpcacheKey(A("10.244.0.254")): IpcacheValue(NO_ADDRESS, 8, IpcacheFlags.CLUSTER),
+        IpcacheKey(A("10.244.1.254")): IpcacheValue(A("172.18.0.3"), 8, IpcacheFlags.CLUSTER | IpcacheFlags.TUNNEL),
+    }
+
+
 def test_published_endpoints_cannot_take_addresses_of_nodes_or_of_our_pods() -> None:
     """Whoever may write a CiliumEndpoint does not become the host."""
     forged = replace(REMOTE, addresses=("172.18.0.2", "172.18.0.3", "10.244.0.5"))
