@@ -3,21 +3,8 @@
 #ifndef MYCEL_HOOKS_H
 #define MYCEL_HOOKS_H
 
+#include "arp.h"
 #include "path.h"
-
-#define ARP_BYTES 28
-
-struct arp_packet {
-	__be16 hardware;
-	__be16 protocol;
-	__u8 hardware_length;
-	__u8 protocol_length;
-	__be16 operation;
-	__u8 sender_mac[ETH_ALEN];
-	__u8 sender_ip[4];
-	__u8 target_mac[ETH_ALEN];
-	__u8 target_ip[4];
-};
 
 static __always_inline bool mac_equal(const __u8 *a, const struct mac *b)
 {
@@ -295,6 +282,8 @@ static __always_inline int hook_from_network(struct __sk_buff *skb)
 	}
 	reason = parse(skb, &p);
 
+	if (reason == PARSE_NOT_IP && p.ether_type == ETH_P_ARP)
+		return arp_answer(skb);
 	/* What we do not understand the node's stack may: it is not for pods. */
 	if (reason == PARSE_NOT_IP || !p.family)
 		return TC_ACT_OK;

@@ -47,6 +47,14 @@ struct {
 	__uint(max_entries, LIMIT_NODES);
 } mycel_nodes SEC(".maps");
 
+/* Written by the plan. Miss: another node, or the stack, answers for that address. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct announced_key);
+	__type(value, struct announced_value);
+	__uint(max_entries, LIMIT_ANNOUNCED);
+} mycel_announced SEC(".maps");
+
 /* Sizes and not types: clang leaves an inner map's types out of BTF. */
 struct policy_rows {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);

@@ -32,6 +32,7 @@ LAYOUTS: dict[str, tuple[Any, Any]] = {
     "ipcache_lpm": (abi.IpcacheLpmKey, abi.IpcacheValue),
     "nodes": (abi.NodeKey, abi.NodeValue),
     "aliases": (abi.AliasKey, abi.AliasValue),
+    "announced": (abi.AnnouncedKey, abi.AnnouncedValue),
     "services": (abi.ServiceKey, abi.ServiceValue),
     "service_slots": (abi.SlotKey, abi.SlotValue),
     "backends": (abi.BackendKey, abi.BackendValue),

@@ -68,6 +68,18 @@ struct ipcache_value {
 	__u32 flags; /* enum ipcache_flags */
 };
 
+/* mycel_announced: addresses of services this node answers for by ARP, on which device, with that device's MAC. */
+struct announced_key {
+	struct addr addr;
+	ifindex_t ifindex;
+	__u32 pad;
+};
+
+struct announced_value {
+	struct mac mac;
+	__u16 pad;
+};
+
 /* mycel_nodes: underlay addresses VXLAN is accepted from. Value: the node's number, for events. */
 struct node_key {
 	struct addr addr;

@@ -24,6 +24,7 @@ enable-ipv4-egress-gateway: "false"
 enable-ipv4-masquerade: {{ .Values.enableIPv4Masquerade | quote }}
 enable-ipv6: {{ .Values.ipv6.enabled | quote }}
 enable-ipv6-masquerade: "false"
+enable-l2-announcements: {{ .Values.l2announcements.enabled | quote }}
 enable-l7-proxy: {{ .Values.envoy.enabled | quote }}
 enable-local-redirect-policy: "false"
 enable-policy: default
@@ -38,6 +39,9 @@ cilium-endpoint-gc-interval: {{ .Values.operator.endpointGCInterval | quote }}
 ipam: {{ .Values.ipam.mode | quote }}
 ipv4-service-range: {{ .Values.ipv4ServiceRange | quote }}
 kube-proxy-replacement: {{ .Values.kubeProxyReplacement | quote }}
+l2-announcements-lease-duration: {{ .Values.l2announcements.leaseDuration | quote }}
+l2-announcements-renew-deadline: {{ .Values.l2announcements.leaseRenewDeadline | quote }}
+l2-announcements-retry-period: {{ .Values.l2announcements.leaseRetryPeriod | quote }}
 loadbalancer-l7: ""
 mesh-auth-mutual-enabled: "false"
 mtu: {{ .Values.MTU | quote }}

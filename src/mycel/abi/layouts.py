@@ -215,6 +215,67 @@ _IPCACHE_VALUE = struct.Struct("<16sII")
 assert _IPCACHE_VALUE.size == IpcacheValue.SIZE
 
 
+class AnnouncedKey(NamedTuple):
+    """struct announced_key, 24 bytes."""
+
+    addr: bytes
+    ifindex: int
+
+    SIZE = int(24)  # type: ignore[misc]
+    FORMAT = "<16sI4x"  # type: ignore[misc]
+    DTYPE = {  # type: ignore[misc]
+        "names": ["addr", "ifindex"],
+        "formats": [{"names": ["hi", "lo"], "formats": [">u8", ">u8"]}, "<u4"],
+        "offsets": [0, 16],
+        "itemsize": 24,
+    }
+
+    def pack(self) -> bytes:
+        return _ANNOUNCED_KEY.pack(self.addr, self.ifindex)
+
+    @classmethod
+    def unpack(cls, data: Buffer, offset: int = 0) -> Self:
+        return cls._make(_ANNOUNCED_KEY.unpack_from(data, offset))
+
+    @classmethod
+    def unpack_many(cls, data: Buffer) -> list[Self]:
+        return [cls._make(row) for row in _ANNOUNCED_KEY.iter_unpack(data)]
+
+
+_ANNOUNCED_KEY = struct.Struct("<16sI4x")
+assert _ANNOUNCED_KEY.size == AnnouncedKey.SIZE
+
+
+class AnnouncedValue(NamedTuple):
+    """struct announced_value, 8 bytes."""
+
+    mac: bytes
+
+    SIZE = int(8)  # type: ignore[misc]
+    FORMAT = "<6s2x"  # type: ignore[misc]
+    DTYPE = {  # type: ignore[misc]
+        "names": ["mac"],
+        "formats": [("u1", (6,))],
+        "offsets": [0],
+        "itemsize": 8,
+    }
+
+    def pack(self) -> bytes:
+        return _ANNOUNCED_VALUE.pack(self.mac)
+
+    @classmethod
+    def unpack(cls, data: Buffer, offset: int = 0) -> Self:
+        return cls._make(_ANNOUNCED_VALUE.unpack_from(data, offset))
+
+    @classmethod
+    def unpack_many(cls, data: Buffer) -> list[Self]:
+        return [cls._make(row) for row in _ANNOUNCED_VALUE.iter_unpack(data)]
+
+
+_ANNOUNCED_VALUE = struct.Struct("<6s2x")
+assert _ANNOUNCED_VALUE.size == AnnouncedValue.SIZE
+
+
 class NodeKey(NamedTuple):
     """struct node_key, 16 bytes."""
 

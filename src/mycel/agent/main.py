@@ -26,6 +26,8 @@ from mycel.agent.directory import StoreDirectory
 from mycel.agent.endpoints import Endpoints
 from mycel.agent.identities import Identities
 from mycel.agent.ipam import Pool, router_address
+from mycel.agent.l2.announcer import Announcer
+from mycel.agent.l2.greet import greet
 from mycel.agent.node_network import Routes, datapath_settings, pod_networks, wait_own_node
 from mycel.agent.planner import Part, Planner
 from mycel.agent.pods import PodFacts
@@ -52,6 +54,7 @@ from mycel.kit.reconcile import Report, log_problems, reconcile
 from mycel.kit.tasks import spawn
 from mycel.model.address import Address, format_address, is_ipv4
 from mycel.plan.node_plan import APPLY_ORDER
+from mycel.plan.rows import Underlay
 
 log = logging.getLogger("mycel.agent")
 
@@ -64,7 +67,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
     await asyncio.to_thread(_prepare, settings)
 
     async with ApiClient(endpoint, user_agent="cilium-agent") as client, asyncio.TaskGroup() as group:
-        watches = Watches(client, settings.node_name)
+        watches = Watches(client, settings.node_name, leases_in=settings.namespace if settings.announce else "")
         watches.start(group, ready)
 
         # The node, its datapath, and the pods that are wired already.
@@ -98,7 +101,24 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
         ready.unblock("datapath")
 
         # Plans: what touches them, where they go.
-        planner = Planner(StoreSources(watches, endpoints, this, policy=policies.plan))
+        underlays = datapath.devices.underlays
+        announcer = Announcer(
+            client,
+            watches,
+            node=settings.node_name,
+            namespace=settings.namespace,
+            devices=tuple(link.name for link in underlays),
+            times=settings.announce_times,
+        )
+        sources = StoreSources(
+            watches,
+            endpoints,
+            this,
+            policy=policies.plan,
+            announced=lambda: announcer.addresses.value,
+            underlays=[Underlay(link.ifindex, link.mac) for link in underlays],
+        )
+        planner = Planner(sources)
         policies.connect(planner.touch)
         policies.adopt(
             await asyncio.to_thread(datapath.maps.interfaces.dump),
@@ -169,6 +189,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
 
         try:
             await watches.wait_synced()
+            announcer.look()  # what an agent before us announced stays announced
             spawn(group, planner.run(), "planner")
             spawn(group, reconcile(planner.desired, targets, report, realized=planner.realized), "datapath")
             routes.update()
@@ -179,6 +200,9 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             spawn(group, policies.follow(planner, datapath.maps.interfaces.dump), "policy revision")
             await planner.realized.newer_than(0)
             ready.unblock("first plan")
+            if settings.announce:
+                spawn(group, announcer.run(), "announcer")
+                spawn(group, greet(announcer, planner, underlays), "greeter")
             done = await server.replay_deletes(endpoints, settings.state_dir / "state" / "deletes")
             if done:
                 log.info("%d pods were taken down while the agent was away", done)

@@ -87,6 +87,14 @@ class Sources(Protocol):
         """Pods of this node, for their host ports."""
         return ()
 
+    def announced(self) -> Iterable[Address]:
+        """Addresses of services this node answers for."""
+        return ()
+
+    def underlays(self) -> Iterable[rows.Underlay]:
+        """Devices it answers at."""
+        return ()
+
     def slices(self) -> Iterable[EndpointSlice]:
         """All slices."""
         ...
@@ -218,6 +226,11 @@ class Planner:
             service_number=self.service_numbers.number,
             backend_number=self.backend_numbers.number,
         )
-        self._parts |= {"services": made.services, "service_slots": made.slots, "backends": made.backends}
+        self._parts |= {
+            "services": made.services,
+            "service_slots": made.slots,
+            "backends": made.backends,
+            "announced": rows.announced_rows(self._sources.announced(), self._sources.underlays()),
+        }
         self.service_numbers.keep(frontend.group for frontend in self.frontends.values())
         self.backend_numbers.keep(backend.key for frontend in self.frontends.values() for backend in frontend.backends)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mycel.agent.l2.election import USUAL_TIMES, Times
 from mycel.policy.engine import Enforcement
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
@@ -51,6 +52,8 @@ class Settings:
     service_range: str = ""  # empty: not known
     enforcement: Enforcement = Enforcement.DEFAULT
     policy_cidr_match_mode: frozenset[str] = frozenset()  # what else CIDR rules are about: nodes, pods
+    announce: bool = True  # take part in announcing addresses of services
+    announce_times: Times = USUAL_TIMES
     debug: bool = False
 
     @property
@@ -111,8 +114,25 @@ def parse_settings(config: Mapping[str, str], environment: Mapping[str, str]) ->
         service_range="" if service_range == "auto" else service_range,
         enforcement=_enforcement(config),
         policy_cidr_match_mode=_words(config, "policy-cidr-match-mode", ("nodes", "pods")),
+        announce=_flag(config, "enable-l2-announcements", default=False),
+        announce_times=_announce_times(config),
         debug=_flag(config, "debug", default=False),
     )
+
+
+def _announce_times(config: Mapping[str, str]) -> Times:
+    usual = USUAL_TIMES
+    times = Times(
+        lease_s=_duration_s(config, "l2-announcements-lease-duration", usual.lease_s),
+        renew_s=_duration_s(config, "l2-announcements-renew-deadline", usual.renew_s),
+        retry_s=_duration_s(config, "l2-announcements-retry-period", usual.retry_s),
+    )
+    if not times.lease_s > times.renew_s > 0 or not times.lease_s > times.retry_s > 0:
+        raise SettingsError(
+            f"l2-announcements-lease-duration is {times.lease_s:g}s: it must be longer than "
+            f"l2-announcements-renew-deadline ({times.renew_s:g}s) and -retry-period ({times.retry_s:g}s)"
+        )
+    return times
 
 
 def _flag(config: Mapping[str, str], key: str, *, default: bool) -> bool:

@@ -17,7 +17,7 @@ from mycel.model.address import Address, format_address, parse_address, parse_pr
 from mycel.model.node import Node
 from mycel.model.service import EndpointSlice, Service, ServiceRef
 from mycel.model.workload import LocalEndpoint, PublishedEndpoint, Workload
-from mycel.plan.rows import OtherNode, ThisNode
+from mycel.plan.rows import OtherNode, ThisNode, Underlay
 
 _KUBERNETES = ServiceRef("default", "kubernetes")
 
@@ -32,9 +32,13 @@ class StoreSources(Sources):
         this: ThisNode,
         *,
         policy: Callable[[Mapping[IpcacheKey, IpcacheValue]], PolicyPlan],
+        announced: Callable[[], Iterable[Address]],
+        underlays: Iterable[Underlay],
     ) -> None:
         self._watches = watches
         self._policy = policy
+        self._announced = announced
+        self._underlays = tuple(underlays)
         self._endpoints = endpoints
         self._this = this
         self._addresses: dict[str, Address] = {}
@@ -78,6 +82,14 @@ class StoreSources(Sources):
     def own_pods(self) -> Iterable[Workload]:
         """This node's pods."""
         return self._watches.pods.store.values()
+
+    def announced(self) -> Iterable[Address]:
+        """Addresses of services this node answers for."""
+        return self._announced()
+
+    def underlays(self) -> Iterable[Underlay]:
+        """The devices that lead to other nodes."""
+        return self._underlays
 
     def slices(self) -> Iterable[EndpointSlice]:
         """Slices that belong to a service."""

@@ -6,17 +6,21 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from mycel.agent.l2.policies import POLICIES_CODEC
 from mycel.k8s import parse
 from mycel.k8s.client import ApiClient
 from mycel.k8s.informer import Informer
+from mycel.k8s.lease import LEASES_CODEC
 from mycel.k8s.resources import (
     CILIUM_CIDR_GROUPS,
     CILIUM_CLUSTERWIDE_NETWORK_POLICIES,
     CILIUM_ENDPOINTS,
     CILIUM_IDENTITIES,
+    CILIUM_L2_ANNOUNCEMENT_POLICIES,
     CILIUM_NETWORK_POLICIES,
     CILIUM_NODES,
     ENDPOINT_SLICES,
+    LEASES,
     NAMESPACES,
     NETWORK_POLICIES,
     NODES,
@@ -30,7 +34,8 @@ from mycel.kit.tasks import spawn
 class Watches:
     """One informer per kind. Pods are this node's only; other nodes' come as CiliumEndpoints."""
 
-    def __init__(self, client: ApiClient, node_name: str) -> None:
+    def __init__(self, client: ApiClient, node_name: str, *, leases_in: str = "") -> None:
+        """`leases_in`: the namespace of the leases that elect who announces addresses; empty: nobody does."""
         self.pods = Informer(client, PODS, parse.PODS_CODEC, field_selector=f"spec.nodeName={node_name}")
         self.namespaces = Informer(client, NAMESPACES, parse.NAMESPACES_CODEC)
         self.nodes = Informer(client, NODES, parse.NODES_CODEC)
@@ -44,6 +49,9 @@ class Watches:
         self.cilium_policies = Informer(client, CILIUM_NETWORK_POLICIES)
         self.clusterwide_policies = Informer(client, CILIUM_CLUSTERWIDE_NETWORK_POLICIES)
         self.cidr_groups = Informer(client, CILIUM_CIDR_GROUPS)
+        self.announcement_policies = Informer(client, CILIUM_L2_ANNOUNCEMENT_POLICIES, POLICIES_CODEC)
+        self.leases = Informer(client, LEASES, LEASES_CODEC, namespace=leases_in or "kube-system")
+        self._announcing: tuple[Informer[Any], ...] = (self.announcement_policies, self.leases) if leases_in else ()
 
     def all(self) -> tuple[Informer[Any], ...]:
         """Every informer."""
@@ -60,6 +68,7 @@ class Watches:
             self.cilium_policies,
             self.clusterwide_policies,
             self.cidr_groups,
+            *self._announcing,
         )
 
     def start(self, group: asyncio.TaskGroup, ready: Readiness) -> None:

@@ -50,6 +50,7 @@ class NodeMaps:
     backends: KernelMap[abi.BackendKey, abi.BackendValue]
     policy: PolicyMap
     aliases: KernelMap[abi.AliasKey, abi.AliasValue]
+    announced: KernelMap[abi.AnnouncedKey, abi.AnnouncedValue]
     # ---- read only
     ct: KernelMap[layouts.Tuple, abi.CtValue]
     nat: KernelMap[layouts.Tuple, abi.NatValue]
@@ -80,6 +81,7 @@ class NodeMaps:
             backends=hash_of("backends", abi.BackendKey, abi.BackendValue),
             policy=PolicyMap(PREFIX + "policy", fds[PREFIX + "policy"]),
             aliases=hash_of("aliases", abi.AliasKey, abi.AliasValue),
+            announced=hash_of("announced", abi.AnnouncedKey, abi.AnnouncedValue),
             ct=hash_of("ct", layouts.Tuple, abi.CtValue),
             nat=hash_of("nat", layouts.Tuple, abi.NatValue),
             affinity=hash_of("affinity", abi.AffinityKey, abi.AffinityValue),
@@ -132,5 +134,6 @@ PLANNED: Final = (
     "backends",
     "policy",
     "aliases",
+    "announced",
 )
 NAMES: Final = (*PLANNED, "ct", "nat", "affinity", "socket_nat", "fragments", "metrics", "lost", "events")

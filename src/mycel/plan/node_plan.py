@@ -9,6 +9,8 @@ from typing import Any
 from mycel.abi import (
     AliasKey,
     AliasValue,
+    AnnouncedKey,
+    AnnouncedValue,
     BackendKey,
     BackendValue,
     EndpointKey,
@@ -32,6 +34,7 @@ APPLY_ORDER = (
     "backends",
     "service_slots",
     "services",
+    "announced",
     "policy",
     "endpoints",
     "interfaces",
@@ -60,6 +63,7 @@ class NodePlan:
         default_factory=dict[int, Mapping[PolicyKey, PolicyValue]]
     )
     aliases: Mapping[AliasKey, AliasValue] = field(default_factory=dict[AliasKey, AliasValue])
+    announced: Mapping[AnnouncedKey, AnnouncedValue] = field(default_factory=dict[AnnouncedKey, AnnouncedValue])
     version: int = field(default=0, compare=False)
 
     def by_map(self) -> dict[str, Mapping[Any, Any]]:

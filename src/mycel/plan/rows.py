@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mycel.abi import (
+    AnnouncedKey,
+    AnnouncedValue,
     BackendKey,
     BackendValue,
     EndpointFlags,
@@ -136,6 +138,23 @@ def _own(address: Address, identity: ReservedIdentity = ReservedIdentity.HOST) -
 def _policy(endpoint: LocalEndpoint, policies: EndpointPolicies | None) -> EndpointPolicy | None:
     """What an endpoint enforces; None while nobody has said."""
     return OPEN if policies is None else policies.get(endpoint.endpoint_id)
+
+
+class Underlay(NamedTuple):
+    """A device of this node that leads to the others."""
+
+    ifindex: int
+    mac: bytes
+
+
+def announced_rows(addresses: Iterable[Address], underlays: Iterable[Underlay]) -> dict[AnnouncedKey, AnnouncedValue]:
+    """mycel_announced: what this node answers for by ARP, on every device."""
+    devices = tuple(underlays)
+    return {
+        AnnouncedKey(address, device.ifindex): AnnouncedValue(device.mac)
+        for address in sorted(addresses)
+        for device in devices
+    }
 
 
 def node_rows(others: Iterable[OtherNode]) -> dict[NodeKey, NodeValue]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mycel.agent.l2.election import Act, Step, Times, step
 from mycel.agent.l2.policies import parse_policy, wishes
+from mycel.datapath.arp import announcement
 from mycel.k8s.lease import Lease, holding_spec, parse_lease
 from mycel.model.address import format_address
 from mycel.model.service import Service, ServiceRef
@@ -166,3 +167,12 @@ def test_leases_are_read_and_written_as_client_go_does() -> None:
     assert "leaseTransitions" not in holding_spec(lease, "n1", 15.0)
     assert holding_spec(lease, "n2", 15.0)["leaseTransitions"] == 1
     assert parse_lease({"metadata": {}, "spec": {"holderIdentity": None}}).holder == ""
+
+
+def test_the_frame_that_tells_neighbours() -> None:
+    """A question for the address in its own name, to everybody (RFC 5227)."""
+    mac, address = bytes.fromhex("020000000042"), bytes([10, 0, 0, 1])
+    frame = announcement(mac, address)
+    assert frame[:14] == b"\xff" * 6 + mac + b"\x08\x06"
+    assert frame[14:22] == bytes.fromhex("0001080006040001")
+    assert frame[22:] == mac + address + bytes(6) + address

@@ -29,6 +29,7 @@ def test_defaults_and_values() -> None:
         ({"tunnel-protocol": "geneve"}, "tunnel-protocol"),
         ({"routing-mode": "native"}, "routing-mode"),
         ({"ipam": "cluster-pool"}, "ipam"),
+        ({"l2-announcements-lease-duration": "4s"}, "l2-announcements-lease-duration is 4s"),
     ],
 )
 def test_unusable_values_are_named(config: dict[str, str], names: str) -> None:

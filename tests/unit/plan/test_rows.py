@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mycel.abi import (
+    AnnouncedKey,
+    AnnouncedValue,
     EndpointFlags,
     EndpointKey,
     InterfaceKey,
@@ -127,6 +129,15 @@ def test_an_api_server_is_known_inside_and_outside_of_the_cluster() -> None:
     assert made[IpcacheKey(A("172.18.0.3"))].identity == ReservedIdentity.KUBE_APISERVER
     assert made[IpcacheKey(A("172.18.0.1"))] == IpcacheValue(NO_ADDRESS, ReservedIdentity.KUBE_APISERVER, 0)
     assert ipcache(apiserver=[A("172.18.0.2")])[IpcacheKey(A("172.18.0.2"))] == HOST_ROW
+
+
+def test_addresses_are_announced_on_every_device_in_its_name() -> None:
+    """Each device of the underlay says its own MAC."""
+    made = rows.announced_rows([A("172.18.255.200")], [rows.Underlay(3, b"mac-03"), rows.Underlay(4, b"mac-04")])
+    assert made == {
+        AnnouncedKey(A("172.18.255.200"), 3): AnnouncedValue(b"mac-03"),
+        AnnouncedKey(A("172.18.255.200"), 4): AnnouncedValue(b"mac-04"),
+    }
 
 
 def test_pod_networks_are_prefixes_of_128_bits() -> None:

@@ -10,16 +10,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from mycel.agent.l2.election import Act, Times, step
-from mycel.agent.l2.policies import AnnouncementPolicy, Wish, is_lease_name, lease_name, parse_policy, wishes
+from mycel.agent.l2.policies import AnnouncementPolicy, Wish, is_lease_name, lease_name, wishes
 from mycel.agent.watches import Watches
 from mycel.k8s.client import ApiClient
 from mycel.k8s.errors import ApiError, Conflict, NotFound
-from mycel.k8s.informer import Codec, Informer, Key
-from mycel.k8s.lease import LEASES_CODEC, Lease, holding_spec
-from mycel.k8s.resources import CILIUM_L2_ANNOUNCEMENT_POLICIES, LEASES
+from mycel.k8s.informer import Key
+from mycel.k8s.lease import Lease, holding_spec
+from mycel.k8s.resources import LEASES
 from mycel.kit.latest import Latest
 from mycel.kit.workqueue import WorkQueue
 from mycel.model.address import Address
@@ -28,7 +27,6 @@ from mycel.model.service import ServiceRef
 log = logging.getLogger(__name__)
 _GATHER_S = 0.02
 _WORKERS = 4
-_POLICIES: Codec[AnnouncementPolicy] = Codec(dict[str, Any], parse_policy)
 
 
 class Announcer:
@@ -50,38 +48,34 @@ class Announcer:
         self._namespace = namespace
         self._devices = devices
         self._times = times
-        self._policies = Informer(client, CILIUM_L2_ANNOUNCEMENT_POLICIES, _POLICIES)
-        self._leases = Informer(client, LEASES, LEASES_CODEC, namespace=namespace)
+        self._policies = watches.announcement_policies
+        self._leases = watches.leases
         self._wishes: Mapping[str, Wish] = {}
         self._known: set[str] = set()  # lease names of all services there are
         self._since_s: dict[str, float] = {}  # when a lease became as it is, or was first wished for
         self._queue: WorkQueue[str] = WorkQueue()
         self._changed = asyncio.Event()
-        self.addresses: Latest[frozenset[Address]] = Latest()
+        self.addresses: Latest[frozenset[Address]] = Latest(frozenset())
+        self._policies.subscribe(_tell_problem)
+        self._leases.subscribe(self._lease_changed)
+        watches.on_any((self._policies, watches.services, watches.nodes, watches.slices), self.touch)
 
     def touch(self) -> None:
         """Something that decides who announces may have changed."""
         self._changed.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
-        self._policies.subscribe(_tell_problem)
-        self._leases.subscribe(self._lease_changed)
-        informers = (self._policies, self._watches.services, self._watches.nodes, self._watches.slices)
-        self._watches.on_any(informers, self.touch)
+        """Until cancelled. Start it when every informer is synced."""
         async with asyncio.TaskGroup() as group:
-            for informer in (self._policies, self._leases):
-                group.create_task(informer.run(), name=f"informer {informer.resource}")
-                await informer.wait_synced()
             for _ in range(_WORKERS):
                 group.create_task(self._work())
             while True:
                 self._changed.clear()
-                self._look()
+                self.look()
                 await self._changed.wait()
                 await asyncio.sleep(_GATHER_S)
 
-    def _look(self) -> None:
+    def look(self) -> None:
         """Find out what this node may announce, and what it does."""
         self._wishes = wishes(
             self._policies.store.values(),

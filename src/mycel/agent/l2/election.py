@@ -11,9 +11,12 @@ from mycel.k8s.lease import Lease
 class Times(NamedTuple):
     """Seconds: after which a lease that was not renewed is free; between renewals; until a failed try is repeated."""
 
-    lease_s: float = 15.0
-    renew_s: float = 5.0
-    retry_s: float = 2.0
+    lease_s: float
+    renew_s: float
+    retry_s: float
+
+
+USUAL_TIMES = Times(15.0, 5.0, 2.0)
 
 
 class Act(Enum):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from mycel.k8s.informer import Codec
 from mycel.model.address import Address, is_ipv4, parse_address
 from mycel.model.service import Service, ServiceRef
 from mycel.policy.errors import PolicyInvalid
@@ -133,3 +134,6 @@ def wishes(
         )
         for ref, names in allowed.items()
     }
+
+
+POLICIES_CODEC: Codec[AnnouncementPolicy] = Codec(dict[str, Any], parse_policy)
