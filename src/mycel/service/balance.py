@@ -104,6 +104,24 @@ def frontends(service: Service, slices: Iterable[EndpointSlice], node: str) -> l
     return found
 
 
+def ready(service: Service, slices: Iterable[EndpointSlice], node: str) -> dict[ServicePort, tuple[Backend, ...]]:
+    """Ready TCP backends of each port, also of a headless service: where a proxy may dial. Terminating ones never.
+
+    Only this node's where the service keeps the cluster's traffic local.
+    """
+    slices = sorted(slices, key=lambda each: each.name)
+    found: dict[ServicePort, tuple[Backend, ...]] = {}
+    for port in service.ports:
+        if port.protocol is not Protocol.TCP:
+            continue
+        backends: list[Backend] = []
+        for ipv4 in (True, False):
+            local, remote = _backends(slices, port, node, ipv4=ipv4, keep_local=False)
+            backends += local if service.local_internal else [*local, *remote]
+        found[port] = tuple(each for each in backends if each.state is BackendState.ACTIVE)
+    return found
+
+
 def _families(service: Service) -> tuple[int, ...]:
     if service.ip_families:
         return service.ip_families

@@ -1,0 +1,83 @@
+"""Endpoints of clusters, from the same services and slices as the kernel's rows. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from mycel.envoy.config.model import Backends, EnvoyConfig
+from mycel.envoy.messages import from_json, to_resource
+from mycel.envoy.resources import ENDPOINTS, Resource
+from mycel.model.address import format_address
+from mycel.model.service import EndpointSlice, Service, ServiceRef
+from mycel.service import balance
+from mycel.service.balance import Frontend, FrontendKey
+
+_TCP = 6
+Dialled = tuple[tuple[str, int], ...]
+
+
+def dialled(wanted: Backends, service: Service | None, slices: Iterable[EndpointSlice], node: str) -> Dialled:
+    """Addresses and ports of the ready endpoints a cluster has on this node, sorted."""
+    if service is None:
+        return ()
+    found = {
+        (backend.key.address, backend.key.port)
+        for port, backends in balance.ready(service, slices, node).items()
+        if not wanted.ports or str(port.port) in wanted.ports or (port.name and port.name in wanted.ports)
+        for backend in backends
+    }
+    return tuple((format_address(address), port) for address, port in sorted(found))
+
+
+def assignment(name: str, endpoints: Dialled) -> Resource:
+    """A ClusterLoadAssignment; one without endpoints is an answer too."""
+    addresses = [
+        {"endpoint": {"address": {"socket_address": {"address": address, "port_value": port}}}}
+        for address, port in endpoints
+    ]
+    return to_resource(
+        from_json(ENDPOINTS, {"cluster_name": name, "endpoints": [{"lb_endpoints": addresses}] if addresses else []})
+    )
+
+
+def wanted(configs: Iterable[EnvoyConfig]) -> dict[str, Backends | None]:
+    """The assignments that clusters ask for, by name; None: those that stay empty."""
+    return {
+        str(backends) if backends else config.ref.qualify(cluster): backends
+        for config in configs
+        for cluster, backends in config.clusters.items()
+    }
+
+
+def redirects(
+    configs: Iterable[EnvoyConfig],
+    frontends: Mapping[FrontendKey, Frontend],
+    *,
+    listening: Mapping[int, bool],
+    before: Mapping[FrontendKey, int],
+) -> tuple[dict[FrontendKey, int], dict[tuple[ServiceRef, int], list[EnvoyConfig]]]:
+    """Frontend → listener's port, and which configs want each service port (the first has it).
+
+    `listening`: listeners that were accepted with all they need; `before`: the redirects there are. A service keeps
+    what it had, its backends or another listener, until its listener listens; one that was redirected never goes back
+    to its backends while an object names it, whatever has become of the listener.
+    """
+    by_service: dict[ServiceRef, list[tuple[EnvoyConfig, frozenset[int], int]]] = {}
+    for config in configs:
+        for each in config.redirects:
+            by_service.setdefault(each.service, []).append((config, each.ports, each.port))
+    found: dict[FrontendKey, int] = {}
+    claims: dict[tuple[ServiceRef, int], list[EnvoyConfig]] = {}
+    for key, frontend in frontends.items():
+        if key.protocol != _TCP:
+            continue
+        number = frontend.group.port
+        matching = [each for each in by_service.get(frontend.service, ()) if not each[1] or number in each[1]]
+        if not matching:
+            continue
+        claims[(frontend.service, number)] = [config for config, _ports, _listener in matching]
+        listener = matching[0][2]
+        port = listener if listening.get(listener) else before.get(key)
+        if port:
+            found[key] = port
+    return found, claims

@@ -1,0 +1,141 @@
+"""An object as it was written → EnvoyConfig, or the field that is wrong. The agents' reading is the only one there is:
+what they refuse, admission and offline validation refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from google.protobuf.message import Message
+
+from mycel.envoy.config.fill import Filler
+from mycel.envoy.config.model import NAMESPACED, ConfigRef, EnvoyConfig, Redirect
+from mycel.envoy.config.names import Names
+from mycel.envoy.config.refuse import ALLOWED, refuse
+from mycel.envoy.config.walk import walk
+from mycel.envoy.messages import InvalidResource, from_json, to_resource
+from mycel.envoy.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource, TypeUrl
+from mycel.model.service import ServiceRef
+from mycel.policy.fields import Field, selector
+from mycel.policy.labels import Selector
+
+_TYPES = {each.rpartition("/")[2]: each for each in (LISTENER, ROUTES, CLUSTER, SECRET)}
+_MOST = 1000  # resources of one object
+_NAME_LIMIT = 256
+_FIRST_PORT = 20000
+
+
+def any_port(_listener: str) -> int:
+    """A port for those who only want to know whether an object is valid."""
+    return _FIRST_PORT
+
+
+def ref_of(item: Mapping[str, Any]) -> ConfigRef:
+    """Which object this is."""
+    metadata = item["metadata"]
+    namespace = metadata.get("namespace") or "default" if item.get("kind") == NAMESPACED else ""
+    return ConfigRef(namespace, metadata["name"])
+
+
+def read(item: Mapping[str, Any], port: Callable[[str], int] = any_port) -> EnvoyConfig:
+    """The object's meaning; `port` gives each of its listeners one. Raises PolicyInvalid with the field's path."""
+    ref = ref_of(item)
+    spec = Field(item.get("spec"), "spec").knows("services", "backendServices", "resources", "nodeSelector")
+    if spec["resources"].absent:
+        raise spec["resources"].fail("is missing: a list of Envoy's resources, each with its @type")
+    messages = _messages(spec["resources"])
+    own: dict[TypeUrl, frozenset[str]] = {kind: frozenset(by_name) for kind, by_name in messages.items()}
+    names = Names(ref, own, _filters(spec["backendServices"], ref))
+    listeners = {name: port(name) for name in messages.get(LISTENER, {})}
+    redirects = tuple(
+        redirect for each in spec["services"].items() if (redirect := _redirect(each, names, listeners)) is not None
+    )
+    found: dict[TypeUrl, dict[str, Resource]] = {}
+    for kind, by_name in messages.items():
+        for name, (message, path) in by_name.items():
+            filler = Filler(names, log_name=ref.qualify(name), port=listeners.get(name, 0))
+            walk(message, path, before=refuse, after=filler, allowed=ALLOWED)
+            if kind in (ROUTES, SECRET):
+                setattr(message, "name", ref.qualify(name))  # noqa: B010  the class is made at run time
+            found.setdefault(kind, {})[ref.qualify(name)] = to_resource(message)
+    nodes = spec["nodeSelector"]
+    return EnvoyConfig(
+        ref=ref,
+        resources=found,
+        listeners=listeners,
+        redirects=redirects,
+        clusters=names.clusters,
+        secrets=frozenset(names.secrets),
+        unresolved=tuple(names.unresolved),
+        nodes=Selector() if nodes.absent else selector(nodes, sources=False),
+    )
+
+
+def _messages(resources: Field) -> dict[TypeUrl, dict[str, tuple[Message, str]]]:
+    """The resources by type and name, as Envoy's own schemas take them, with their paths."""
+    found: dict[TypeUrl, dict[str, tuple[Message, str]]] = {}
+    for index, each in enumerate(resources.items()):
+        if index >= _MOST:
+            raise resources.fail(f"has more than {_MOST} resources: split the object")
+        fields = dict(each.mapping())
+        kind = _type(each)
+        del fields["@type"]
+        try:
+            message: Any = from_json(kind, fields)
+        except InvalidResource as exc:
+            raise each.fail(str(exc)) from None
+        except RecursionError:
+            raise each.fail("is nested too deeply") from None
+        name = message.name
+        if not name or len(name) > _NAME_LIMIT or not name.isprintable():
+            raise each["name"].fail(f"must be a name of at most {_NAME_LIMIT} printable characters")
+        by_name = found.setdefault(kind, {})
+        if name in by_name:
+            raise each["name"].fail(f"is {name!r}, as that of another {kind.rpartition('.')[2]} of this object")
+        by_name[name] = message, each.path
+    return found
+
+
+def _type(resource: Field) -> TypeUrl:
+    text = resource["@type"].text()
+    name = text.rpartition("/")[2]
+    if name == ENDPOINTS.rpartition("/")[2]:
+        raise resource["@type"].fail("endpoints come from Services: name a Cluster namespace/service, with type EDS")
+    kind = _TYPES.get(name)
+    if kind is None:
+        raise resource["@type"].fail(f"is {text!r}: it may be {', '.join(sorted(_TYPES.values()))}")
+    return kind
+
+
+def _service(entry: Field, ref: ConfigRef) -> ServiceRef:
+    namespace = entry["namespace"].text(ref.namespace)
+    if not namespace:
+        raise entry["namespace"].fail("is missing: a clusterwide object has no namespace of its own")
+    return ServiceRef(namespace, entry["name"].text())
+
+
+def _redirect(entry: Field, names: Names, listeners: Mapping[str, int]) -> Redirect | None:
+    entry.knows("name", "namespace", "listener", "ports")
+    service = _service(entry, names.ref)
+    ports = entry["ports"].list_of(lambda each: each.number(least=1, most=65535) or 0)
+    if not listeners:
+        raise entry.fail("there is no Listener among resources its connections could go to")
+    wanted = entry["listener"].text(next(iter(listeners)))
+    if wanted not in listeners:
+        raise entry["listener"].fail(f"names {wanted!r}: there is no Listener of that name among resources")
+    if names.foreign(service):
+        return None
+    return Redirect(service, frozenset(ports or ()), listeners[wanted])
+
+
+def _filters(entries: Field, ref: ConfigRef) -> dict[ServiceRef, tuple[str, ...]]:
+    """Of services that are named as backends with their ports: which."""
+    found: dict[ServiceRef, tuple[str, ...]] = {}
+    for entry in entries.items():
+        entry.knows("name", "namespace", "number")
+        service = _service(entry, ref)
+        numbers = entry["number"].list_of(lambda each: each.text())
+        if numbers:
+            found[service] = tuple(sorted({*found.get(service, ()), *numbers}))
+    return found

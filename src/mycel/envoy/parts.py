@@ -1,0 +1,77 @@
+"""What every listener and cluster of the node's Envoy has, whoever asked for it (docs/l7.md), in JSON form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Json = Mapping[str, Any]
+
+LISTEN_IPV4 = "192.0.0.8"  # RFC 7600: no interface has it, so nobody can dial a listener
+AGENT_CLUSTER = "agent"  # static in the bootstrap
+UPSTREAM_PORTS = (16384, 29999)
+
+MARK_DOWNSTREAM = 0xA00
+MARK_UPSTREAM_SERVICE = 0xB00
+MARK_UPSTREAM_EGRESS = 0xC00
+MARK_UPSTREAM_INGRESS = 0xD00
+
+_TYPE = "type.googleapis.com/envoy.extensions."
+_SOL_SOCKET, _SO_MARK = 1, 36
+_SOL_IP, _IP_LOCAL_PORT_RANGE = 0, 51
+ADS: Json = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+
+
+def upstream_mark(kind: int, port: int) -> int:
+    """The mark of what leaves for a server: what was judged (`MARK_UPSTREAM_…`), and the listener's port."""
+    return port << 16 | kind
+
+
+def listener_fields(port: int, mark: int) -> Json:
+    """Where a listener is, and the two filters that keep the client's address on both of its sides."""
+    return {
+        "address": {"socket_address": {"address": LISTEN_IPV4, "port_value": port}},
+        "transparent": True,
+        "socket_options": [_option(_SOL_SOCKET, _SO_MARK, MARK_DOWNSTREAM, "SO_MARK 0xa00")],
+        "listener_filters": [
+            {"name": "original_dst", "typed_config": {"@type": f"{_TYPE}filters.listener.original_dst.v3.OriginalDst"}},
+            {
+                "name": "original_src",
+                "typed_config": {"@type": f"{_TYPE}filters.listener.original_src.v3.OriginalSrc", "mark": mark},
+            },
+        ],
+    }
+
+
+def upstream_bind() -> Json:
+    """A cluster's `upstream_bind_config`: its sockets' own ports stay away from pods' and NodePorts."""
+    first, last = UPSTREAM_PORTS
+    text = f"IP_LOCAL_PORT_RANGE {first}-{last}"
+    return {"socket_options": [_option(_SOL_IP, _IP_LOCAL_PORT_RANGE, last << 16 | first, text)]}
+
+
+def access_log(log_name: str) -> Json:
+    """The access log that becomes flows: one record per request, to the agent."""
+    return {
+        "name": "agent",
+        "typed_config": {
+            "@type": f"{_TYPE}access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+            "common_config": {
+                "log_name": log_name,
+                "transport_api_version": "V3",
+                "buffer_flush_interval": "0.1s",
+                "grpc_service": {"envoy_grpc": {"cluster_name": AGENT_CLUSTER}},
+            },
+            "additional_request_headers_to_log": ["traceparent"],
+        },
+    }
+
+
+def _option(level: int, name: int, value: int, description: str) -> Json:
+    return {
+        "level": level,
+        "name": name,
+        "int_value": value,
+        "state": "STATE_PREBIND",
+        "description": description,
+    }
