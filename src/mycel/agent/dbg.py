@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 VERSION = "1.19.4"
 _RUN_DIR = os.environ.get("CILIUM_RUN_DIR", "/var/run/cilium")
 _LIMIT = 256 << 20
-_TABLES = "endpoint ipcache lb nodes policy ct nat affinity socket_nat fragments metrics"
+_TABLES = "endpoint ipcache lb announced nodes policy ct nat affinity socket_nat fragments metrics"
 _USAGE = f"""usage: cilium COMMAND [-o json|jsonpath=TEMPLATE]
 
   status                     health of the agent and its parts

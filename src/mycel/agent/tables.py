@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mycel.abi import (
+    AnnouncedKey,
+    AnnouncedValue,
     BackendKey,
     BackendValue,
     Direction,
@@ -39,6 +41,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "endpoint": ("endpoints",),
     "ipcache": ("ipcache", "ipcache_lpm"),
     "lb": ("services", "service_slots", "backends"),
+    "announced": ("announced",),
     "nodes": ("nodes",),
     "policy": ("policy",),
     "ct": ("ct",),
@@ -50,7 +53,7 @@ TABLES: dict[str, tuple[str, ...]] = {
 }
 """Table → the maps it shows."""
 
-PLANNED = frozenset({"endpoint", "ipcache", "lb", "nodes", "policy"})
+PLANNED = frozenset({"endpoint", "ipcache", "lb", "announced", "nodes", "policy"})
 
 
 def table(name: str, desired: Maps, realized: Maps) -> Table:
@@ -167,6 +170,14 @@ def _port_prefix(key: PolicyKey) -> str:
     return str(key.port) if last == key.port else f"{key.port}-{last}"
 
 
+def _announced(maps: Maps) -> _Shown:
+    rows: Mapping[AnnouncedKey, AnnouncedValue] = maps.get("announced", {})
+    return {
+        (("address", format_address(key.addr)), ("ifindex", key.ifindex)): {"mac": value.mac.hex(":")}
+        for key, value in rows.items()
+    }
+
+
 def _nodes(maps: Maps) -> _Shown:
     return {
         (("address", format_address(key.addr)),): {"node": value.node_id}
@@ -200,6 +211,7 @@ _MAKERS: dict[str, Callable[[Maps], _Shown]] = {
     "endpoint": _endpoint,
     "ipcache": _ipcache,
     "lb": _lb,
+    "announced": _announced,
     "nodes": _nodes,
     "policy": _policy,
     "metrics": _metrics,

@@ -23,6 +23,7 @@ MAPS = {
     "nat": "Translations to and from the outside.",
     "metrics": "Packets and bytes, forwarded and dropped by reason.",
     "policy": "Policy rows.",
+    "announced": "Addresses of services this node answers for by ARP.",
     "nodes": "Nodes that VXLAN is accepted from.",
     "affinity": "Clients that stay with a backend.",
     "socket_nat": "What was translated when a process dialled.",

@@ -12,7 +12,7 @@ from mycel.agent.l2.election import Act, Step, Times, step
 from mycel.agent.l2.policies import parse_policy, wishes
 from mycel.datapath.arp import announcement
 from mycel.k8s.lease import Lease, holding_spec, parse_lease
-from mycel.model.address import format_address
+from mycel.model.address import format_address, parse_address
 from mycel.model.service import Service, ServiceRef
 
 TIMES = Times(15.0, 5.0, 2.0)
@@ -44,6 +44,7 @@ def announced(
         nodes=NODES,
         devices=("eth0", "eth1"),
         serving={ServiceRef("shop", name) for name in serving},
+        taken={parse_address("172.18.0.2")},
     )
     return {name: sorted(map(format_address, wish.addresses)) for name, wish in found.items()}
 
@@ -71,6 +72,7 @@ BOTH = {"loadBalancerIPs": True, "externalIPs": True}
         ({"loadBalancerIPs": True, "interfaces": ["("]}, (WEB,), {}),
         ({"loadBalancerIPs": True}, (service("web", "10.0.0.1", load_balancer_class="example.com/x"),), {}),
         ({"loadBalancerIPs": True}, (service("web", "fd00::1"),), {}),
+        (LBS, (service("web", "172.18.0.2"),), {}),  # a node's
         ({"loadBalancerIPs": True}, (service("web", "10.0.0.1", local_external=True),), {}),
         # One address, one lease: the first service's.
         (LBS, (service("b", "10.0.0.1"), service("a", "10.0.0.1")), {OTHER: ["10.0.0.1"]}),

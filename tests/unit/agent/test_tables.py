@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from mycel.abi import (
+    AnnouncedKey,
+    AnnouncedValue,
     BackendKey,
     BackendValue,
     IpcacheKey,
@@ -29,6 +31,17 @@ SERVICE = {
         BackendKey(9): BackendValue(A("fd00::1"), 6443, 6, 0),
     },
 }
+
+
+def test_announced_addresses() -> None:
+    """Per device, with the MAC that is said."""
+    rows = {"announced": {AnnouncedKey(A("10.0.0.1"), 3): AnnouncedValue(bytes.fromhex("020000000042"))}}
+    (row,) = tables.table("announced", rows, {})
+    assert row == {
+        "key": {"address": "10.0.0.1", "ifindex": 3},
+        "desired": {"mac": "02:00:00:00:00:42"},
+        "realized": None,
+    }
 
 
 def test_a_frontend_is_one_row() -> None:

@@ -168,8 +168,9 @@ def test_a_backend_that_is_not_there_costs_its_own_paths(backend: dict[str, Any]
     assert ends(hosts(translation)["*"])[:2] == [("pathSeparatedPrefix /foo", "shop:foo:80"), ("prefix /", "503")]
 
 
-def test_a_pattern_envoy_would_refuse_is_left_out() -> None:
-    translation = made(rule(path("/(", kind="ImplementationSpecific"), path("/foo")))
+@pytest.mark.parametrize("pattern", ["/(", "/(a{1,100}b{1,100}){1,9}"])
+def test_a_pattern_envoy_would_refuse_is_left_out(pattern: str) -> None:
+    translation = made(rule(path(pattern, kind="ImplementationSpecific"), path("/foo")))
     assert [each.reason for each in translation.problems] == ["PathNotServed"]
     assert ends(hosts(translation)["*"]) == [("pathSeparatedPrefix /foo", "shop:foo:80"), ("prefix /", "404")]
 

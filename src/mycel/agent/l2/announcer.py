@@ -21,8 +21,8 @@ from mycel.k8s.lease import Lease, holding_spec
 from mycel.k8s.resources import LEASES
 from mycel.kit.latest import Latest
 from mycel.kit.workqueue import WorkQueue
-from mycel.model.address import Address
-from mycel.model.service import ServiceRef
+from mycel.model.address import Address, parse_address
+from mycel.model.service import ServiceRef, SliceEndpoint
 
 log = logging.getLogger(__name__)
 _GATHER_S = 0.02
@@ -77,13 +77,15 @@ class Announcer:
 
     def look(self) -> None:
         """Find out what this node may announce, and what it does."""
+        nodes = self._watches.nodes.store.values()
         self._wishes = wishes(
             self._policies.store.values(),
             self._watches.services.store.values(),
             node=self._node,
-            nodes={node.name: node.labels for node in self._watches.nodes.store.values()},
+            nodes={node.name: node.labels for node in nodes},
             devices=self._devices,
             serving=self._serving(),
+            taken={parse_address(text) for node in nodes for text in (*node.internal_addresses, *node.other_addresses)},
         )
         self._known = {lease_name(service.ref) for service in self._watches.services.store.values()}
         leases = {key.name for key in self._leases.store if is_lease_name(key.name)}
@@ -95,12 +97,11 @@ class Announcer:
         self.addresses.set(frozenset(address for wish in mine for address in wish.addresses))
 
     def _serving(self) -> set[ServiceRef]:
-        """Services with a backend on this node."""
-        return {
-            each.ref
-            for each in self._watches.slices.store.values()
-            if any(one.node == self._node and (one.ready or one.serving) for one in each.endpoints)
-        }
+        """Services with a backend on this node, and those without any slices: every node's proxy serves them."""
+        slices = self._watches.slices.store.values()
+        here = {each.ref for each in slices if any(_serves(one, self._node) for one in each.endpoints)}
+        sliced = {each.ref for each in slices}
+        return here | {each.ref for each in self._watches.services.store.values() if each.ref not in sliced}
 
     def _lease_changed(self, key: Key, old: Lease | None, new: Lease | None) -> None:
         if not is_lease_name(key.name):
@@ -154,6 +155,10 @@ class Announcer:
             return
         body = {"metadata": {"resourceVersion": lease.version}, "spec": spec}
         await self._client.patch(LEASES, name, body, namespace=self._namespace)
+
+
+def _serves(endpoint: SliceEndpoint, node: str) -> bool:
+    return endpoint.node == node and (endpoint.ready or endpoint.serving)
 
 
 def _tell_problem(_key: Key, _old: AnnouncementPolicy | None, new: AnnouncementPolicy | None) -> None:

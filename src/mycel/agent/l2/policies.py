@@ -107,11 +107,13 @@ def wishes(
     nodes: Mapping[str, Mapping[str, str]],
     devices: Iterable[str],
     serving: Set[ServiceRef],
+    taken: Set[Address] = frozenset(),
 ) -> dict[str, Wish]:
     """Leases this node may have, by name.
 
     `nodes`: every node's labels; `devices`: this node's to the others; `serving`: services with a backend here, as
-    those with externalTrafficPolicy Local need one. Services that share an address share the first one's lease.
+    those with externalTrafficPolicy Local need one; `taken`: addresses of nodes, which no service may have announced.
+    Services that share an address share the first one's lease.
     """
     devices = tuple(devices)
     labels = {name: kubernetes_labels(each) for name, each in nodes.items()}
@@ -123,7 +125,7 @@ def wishes(
             continue
         for policy in here:
             for address in map(parse_address, policy.addresses(service)):
-                if is_ipv4(address):
+                if is_ipv4(address) and address not in taken:
                     first = claimed.setdefault(address, service.ref)
                     allowed.setdefault(first, set()).update(
                         name for name in labels if policy.nodes.matches(labels[name])

@@ -16,6 +16,7 @@ LABEL = "cilium.io/ingress"
 SOURCE_LABEL = "cilium.io/use-original-source-address"
 _COPIED = ("lbipam.cilium.io", "io.cilium/lb-ipam", "service.beta.kubernetes.io", "service.kubernetes.io")
 _MODES = ("dedicated",)
+_PROGRAM_LIMIT = 1000  # of a regular expression, as Envoy is told to take them
 
 
 class Problem(NamedTuple):
@@ -103,16 +104,25 @@ def _without_bad_patterns(ingress: Ingress) -> tuple[Ingress, list[Problem]]:
     def usable(path: Path) -> bool:
         if path.type is not PathType.SPECIFIC:
             return True
-        try:
-            re2.compile(path.path)
-        except re2.error as exc:
-            text = f"path {path.path!r} is not a regular expression and is not served: {exc}"
-            problems.append(Problem("PathNotServed", text))
-            return False
-        return True
+        problem = _pattern_problem(path.path)
+        if problem:
+            problems.append(Problem("PathNotServed", f"path {path.path[:100]!r} is not served: {problem}"))
+        return not problem
 
     rules = tuple(rule._replace(paths=tuple(filter(usable, rule.paths))) for rule in ingress.rules)
     return replace(ingress, rules=rules), problems
+
+
+def _pattern_problem(pattern: str) -> str:
+    """Why Envoy would not take a regular expression; empty when it would."""
+    try:
+        size = re2.compile(pattern).programsize
+    except re2.error as exc:
+        said = exc.args[0].decode() if exc.args and isinstance(exc.args[0], bytes) else str(exc)
+        return f"it is not a regular expression: {said}"
+    if size > _PROGRAM_LIMIT:
+        return f"as a program it has {size} steps, Envoy takes {_PROGRAM_LIMIT}"
+    return ""
 
 
 def _annotation_problems(ingress: Ingress) -> list[Problem]:
