@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from mycel.envoy.messages import from_json
-from mycel.envoy.resources import TypeUrl
+from mycel.envoy.config.read import read
 from mycel.operator.ingress.model import IngressClass, is_ours, parse_class, parse_ingress, service_ports
 from mycel.operator.ingress.owned import DIGEST, holds, owner, with_digest
 from mycel.operator.ingress.translate import Translation, translate
@@ -75,8 +74,8 @@ TLS = [
 ]
 
 
-def test_every_resource_is_one_that_envoy_knows() -> None:
-    """By Envoy's own schema."""
+def test_agents_take_every_resource() -> None:
+    """As they read any CiliumEnvoyConfig: whose endpoints, which Secrets, nothing left unresolved."""
     translation = made(*EVERYTHING, tls=TLS, defaultBackend=path("/")["backend"], force=True)
     assert translation.config is not None
     found = translation.config["spec"]["resources"]
@@ -89,9 +88,20 @@ def test_every_resource_is_one_that_envoy_knows() -> None:
         "shop:foo:81",
         "shop:grpc:50051",
     ]
-    for each in found:
-        fields = {key: value for key, value in each.items() if key != "@type"}
-        from_json(TypeUrl(each["@type"]), fields)
+    config = read({"kind": "CiliumEnvoyConfig", **translation.config})
+    assert config.unresolved == ()
+    assert {(each.namespace, each.name) for each in config.secrets} == {
+        ("shop", "one"),
+        ("shop", "two"),
+        ("shop", "rest"),
+    }
+    assert [str(each.service) for each in config.redirects] == ["shop/cilium-ingress-web"]
+    assert {name: str(backends) for name, backends in config.clusters.items()} == {
+        "shop:bar:5678": "shop/bar:5678",
+        "shop:foo:80": "shop/foo:80",
+        "shop:foo:81": "shop/foo:81",
+        "shop:grpc:50051": "shop/grpc:50051",
+    }
 
 
 def test_the_walkthroughs_ingress() -> None:
