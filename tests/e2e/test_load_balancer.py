@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.clusters import Cluster, eventually
-from tests.e2e.walk import MANIFESTS, rows
+from tests.e2e.walk import MANIFESTS, pool, rows
 
 pytestmark = pytest.mark.cluster
 
@@ -52,12 +52,6 @@ def mesh(make_cluster: Callable[[str], Cluster]) -> Cluster:
     cluster.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s", timeout_s=70)
     cluster.kubectl("expose", "pod", "foo-app", "--name=foo", "--type=LoadBalancer", "--port=80", "--target-port=5678")
     return cluster
-
-
-def pool(cluster: Cluster) -> str:
-    """lb-pool.yaml; a cluster beside another one has another network than 172.18.0.0/16."""
-    first = cluster.get("nodes")["items"][0]["status"]["addresses"][0]["address"]
-    return (MANIFESTS / "lb-pool.yaml").read_text().replace("172.18.", ".".join(first.split(".")[:2]) + ".")
 
 
 def address(cluster: Cluster, service: str = "foo") -> str:

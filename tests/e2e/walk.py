@@ -107,6 +107,12 @@ def rows(table: str) -> list[list[str]]:
     return [re.split(r"\s{2,}", line.strip()) for line in table.splitlines()[1:]]
 
 
+def pool(cluster: Cluster) -> str:
+    """lb-pool.yaml; a cluster beside another one has another network than 172.18.0.0/16."""
+    first = cluster.get("nodes")["items"][0]["status"]["addresses"][0]["address"]
+    return (MANIFESTS / "lb-pool.yaml").read_text().replace("172.18.", ".".join(first.split(".")[:2]) + ".")
+
+
 class Follower:
     """`mycel hubble observe -f` in the background; its lines as they come."""
 

@@ -164,6 +164,11 @@ def _job(obj: Object, old: Object | None) -> None:
         spec.setdefault("selector", {"matchLabels": {label: name}})
 
 
+def _ingress(obj: Object, old: Object | None) -> None:
+    if old is None:
+        obj["status"] = {"loadBalancer": {}}
+
+
 def _role_binding(obj: Object, old: Object | None) -> None:
     reference = obj.get("roleRef")
     if isinstance(reference, dict):
@@ -203,6 +208,7 @@ DEFAULTS: dict[str, Setter] = {
     "endpointslices.discovery.k8s.io": _endpoint_slice,
     "secrets": _secret,
     "networkpolicies.networking.k8s.io": _network_policy,
+    "ingresses.networking.k8s.io": _ingress,
     "jobs.batch": _job,
     "rolebindings.rbac.authorization.k8s.io": _role_binding,
     "clusterrolebindings.rbac.authorization.k8s.io": _role_binding,
