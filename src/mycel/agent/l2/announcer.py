@@ -136,7 +136,7 @@ class Announcer:
             self._node,
             wanted=wish is not None,
             orphan=name not in self._known,
-            preferred=wish is not None and wish.preferred(name) == self._node,
+            preferred=wish is not None and not (lease and lease.holder) and wish.preferred(name) == self._node,
             age_s=time.monotonic() - self._since_s.get(name, time.monotonic()),
             times=self._times,
         )

@@ -56,11 +56,11 @@ class Wish(NamedTuple):
     """What one lease is about: addresses, and the nodes that may have it."""
 
     addresses: frozenset[Address]
-    nodes: tuple[str, ...]
+    nodes: frozenset[str]
 
     def preferred(self, lease: str) -> str:
         """The node that should take a free lease first, so that services spread over nodes."""
-        return min(self.nodes, key=lambda node: hashlib.sha256(f"{lease}/{node}".encode()).digest(), default="")
+        return min(sorted(self.nodes), key=lambda node: hashlib.sha256(f"{lease}/{node}".encode()).digest(), default="")
 
 
 def parse_policy(item: Mapping[str, Any]) -> AnnouncementPolicy:
@@ -117,25 +117,24 @@ def wishes(
     """
     devices = tuple(devices)
     labels = {name: kubernetes_labels(each) for name, each in nodes.items()}
-    here = [policy for policy in policies if policy.runs_on(labels.get(node, {}), devices)]
-    claimed: dict[Address, ServiceRef] = {}
-    allowed: dict[ServiceRef, set[str]] = {}
+    here = [
+        (policy, frozenset(name for name in labels if policy.nodes.matches(labels[name])))
+        for policy in policies
+        if policy.runs_on(labels.get(node, {}), devices)
+    ]
+    owner: dict[Address, ServiceRef] = {}
+    found: dict[ServiceRef, dict[Address, None]] = {}
+    allowed: dict[ServiceRef, frozenset[str]] = {}
     for service in sorted(services, key=lambda each: each.ref):
         if service.local_external and service.ref not in serving:
             continue
-        for policy in here:
+        for policy, among in here:
             for address in map(parse_address, policy.addresses(service)):
                 if is_ipv4(address) and address not in taken:
-                    first = claimed.setdefault(address, service.ref)
-                    allowed.setdefault(first, set()).update(
-                        name for name in labels if policy.nodes.matches(labels[name])
-                    )
-    return {
-        lease_name(ref): Wish(
-            frozenset(address for address, owner in claimed.items() if owner == ref), tuple(sorted(names))
-        )
-        for ref, names in allowed.items()
-    }
+                    first = owner.setdefault(address, service.ref)
+                    found.setdefault(first, {})[address] = None
+                    allowed[first] = allowed.get(first, frozenset()) | among
+    return {lease_name(ref): Wish(frozenset(addresses), allowed[ref]) for ref, addresses in found.items()}
 
 
 POLICIES_CODEC: Codec[AnnouncementPolicy] = Codec(dict[str, Any], parse_policy)
