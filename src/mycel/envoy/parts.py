@@ -27,27 +27,40 @@ def upstream_mark(kind: int, port: int) -> int:
     return port << 16 | kind
 
 
-def listener_fields(port: int, mark: int) -> Json:
-    """Where a listener is, and the two filters that keep the client's address on both of its sides."""
+def listener_fields(port: int, mark: int | None) -> Json:
+    """Where a listener is, and the two filters that keep the client's address on both of its sides.
+
+    `mark` of what leaves in the client's name; None: what leaves has the address its cluster says.
+    """
+    client: list[Json] = [] if mark is None else [_client_filter(mark)]
     return {
         "address": {"socket_address": {"address": LISTEN_IPV4, "port_value": port}},
         "transparent": True,
         "socket_options": [_option(_SOL_SOCKET, _SO_MARK, MARK_DOWNSTREAM, "SO_MARK 0xa00")],
         "listener_filters": [
             {"name": "original_dst", "typed_config": {"@type": f"{_TYPE}filters.listener.original_dst.v3.OriginalDst"}},
-            {
-                "name": "original_src",
-                "typed_config": {"@type": f"{_TYPE}filters.listener.original_src.v3.OriginalSrc", "mark": mark},
-            },
+            *client,
         ],
     }
 
 
-def upstream_bind() -> Json:
-    """A cluster's `upstream_bind_config`: its sockets' own ports stay away from pods' and NodePorts."""
+def _client_filter(mark: int) -> Json:
+    source = f"{_TYPE}filters.listener.original_src.v3.OriginalSrc"
+    return {"name": "original_src", "typed_config": {"@type": source, "mark": mark}}
+
+
+def upstream_bind(source: str = "") -> Json:
+    """A cluster's `upstream_bind_config`: its sockets' own ports stay away from pods' and NodePorts.
+
+    `source`: the address to dial from, as what nobody has judged yet; empty: the client's, with its listener's mark.
+    """
     first, last = UPSTREAM_PORTS
     text = f"IP_LOCAL_PORT_RANGE {first}-{last}"
-    return {"socket_options": [_option(_SOL_IP, _IP_LOCAL_PORT_RANGE, last << 16 | first, text)]}
+    ports = _option(_SOL_IP, _IP_LOCAL_PORT_RANGE, last << 16 | first, text)
+    if not source:
+        return {"socket_options": [ports]}
+    mark = _option(_SOL_SOCKET, _SO_MARK, MARK_UPSTREAM_SERVICE, "SO_MARK 0xb00")
+    return {"source_address": {"address": source, "port_value": 0}, "socket_options": [ports, mark]}
 
 
 def access_log(log_name: str) -> Json:

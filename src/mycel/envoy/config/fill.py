@@ -36,12 +36,16 @@ _TRANSPARENCY = {
 
 
 class Filler:
-    """The steps after a message's parts are done; `log_name` is what requests of this resource are logged under."""
+    """The steps after a message's parts are done; `log_name` is what requests of this resource are logged under.
 
-    def __init__(self, names: Names, *, log_name: str = "", port: int = 0) -> None:
+    `source`: the address what leaves is dialled from; empty: the client's.
+    """
+
+    def __init__(self, names: Names, *, log_name: str = "", port: int = 0, source: str = "") -> None:
         self._names = names
         self._log_name = log_name
         self._port = port
+        self._source = source
         self._steps: Mapping[str, Callable[[Any, str], None]] = {
             "envoy.config.listener.v3.Listener": self._listener,
             "envoy.config.cluster.v3.Cluster": self._cluster,
@@ -70,7 +74,7 @@ class Filler:
         mine = [each for each in listener.listener_filters if not _is_transparency(each)]
         for each in mine:
             _configure(each)
-        mark = parts.upstream_mark(parts.MARK_UPSTREAM_SERVICE, self._port)
+        mark = None if self._source else parts.upstream_mark(parts.MARK_UPSTREAM_SERVICE, self._port)
         fields = parts.listener_fields(self._port, mark)
         ours: Any = from_json(LISTENER, {**fields, "traffic_direction": "OUTBOUND"})
         ours.listener_filters.extend(mine)
@@ -111,7 +115,9 @@ class Filler:
         cluster.name = self._names.ref.qualify(own)
         cluster.eds_cluster_config.service_name = str(backends) if backends else cluster.name
         _set_ads(cluster.eds_cluster_config.eds_config)
-        cluster.MergeFrom(from_json(CLUSTER, {"type": "EDS", "upstream_bind_config": parts.upstream_bind()}))
+        cluster.MergeFrom(
+            from_json(CLUSTER, {"type": "EDS", "upstream_bind_config": parts.upstream_bind(self._source)})
+        )
         _speak_as_the_client(cluster)
 
     def _tls(self, context: Any, path: str) -> None:

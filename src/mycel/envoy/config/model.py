@@ -10,6 +10,7 @@ from mycel.envoy.resources import Resource, TypeUrl
 from mycel.model.service import ServiceRef
 from mycel.policy.labels import Selector
 
+OUTSIDE = "@outside"
 NAMESPACED, CLUSTERWIDE = "CiliumEnvoyConfig", "CiliumClusterwideEnvoyConfig"
 
 
@@ -27,6 +28,11 @@ class ConfigRef(NamedTuple):
     def qualify(self, resource: str) -> str:
         """A resource's name among all objects' (`/name/resource` when clusterwide: no namespace is empty)."""
         return f"{self.namespace}/{self.name}/{resource}"
+
+    @property
+    def outside(self) -> ConfigRef:
+        """What the resources for clients of the outside are named after: no object has such a name."""
+        return ConfigRef(self.namespace, f"{self.name}{OUTSIDE}")
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
@@ -77,6 +83,7 @@ class EnvoyConfig:
     ref: ConfigRef
     resources: Mapping[TypeUrl, Mapping[str, Resource]]  # by qualified name
     listeners: Mapping[str, int]  # name in the object → port
+    twins: Mapping[int, int]  # listener's port → that for clients of the outside, where that is another
     redirects: tuple[Redirect, ...]
     clusters: Mapping[str, Backends | None]  # name in the object → whose endpoints; None: none it may have
     secrets: frozenset[SecretUse]

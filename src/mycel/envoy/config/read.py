@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from mycel.envoy.config.fill import Filler
-from mycel.envoy.config.model import NAMESPACED, ConfigRef, EnvoyConfig, Redirect
+from mycel.envoy.config.model import NAMESPACED, OUTSIDE, ConfigRef, EnvoyConfig, Redirect
 from mycel.envoy.config.names import Names
 from mycel.envoy.config.refuse import ALLOWED, refuse
 from mycel.envoy.config.walk import walk
@@ -24,6 +24,8 @@ _TYPES = {each.rpartition("/")[2]: each for each in (LISTENER, ROUTES, CLUSTER, 
 _MOST = 1000  # resources of one object
 _NAME_LIMIT = 256
 _FIRST_PORT = 20000
+SOURCE_LABEL = "cilium.io/use-original-source-address"
+Messages = dict[TypeUrl, dict[str, tuple[Message, str]]]
 
 
 def any_port(_listener: str) -> int:
@@ -38,8 +40,12 @@ def ref_of(item: Mapping[str, Any]) -> ConfigRef:
     return ConfigRef(namespace, metadata["name"])
 
 
-def read(item: Mapping[str, Any], port: Callable[[str], int] = any_port) -> EnvoyConfig:
-    """The object's meaning; `port` gives each of its listeners one. Raises PolicyInvalid with the field's path."""
+def read(item: Mapping[str, Any], port: Callable[[str], int] = any_port, *, ingress: str = "") -> EnvoyConfig:
+    """The object's meaning; `port` gives each of its listeners one. Raises PolicyInvalid with the field's path.
+
+    `ingress`: this node's address for clients of the outside. Objects that ask for it (label
+    `cilium.io/use-original-source-address: "false"`) then have each resource twice, the second time for those clients.
+    """
     ref = ref_of(item)
     spec = Field(item.get("spec"), "spec").knows("services", "backendServices", "resources", "nodeSelector")
     if spec["resources"].absent:
@@ -51,19 +57,19 @@ def read(item: Mapping[str, Any], port: Callable[[str], int] = any_port) -> Envo
     redirects = tuple(
         redirect for each in spec["services"].items() if (redirect := _redirect(each, names, listeners)) is not None
     )
-    found: dict[TypeUrl, dict[str, Resource]] = {}
-    for kind, by_name in messages.items():
-        for name, (message, path) in by_name.items():
-            filler = Filler(names, log_name=ref.qualify(name), port=listeners.get(name, 0))
-            walk(message, path, before=refuse, after=filler, allowed=ALLOWED)
-            if kind in (ROUTES, SECRET):
-                setattr(message, "name", ref.qualify(name))  # noqa: B010  the class is made at run time
-            found.setdefault(kind, {})[ref.qualify(name)] = to_resource(message)
+    found = _finished(messages, names, listeners)
+    twins: dict[int, int] = {}
+    if ingress and _splits(item):
+        outside = {name: port(name + OUTSIDE) for name in listeners}
+        twins = {listeners[name]: outside[name] for name in listeners}
+        again = _finished(_messages(spec["resources"]), Names(ref.outside, own, names.filters), outside, source=ingress)
+        found = {kind: {**by_name, **again[kind]} for kind, by_name in found.items()}
     nodes = spec["nodeSelector"]
     return EnvoyConfig(
         ref=ref,
         resources=found,
         listeners=listeners,
+        twins=twins,
         redirects=redirects,
         clusters=names.clusters,
         secrets=frozenset(names.secrets),
@@ -72,9 +78,30 @@ def read(item: Mapping[str, Any], port: Callable[[str], int] = any_port) -> Envo
     )
 
 
-def _messages(resources: Field) -> dict[TypeUrl, dict[str, tuple[Message, str]]]:
+def _splits(item: Mapping[str, Any]) -> bool:
+    """Whether clients of the outside are to be served in the node's name, since backends could not answer them."""
+    return (item["metadata"].get("labels") or {}).get(SOURCE_LABEL) == "false"
+
+
+def _finished(
+    messages: Messages, names: Names, listeners: Mapping[str, int], *, source: str = ""
+) -> dict[TypeUrl, dict[str, Resource]]:
+    """The resources as Envoy gets them, by qualified name. Raises PolicyInvalid."""
+    found: dict[TypeUrl, dict[str, Resource]] = {}
+    for kind, by_name in messages.items():
+        for name, (message, path) in by_name.items():
+            qualified = names.ref.qualify(name)
+            filler = Filler(names, log_name=qualified, port=listeners.get(name, 0), source=source)
+            walk(message, path, before=refuse, after=filler, allowed=ALLOWED)
+            if kind in (ROUTES, SECRET):
+                setattr(message, "name", qualified)  # noqa: B010  the class is made at run time
+            found.setdefault(kind, {})[qualified] = to_resource(message)
+    return found
+
+
+def _messages(resources: Field) -> Messages:
     """The resources by type and name, as Envoy's own schemas take them, with their paths."""
-    found: dict[TypeUrl, dict[str, tuple[Message, str]]] = {}
+    found: Messages = {}
     for index, each in enumerate(resources.items()):
         if index >= _MOST:
             raise resources.fail(f"has more than {_MOST} resources: split the object")
