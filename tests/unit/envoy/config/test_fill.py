@@ -248,5 +248,38 @@ def test_what_the_operator_makes_of_an_ingress_is_understood():
     assert len(found.resources[ROUTES]) == 2
 
 
+def test_clients_of_the_outside_have_resources_of_their_own():
+    """They are dialled for from the node's ingress address, unjudged; nobody else is, and nothing else differs."""
+    item = config()
+    item["metadata"]["labels"] = {"cilium.io/use-original-source-address": "false"}
+    ports = {"listener": 20001, "listener@outside": 20002}
+    found = read(item, ports.__getitem__, ingress="10.244.1.254")
+    assert (found.listeners, found.twins) == ({"listener": 20001}, {20001: 20002})
+    plain = read(config(), ports.__getitem__, ingress="10.244.1.254").resources
+    assert {kind: {name for name in names if "@" not in name} for kind, names in found.resources.items()} == {
+        kind: set(names) for kind, names in plain.items()
+    }
+    assert all(names.items() >= plain[kind].items() for kind, names in found.resources.items())
+    prefix = "shop/mesh@outside/"
+    assert {kind: names.keys() - plain[kind].keys() for kind, names in found.resources.items()} == {
+        LISTENER: {prefix + "listener"},
+        ROUTES: {prefix + "routes"},
+        CLUSTER: {prefix + "shop/api"},
+    }
+    outer = message(LISTENER, found.resources[LISTENER][prefix + "listener"])
+    assert outer.address.socket_address.port_value == 20002
+    assert [each.name for each in outer.listener_filters] == ["original_dst"]
+    manager = unpack(outer.filter_chains[0].filters[0].typed_config)
+    assert manager.rds.route_config_name == prefix + "routes"
+    route = message(ROUTES, found.resources[ROUTES][prefix + "routes"])
+    assert route.virtual_hosts[0].routes[0].route.cluster == prefix + "shop/api"
+    there = message(CLUSTER, found.resources[CLUSTER][prefix + "shop/api"])
+    assert there.eds_cluster_config.service_name == "shop/api"
+    assert there.upstream_bind_config.source_address.address == "10.244.1.254"
+    marks = [each.int_value for each in there.upstream_bind_config.socket_options if (each.level, each.name) == (1, 36)]
+    assert marks == [0xB00]
+    assert read(item, ports.__getitem__).twins == read(config(), ports.__getitem__, ingress="10.244.1.254").twins == {}
+
+
 def test_equal_objects_make_equal_resources():
     assert read(config()) == read(config())
