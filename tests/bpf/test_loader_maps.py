@@ -126,6 +126,7 @@ async def test_policy_sets_are_swapped_whole(fds: list[int]) -> None:
     assert await target.read(fresh=True) == {**dict.fromkeys(range(1, 251), row), 300: {}}
     changed = {abi.PolicyKey(64, 1001, 6, 80): abi.PolicyValue(0, 1, 0, 1, 2)}
     await target.apply(Diff({7: changed}, list(range(8, 251))))
+    await target.swept()
     assert target.dump() == {**dict.fromkeys(range(1, 7), row), 7: changed, 300: {}}
     assert target.dump() == await target.read(fresh=False)
 

@@ -94,8 +94,8 @@ def tables(world: World, node: str, subjects: Mapping[IdentityId, Subject], ifin
     networks = {(each.address, each.length): number for each, number in world.engine.networks.items()}
     return NodeTables(
         {
-            "endpoints": rows.endpoint_rows(this, endpoints, policies),
-            "interfaces": rows.interface_rows(endpoints, policies),
+            "endpoints": rows.endpoint_rows(this, rows.endpoint_values(endpoints, policies)),
+            "interfaces": rows.interface_rows(rows.endpoint_values(endpoints, policies)),
             "nodes": rows.node_rows(others),
             "ipcache": rows.ipcache_rows(
                 this,

@@ -7,6 +7,7 @@ kernel (CNI ADD): it plans at once and returns when that plan, or a newer one, h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable, Mapping
 from enum import Flag, auto
@@ -35,8 +36,8 @@ from mycel.service.hostports import host_port_frontends
 from mycel.service.numbering import Numbering
 
 log = logging.getLogger(__name__)
-_GATHER_S = 0.005  # changes that come together become one plan
-_APART_S = 0.05  # and plans are this far apart
+_GATHER_S = 0.002  # changes that come together become one plan
+_APPLY_S = 0.05  # and those that come while one is being applied the next, unless the datapath refuses
 
 
 class Part(Flag):
@@ -58,6 +59,14 @@ class PolicyPlan(NamedTuple):
     networks: Mapping[tuple[Address, int], IdentityId] = {}
     aliases: Mapping[AliasKey, AliasValue] = {}
     revision: int = 1
+
+
+class Planned(NamedTuple):
+    """What a plan enforces. `version` is that of `desired` which brings it about."""
+
+    version: int
+    revision: int
+    endpoints: rows.EndpointPolicies | None
 
 
 class Sources(Protocol):
@@ -119,13 +128,13 @@ class Planner:
         self._sources = sources
         self.desired: Latest[Mapping[str, Mapping[Any, Any]]] = Latest()
         self.realized: Latest[int] = Latest()
-        self.planned: Latest[tuple[int, int]] = Latest()
-        """Version of `desired` and the policy revision it enforces."""
+        self.planned: Latest[Planned] = Latest()
         self.plan: NodePlan | None = None
         self.frontends: Mapping[balance.FrontendKey, balance.Frontend] = {}
         self.backend_numbers: Numbering[balance.BackendKey] = Numbering()
         self.service_numbers: Numbering[balance.FrontendKey] = Numbering(most=2**32 - 1)
         self._parts: dict[str, Mapping[Any, Any]] = {}
+        self._others: list[rows.OtherNode] = []
         self._policy = PolicyPlan()
         self._dirty = Part.ALL
         self._wake = asyncio.Event()
@@ -162,13 +171,14 @@ class Planner:
     async def run(self) -> None:
         """Plan whenever something changed. Start it when every informer is synced, never before."""
         self._started.set()
-        clock = asyncio.get_running_loop().time
         while True:
             self._wake.clear()
             self._plan()
-            planned_s = clock()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_APPLY_S):
+                    await self.applied(self.desired.version)
             await self._wake.wait()
-            await asyncio.sleep(max(_GATHER_S, planned_s + _APART_S - clock()))
+            await asyncio.sleep(_GATHER_S)
 
     async def applied(self, version: int) -> None:
         """Until the kernel has been brought to a version of `desired`, or to a newer one."""
@@ -184,37 +194,44 @@ class Planner:
         node, local = sources.node(), list(sources.local())
         if dirty & Part.SERVICES:
             self._plan_services(node)
+        if dirty & (Part.ENDPOINTS | Part.CLUSTER):
+            self._plan_addresses(node, local)
         if dirty & ~Part.SERVICES:
-            self._plan_parties(node, local)
+            self._plan_policy(node, local)
         version = self.plan.version + 1 if self.plan else 1
         plan = NodePlan(**self._parts, version=version)  # pyright: ignore[reportArgumentType]
         if plan != self.plan:
             self.plan = plan
             self.desired.set(plan.by_map())
             log.debug("%s", plan)
-        self.planned.set((self.desired.version, self._policy.revision))
+        self.planned.set(Planned(self.desired.version, self._policy.revision, self._policy.endpoints))
 
-    def _plan_parties(self, node: rows.ThisNode, local: list[LocalEndpoint]) -> None:
-        """Who there is, and what this node's pods enforce."""
+    def _plan_addresses(self, node: rows.ThisNode, local: list[LocalEndpoint]) -> None:
+        """Who there is."""
         sources = self._sources
-        others = sources.others()
-        ipcache = rows.ipcache_rows(
-            node,
-            others=others,
-            published=sources.published(),
-            endpoints=local,
-            apiserver=sources.apiserver(),
-            parse=sources.parse,
-        )
-        policy = self._policy = sources.policy(ipcache)
+        self._others = sources.others()
         self._parts |= {
-            "endpoints": rows.endpoint_rows(node, local, policy.endpoints),
-            "interfaces": rows.interface_rows(local, policy.endpoints),
+            "nodes": rows.node_rows(self._others),
+            "ipcache": rows.ipcache_rows(
+                node,
+                others=self._others,
+                published=sources.published(),
+                endpoints=local,
+                apiserver=sources.apiserver(),
+                parse=sources.parse,
+            ),
+        }
+
+    def _plan_policy(self, node: rows.ThisNode, local: list[LocalEndpoint]) -> None:
+        """What this node's pods enforce, and whom prefixes of policies tell apart."""
+        policy = self._policy = self._sources.policy(self._parts["ipcache"])
+        values = rows.endpoint_values(local, policy.endpoints)
+        self._parts |= {
+            "endpoints": rows.endpoint_rows(node, values),
+            "interfaces": rows.interface_rows(values),
             "policy": policy.sets,
             "aliases": policy.aliases,
-            "nodes": rows.node_rows(others),
-            "ipcache": ipcache,
-            "ipcache_lpm": rows.prefix_rows(node, others, policy.networks),
+            "ipcache_lpm": rows.prefix_rows(node, self._others, policy.networks),
         }
 
     def _plan_services(self, node: rows.ThisNode) -> None:

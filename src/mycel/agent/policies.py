@@ -33,14 +33,14 @@ from mycel.agent.watches import Watches
 from mycel.k8s.informer import Informer, Key
 from mycel.model.address import Address, parse_address
 from mycel.model.service import EndpointSlice, Service
-from mycel.model.workload import EndpointId, Identity, LocalEndpoint
+from mycel.model.workload import EndpointId, Identity, IdentityId, LocalEndpoint
 from mycel.plan.rows import EndpointPolicy
 from mycel.policy.engine import Enforcement, Engine, PolicyKeyRef, Subject
 from mycel.policy.errors import PolicyInvalid
 from mycel.policy.parse import parse_cidr_group, parse_policy
 from mycel.policy.parties import party_of, reserved_parties
 from mycel.policy.resolve import Resolution, ServiceFacts
-from mycel.policy.rules import Network, RuleRef
+from mycel.policy.rules import Network, Party, RuleRef
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -84,6 +84,8 @@ class Policies:
         self.subjects: dict[EndpointId, Subject] = {}
         self._in_force: dict[EndpointId, EndpointPolicy] = {}
         self._adopted: dict[int, EndpointPolicy] = {}
+        self._parties: dict[IdentityId, tuple[tuple[str, ...], Party]] = {}  # of this node's pods
+        self._unrealized: set[PolicyKeyRef] = set()
         self._serial = 1
         self._unresolved = False
         self._touch: Callable[[Part], None] = lambda _part: None
@@ -128,10 +130,12 @@ class Policies:
             if self.engine.resolve_again():
                 self.revision += 1
         local = [each for each in self._endpoints.all().values() if each.identity]
-        parties = {each.identity: party_of(each.identity, each.labels) for each in local}
+        labels = {each.identity: each.labels for each in local}
+        parties = {identity: self._party(identity, of) for identity, of in labels.items()}
         for party in parties.values():
             self.engine.set_party(party)  # the informer may not have seen a new one yet
         by_identity = {identity: self.engine.subject(party) for identity, party in parties.items()}
+        self._parties = {identity: known for identity, known in self._parties.items() if identity in parties}
         self.subjects = {each.endpoint_id: by_identity[each.identity] for each in local}
         self._in_force = self._enforce(local)
         aliases = self.engine.aliases((value.identity, Address(key.addr)) for key, value in ipcache.items())
@@ -145,6 +149,12 @@ class Policies:
             aliases={AliasKey(address): AliasValue(number) for address, number in aliases.items()},
             revision=self.revision,
         )
+
+    def _party(self, identity: IdentityId, labels: tuple[str, ...]) -> Party:
+        known = self._parties.get(identity)
+        if known is None or known[0] != labels:
+            known = self._parties[identity] = labels, party_of(identity, labels)
+        return known[1]
 
     def _enforce(self, local: Iterable[LocalEndpoint]) -> dict[EndpointId, EndpointPolicy]:
         """Each endpoint's sets; a new revision where they are others than the kernel's."""
@@ -168,26 +178,35 @@ class Policies:
         seen = 0
         while True:
             seen = await planner.planned.newer_than(seen)
-            version, revision = planner.planned.value
-            await planner.applied(version)
-            while not self._is_held(await asyncio.to_thread(read_back)):  # noqa: ASYNC110 (the kernel tells nobody)
-                await asyncio.sleep(0.02)  # a newer plan is on its way
-            if revision > self.realized_revision:
-                log.debug("policy revision %d is realized", revision)
-                self.realized_revision = revision
-                for key in self.states:
-                    self.changed(key)
+            planned = planner.planned.value
+            await planner.applied(planned.version)
+            while not self._is_held(planned.endpoints or {}, await asyncio.to_thread(read_back)):
+                if planner.planned.version > seen:
+                    break  # the kernel is further already
+                await asyncio.sleep(0.02)  # an intruder's rows: the next round mends them
+            else:
+                self._realize(planned.revision)
             if self.engine.forget_retired():
                 self._touch(Part.POLICY)
 
-    def _is_held(self, rows: Mapping[InterfaceKey, EndpointValue]) -> bool:
+    def _realize(self, revision: int) -> None:
+        if revision <= self.realized_revision:
+            return
+        log.debug("policy revision %d is realized", revision)
+        self.realized_revision = revision
+        done = {key for key in self._unrealized if key not in self.states or self.states[key].revision <= revision}
+        self._unrealized -= done
+        for key in done:
+            self.changed(key)
+
+    def _is_held(self, wanted: Mapping[EndpointId, EndpointPolicy], rows: Mapping[InterfaceKey, EndpointValue]) -> bool:
         """Whether the kernel has every endpoint's sets."""
         for endpoint in self._endpoints.all().values():
-            wanted = self._in_force.get(endpoint.endpoint_id)
+            policy = wanted.get(endpoint.endpoint_id)
             row = rows.get(InterfaceKey(endpoint.ifindex))
-            if wanted is None or row is None:
+            if policy is None or row is None:
                 continue  # being made or removed: not ready, so closed
-            if (row.ingress_set, row.egress_set) != wanted[:2]:
+            if (row.ingress_set, row.egress_set) != policy[:2]:
                 return False
         return True
 
@@ -289,6 +308,7 @@ class Policies:
                 self._keep(key, old, uid=str(metadata.get("uid", "")))
             generation = int(metadata.get("generation", 0))
             self.states[key] = PolicyState(generation, problem, self.revision, asyncio.get_running_loop().time())
+        self._unrealized.add(key)
         self._touch(Part.POLICY)
         self.changed(key)
 

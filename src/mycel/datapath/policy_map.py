@@ -34,6 +34,8 @@ class PolicyMap:
         self.name = name
         self.raw = RawMap(fd, info)
         self._mirror: dict[int, PolicyRows] | None = None
+        self._going: frozenset[int] = frozenset()
+        self._removal: asyncio.Task[None] | None = None
 
     def dump(self) -> dict[int, PolicyRows]:
         """All rows of all sets, from the kernel."""
@@ -84,6 +86,7 @@ class PolicyMap:
     async def read(self, *, fresh: bool) -> Mapping[int, PolicyRows]:
         """Realized rows; a new dump when `fresh` or nothing was read yet."""
         if fresh or self._mirror is None:
+            await self.swept()
             try:
                 held, dumped = self._mirror or {}, await asyncio.to_thread(self.dump)
                 # Equal sets stay the objects they were: to see that nothing changed is then cheap.
@@ -93,12 +96,12 @@ class PolicyMap:
         return self._mirror
 
     async def apply(self, change: Diff[int, PolicyRows]) -> None:
-        """Swap changed sets in, then take old ones away. Raises TargetError."""
+        """Swap changed sets in, then have old ones taken away. Raises TargetError."""
         try:
             if change.upserts:
+                if self._going & change.upserts.keys():
+                    await self.swept()
                 await asyncio.to_thread(self.write, change.upserts)
-            if change.deletes:
-                await asyncio.to_thread(self.remove, change.deletes)
         except KernelRefused as refused:
             self._mirror = None
             raise TargetError(f"map {self.name}: {refused}") from refused
@@ -106,6 +109,26 @@ class PolicyMap:
             self._mirror.update(change.upserts)
             for each in change.deletes:
                 self._mirror.pop(each, None)
+        if change.deletes:
+            await self._sweep(change.deletes)
+
+    async def _sweep(self, sets: Sequence[int]) -> None:
+        """Remove sets that no endpoint names any more, which waits for RCU again, while what comes next goes on."""
+        await self.swept()
+        self._going = frozenset(sets)
+        self._removal = asyncio.create_task(asyncio.to_thread(self.remove, sets), name="policy set removal")
+
+    async def swept(self) -> None:
+        """Until sets that were to go are gone. Raises TargetError."""
+        removal, self._removal = self._removal, None
+        try:
+            if removal is not None:
+                await removal
+        except KernelRefused as refused:
+            self._mirror = None
+            raise TargetError(f"map {self.name}: {refused}") from refused
+        finally:
+            self._going = frozenset()
 
 
 def row_change(held: PolicyRows | None, wanted: PolicyRows) -> Diff[PolicyKey, PolicyValue] | None:

@@ -99,21 +99,25 @@ def endpoint_value(endpoint: LocalEndpoint, policy: EndpointPolicy | None = OPEN
     )
 
 
-def interface_rows(
+def endpoint_values(
     endpoints: Iterable[LocalEndpoint], policies: EndpointPolicies | None = None
-) -> dict[InterfaceKey, EndpointValue]:
+) -> list[tuple[LocalEndpoint, EndpointValue]]:
+    """This node's pods with what both maps hold of each."""
+    return [(each, endpoint_value(each, _policy(each, policies))) for each in endpoints]
+
+
+def interface_rows(endpoints: Iterable[tuple[LocalEndpoint, EndpointValue]]) -> dict[InterfaceKey, EndpointValue]:
     """mycel_interfaces: the node's sides of the pods' pairs."""
-    return {InterfaceKey(each.ifindex): endpoint_value(each, _policy(each, policies)) for each in endpoints}
+    return {InterfaceKey(endpoint.ifindex): value for endpoint, value in endpoints}
 
 
 def endpoint_rows(
-    node: ThisNode, endpoints: Iterable[LocalEndpoint], policies: EndpointPolicies | None = None
+    node: ThisNode, endpoints: Iterable[tuple[LocalEndpoint, EndpointValue]]
 ) -> dict[EndpointKey, EndpointValue]:
     """mycel_endpoints: the node's own addresses and its pods'."""
     rows = {EndpointKey(address): _own(address) for address in (*node.addresses, *node.router_addresses)}
     rows |= {EndpointKey(address): _own(address, ReservedIdentity.INGRESS) for address in node.ingress_addresses}
-    for endpoint in endpoints:
-        value = endpoint_value(endpoint, _policy(endpoint, policies))
+    for endpoint, value in endpoints:
         rows |= {EndpointKey(address): value for address in endpoint.addresses}
     return rows
 

@@ -45,6 +45,7 @@ from mycel.policy.rules import (
     RuleRef,
     ServicePeer,
     host_network,
+    peer_matches,
 )
 from mycel.policy.sets import PolicySet, SetKey, SetRules
 
@@ -119,6 +120,7 @@ class Engine:
         self._to_resolve: set[PolicyKeyRef] = set()
         self._subjects = PeerIndex()
         self._by_subject: defaultdict[Peer, list[Held]] = defaultdict(list)
+        self._asked: dict[IdentityId, tuple[Party, Subject]] = {}  # subjects whose policies have not changed since
         self._peers = PeerIndex()
         self._parties = PartyIndex()
         self._matched: dict[IdentityId, frozenset[Peer]] = {}
@@ -173,6 +175,7 @@ class Engine:
 
     def drop_party(self, identity: IdentityId) -> None:
         """An identity is gone."""
+        self._asked.pop(identity, None)
         if self._parties.remove(identity):
             self._match(identity, frozenset())
             del self._matched[identity]
@@ -225,8 +228,16 @@ class Engine:
 
     def subject(self, party: Party) -> Subject:
         """What a subject enforces; its sets exist from then on. `party` is the subject itself."""
+        known = self._asked.get(party.identity)
+        if known is not None and known[0] == party and self._exist(known[1]):
+            return known[1]
         selected = self._selecting(party)
-        return Subject(self._side(selected, Direction.INGRESS, party), self._side(selected, Direction.EGRESS, party))
+        found = Subject(self._side(selected, Direction.INGRESS, party), self._side(selected, Direction.EGRESS, party))
+        self._asked[party.identity] = party, found
+        return found
+
+    def _exist(self, subject: Subject) -> bool:
+        return all(not side.enforced or side.number in self._sets for side in subject)
 
     def sets(self, numbers: Iterable[int]) -> dict[int, PolicySet]:
         """Sets by number; all others are forgotten."""
@@ -302,6 +313,10 @@ class Engine:
                 subject = Labelled(held.policy.subject)
                 self._subjects.add(subject)
                 self._by_subject[subject].append(held)
+        changed = {Labelled(held.policy.subject) for held in (*old, *new) if not held.policy.of_nodes}
+        for identity, (party, _) in list(self._asked.items()):
+            if any(peer_matches(peer, party) for peer in changed):
+                del self._asked[identity]
         self._use_networks(old, new)
         self._match_again(fresh, gone)
 

@@ -61,8 +61,8 @@ def ipcache(**changes: object) -> dict[IpcacheKey, IpcacheValue]:
 
 def test_a_pod_has_the_same_row_by_interface_and_by_address() -> None:
     """Ready, with its identity and both MACs."""
-    value = rows.interface_rows([POD])[InterfaceKey(9)]
-    assert rows.endpoint_rows(THIS, [POD])[EndpointKey(A("10.244.0.5"))] == value
+    value = rows.interface_rows(rows.endpoint_values([POD]))[InterfaceKey(9)]
+    assert rows.endpoint_rows(THIS, rows.endpoint_values([POD]))[EndpointKey(A("10.244.0.5"))] == value
     assert (value.identity, value.endpoint_id, value.flags) == (300, 7, EndpointFlags.READY)
     assert (value.ipv4, value.ipv6, value.mac) == (A("10.244.0.5"), NO_ADDRESS, POD.mac)
 
