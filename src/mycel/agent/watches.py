@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from mycel.agent.l2.policies import POLICIES_CODEC
 from mycel.k8s import parse
 from mycel.k8s.client import ApiClient
-from mycel.k8s.informer import Informer
+from mycel.k8s.informer import Codec, Informer
 from mycel.k8s.lease import LEASES_CODEC
 from mycel.k8s.resources import (
     CILIUM_CIDR_GROUPS,
@@ -29,6 +28,9 @@ from mycel.k8s.resources import (
 )
 from mycel.kit.readiness import Readiness
 from mycel.kit.tasks import spawn
+from mycel.policy.announce import AnnouncementPolicy, parse_policy
+
+_ANNOUNCEMENTS: Codec[AnnouncementPolicy] = Codec(dict[str, Any], parse_policy)
 
 
 class Watches:
@@ -49,7 +51,7 @@ class Watches:
         self.cilium_policies = Informer(client, CILIUM_NETWORK_POLICIES)
         self.clusterwide_policies = Informer(client, CILIUM_CLUSTERWIDE_NETWORK_POLICIES)
         self.cidr_groups = Informer(client, CILIUM_CIDR_GROUPS)
-        self.announcement_policies = Informer(client, CILIUM_L2_ANNOUNCEMENT_POLICIES, POLICIES_CODEC)
+        self.announcement_policies = Informer(client, CILIUM_L2_ANNOUNCEMENT_POLICIES, _ANNOUNCEMENTS)
         self.leases = Informer(client, LEASES, LEASES_CODEC, namespace=leases_in or "kube-system")
         self._announcing: tuple[Informer[Any], ...] = (self.announcement_policies, self.leases) if leases_in else ()
 

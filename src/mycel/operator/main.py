@@ -22,6 +22,7 @@ from mycel.kit.logfmt import set_up as set_up_logs
 from mycel.kit.reconcile import Report, log_problems
 from mycel.kit.tasks import spawn
 from mycel.operator import crds
+from mycel.operator.announcements import Announcements
 from mycel.operator.collect import Collector
 from mycel.operator.ingress.work import Ingresses
 from mycel.operator.leader import Leader
@@ -51,6 +52,7 @@ async def run_operator(settings: Settings, endpoint: Endpoint) -> None:
             async with asyncio.TaskGroup() as group:
                 spawn(group, collector.run(), "collector")
                 spawn(group, load_balancers.run(), "addresses of load balancers")
+                spawn(group, Announcements(client, report).run(), "announcement policies")
                 if settings.ingresses:
                     spawn(group, ingresses.run(), "ingresses")
                 spawn(group, log_problems(report), "report")

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mycel.agent.l2.election import Act, Step, Times, step
-from mycel.agent.l2.policies import parse_policy, wishes
 from mycel.datapath.arp import announcement
 from mycel.k8s.lease import Lease, holding_spec, parse_lease
 from mycel.model.address import format_address, parse_address
 from mycel.model.service import Service, ServiceRef
+from mycel.policy.announce import parse_policy, wishes
 
 TIMES = Times(15.0, 5.0, 2.0)
 NODES = {"n1": {"disk": "ssd"}, "n2": {"disk": "hdd"}, "n3": {}}

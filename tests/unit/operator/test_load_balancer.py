@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mycel.model.service import ServiceRef
+from mycel.operator.announcements import parse_item, patch
 from mycel.operator.loadbalancer.assign import Decision, PoolState, Reason, decide
 from mycel.operator.loadbalancer.claims import Claim, Told, parse_claim
 from mycel.operator.loadbalancer.pools import IpAddress, Pool, conflicts, parse_pool
@@ -286,3 +287,22 @@ def test_statuses_say_it() -> None:
     conflict = pool_told(PoolState("Pool conflicts …", 4, 0))
     assert parse_pool_status(pool_patch(conflict, NOW)) == conflict
     assert parse_pool_status({}) is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        ({"loadBalancerIPs": True}, ""),
+        ({"externalIPs": True, "interfaces": ["^eth"]}, ""),
+        ({}, "spec: neither loadBalancerIPs nor externalIPs is true"),
+        ({"loadBalancerIPs": True, "interfaces": ["("]}, "spec.interfaces[0]: is not a regular expression"),
+        ({"loadBalancerIPs": True, "nodeSelector": {"labels": {}}}, "spec.nodeSelector.labels: there is no such field"),
+    ],
+)
+def test_announcement_policies_say_whether_they_can_be_used(spec: dict[str, Any], problem: str) -> None:
+    """And say it once: what is written is what is read back."""
+    item = {"metadata": {"name": "p"}, "spec": spec}
+    found = parse_item(item)
+    assert found.problem.startswith(problem) and bool(found.problem) == bool(problem)
+    assert found.told is None
+    assert parse_item(item | patch(found.problem, NOW)).told == found.problem

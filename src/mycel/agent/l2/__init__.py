@@ -1,4 +1,4 @@
-"""Who answers by ARP for addresses of services: CiliumL2AnnouncementPolicies, and one elected node per service.
+"""Who answers by ARP for addresses of services: one elected node per service, as `policy.announce` lets them.
 
-`policies` and `election` decide, both pure; `announcer` watches, takes leases and tells the planner; `greet` sends.
+`election` decides, pure; `announcer` watches, takes leases and tells the planner; `greet` sends.
 """

@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping
 
 from mycel.agent.l2.election import Act, Times, step
-from mycel.agent.l2.policies import AnnouncementPolicy, Wish, is_lease_name, lease_name, wishes
 from mycel.agent.watches import Watches
 from mycel.k8s.client import ApiClient
 from mycel.k8s.errors import ApiError, Conflict, NotFound
@@ -23,6 +22,7 @@ from mycel.kit.latest import Latest
 from mycel.kit.workqueue import WorkQueue
 from mycel.model.address import Address, parse_address
 from mycel.model.service import ServiceRef, SliceEndpoint
+from mycel.policy.announce import AnnouncementPolicy, Wish, is_lease_name, lease_name, wishes
 
 log = logging.getLogger(__name__)
 _GATHER_S = 0.02

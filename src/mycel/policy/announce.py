@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mycel.k8s.informer import Codec
 from mycel.model.address import Address, is_ipv4, parse_address
 from mycel.model.service import Service, ServiceRef
 from mycel.policy.errors import PolicyInvalid
@@ -135,6 +134,3 @@ def wishes(
                     found.setdefault(first, {})[address] = None
                     allowed[first] = allowed.get(first, frozenset()) | among
     return {lease_name(ref): Wish(frozenset(addresses), allowed[ref]) for ref, addresses in found.items()}
-
-
-POLICIES_CODEC: Codec[AnnouncementPolicy] = Codec(dict[str, Any], parse_policy)
