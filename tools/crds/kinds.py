@@ -136,6 +136,18 @@ def _envoy_spec() -> Schema:
     )
 
 
+def _envoy_status() -> Schema:
+    node = obj(
+        {
+            "programmed": boolean("Whether the node's Envoy holds the object as it is now."),
+            "error": string("What its Envoy refuses, in its words."),
+            "observedGeneration": integer(format="int64"),
+            "lastUpdated": string(format="date-time"),
+        }
+    )
+    return obj({"conditions": conditions(), "nodes": mapping(node, "How each node stands.")})
+
+
 def _pool_spec() -> Schema:
     block = obj({"cidr": cidr(), "start": string(), "stop": string()})
     return obj(
@@ -206,6 +218,13 @@ def _l2_spec() -> Schema:
 
 
 _CONDITIONS = obj({"conditions": conditions()})
+_ENVOY_COLUMNS: tuple[Column, ...] = (
+    ("Accepted", "string", ".status.conditions[?(@.type=='Accepted')].status"),
+    ("Resolved", "string", ".status.conditions[?(@.type=='ResolvedRefs')].status"),
+    ("Programmed", "string", ".status.conditions[?(@.type=='Programmed')].status"),
+    ("Message", "string", ".status.conditions[?(@.type=='Programmed')].message", 1),
+    AGE,
+)
 
 KINDS = (
     Kind(
@@ -274,15 +293,17 @@ KINDS = (
         ("cec",),
         root(
             "Envoy resources, and the services of one namespace they serve.",
-            {"spec": _envoy_spec(), "status": _CONDITIONS},
+            {"spec": _envoy_spec(), "status": _envoy_status()},
         ),
+        columns=_ENVOY_COLUMNS,
     ),
     Kind(
         "CiliumClusterwideEnvoyConfig",
         "ciliumclusterwideenvoyconfigs",
         ("ccec",),
-        root("Envoy resources, and the services they serve.", {"spec": _envoy_spec(), "status": _CONDITIONS}),
+        root("Envoy resources, and the services they serve.", {"spec": _envoy_spec(), "status": _envoy_status()}),
         namespaced=False,
+        columns=_ENVOY_COLUMNS,
     ),
     Kind(
         "CiliumExternalWorkload",

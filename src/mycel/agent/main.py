@@ -24,6 +24,7 @@ from mycel.agent.answers import Answers
 from mycel.agent.cni_install import install_configuration, install_plugin
 from mycel.agent.directory import StoreDirectory
 from mycel.agent.endpoints import Endpoints
+from mycel.agent.envoy_configs import EnvoyConfigs
 from mycel.agent.identities import Identities
 from mycel.agent.ipam import Pool, router_address
 from mycel.agent.l2.announcer import Announcer
@@ -67,7 +68,12 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
     await asyncio.to_thread(_prepare, settings)
 
     async with ApiClient(endpoint, user_agent="cilium-agent") as client, asyncio.TaskGroup() as group:
-        watches = Watches(client, settings.node_name, leases_in=settings.namespace if settings.announce else "")
+        watches = Watches(
+            client,
+            settings.node_name,
+            leases_in=settings.namespace if settings.announce else "",
+            envoy_configs=settings.envoy_config or settings.ingress_controller,
+        )
         watches.start(group, ready)
 
         # The node, its datapath, and the pods that are wired already.
@@ -119,6 +125,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             underlays=[Underlay(link.ifindex, link.mac) for link in underlays],
         )
         planner = Planner(sources)
+        envoy_configs = EnvoyConfigs(client, watches, settings, this)
         policies.connect(planner.touch)
         policies.adopt(
             await asyncio.to_thread(datapath.maps.interfaces.dump),
@@ -212,6 +219,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
                 "policy alarms",
             )
             spawn(group, PolicyStatus(client, watches, policies, node=settings.node_name).run(), "policy status")
+            spawn(group, envoy_configs.run(planner), "CiliumEnvoyConfigs")
             spawn(group, publisher.run(), "endpoint publisher")
             spawn(group, relabeller.run(), "relabeller")
             relabeller.check_all()

@@ -7,22 +7,16 @@ name; the others only when it has not after a while.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from mycel.agent.policies import Policies, PolicyState
+from mycel.agent.statuses import PATIENCE_S, StatusQueue, is_first
 from mycel.agent.watches import Watches
 from mycel.k8s.client import ApiClient, Patch
-from mycel.k8s.errors import ApiError, NotFound
 from mycel.k8s.resources import CILIUM_CLUSTERWIDE_NETWORK_POLICIES, CILIUM_NETWORK_POLICIES
-from mycel.kit.workqueue import WorkQueue
 from mycel.policy.engine import PolicyKeyRef
-
-log = logging.getLogger(__name__)
-_PATIENCE_S = 0.7
-_WORKERS = 4
 
 
 def status_patch(
@@ -84,7 +78,7 @@ class PolicyStatus:
         self._watches = watches
         self._policies = policies
         self._node = node
-        self._queue: WorkQueue[PolicyKeyRef] = WorkQueue()
+        self._queue: StatusQueue[PolicyKeyRef] = StatusQueue(self._write)
         self._resources = {
             each.kind: (each, informer)
             for each, informer in (
@@ -97,29 +91,13 @@ class PolicyStatus:
     def touch(self, key: PolicyKeyRef) -> None:
         """An object, or how it stands here, changed."""
         if key.kind in self._resources:
-            self._queue.add(key)
+            self._queue.touch(key)
 
     async def run(self) -> None:
         """Write until cancelled."""
         for key in self._policies.states:
             self.touch(key)
-        async with asyncio.TaskGroup() as group:
-            for _ in range(_WORKERS):
-                group.create_task(self._work())
-
-    async def _work(self) -> None:
-        while True:
-            key = await self._queue.get()
-            try:
-                await self._write(key)
-                self._queue.forget(key)
-            except NotFound:
-                self._queue.forget(key)
-            except ApiError as exc:
-                log.info("status of %s %s is not written yet: %s", key.kind, key.name, exc)
-                self._queue.retry(key)
-            finally:
-                self._queue.done(key)
+        await self._queue.run()
 
     async def _write(self, key: PolicyKeyRef) -> None:
         state = self._policies.states.get(key)
@@ -131,10 +109,10 @@ class PolicyStatus:
         if not enforced and not state.problem:
             return  # told when it is
         waited_s = asyncio.get_running_loop().time() - state.taken_at
-        judge = self._is_first() or waited_s >= _PATIENCE_S
+        judge = is_first(self._watches, self._node) or waited_s >= PATIENCE_S
         status: Mapping[str, Any] = found.get("status") or {}
         if not judge and not _says(status, state):
-            self._queue.add_after(key, _PATIENCE_S - waited_s)
+            self._queue.touch_after(key, PATIENCE_S - waited_s)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         body = status_patch(status, state, node=self._node, enforced=enforced, judge=judge, now=now)
         if body:
@@ -146,8 +124,3 @@ class PolicyStatus:
                 kind=Patch.MERGE,
                 subresource="status",
             )
-
-    def _is_first(self) -> bool:
-        """Whether this is the first of the nodes whose agents have published themselves."""
-        names = [key.name for key in self._watches.published_nodes.store]
-        return not names or min(names) == self._node

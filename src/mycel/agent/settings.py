@@ -54,6 +54,8 @@ class Settings:
     policy_cidr_match_mode: frozenset[str] = frozenset()  # what else CIDR rules are about: nodes, pods
     announce: bool = True  # take part in announcing addresses of services
     announce_times: Times = USUAL_TIMES
+    envoy_config: bool = False  # CiliumEnvoyConfigs are served
+    ingress_controller: bool = False  # the operator's are, in any case
     debug: bool = False
 
     @property
@@ -116,6 +118,8 @@ def parse_settings(config: Mapping[str, str], environment: Mapping[str, str]) ->
         policy_cidr_match_mode=_words(config, "policy-cidr-match-mode", ("nodes", "pods")),
         announce=_flag(config, "enable-l2-announcements", default=False),
         announce_times=_announce_times(config),
+        envoy_config=_flag(config, "enable-envoy-config", default=False),
+        ingress_controller=_flag(config, "enable-ingress-controller", default=False),
         debug=_flag(config, "debug", default=False),
     )
 

@@ -12,8 +12,10 @@ from mycel.k8s.informer import Codec, Informer
 from mycel.k8s.lease import LEASES_CODEC
 from mycel.k8s.resources import (
     CILIUM_CIDR_GROUPS,
+    CILIUM_CLUSTERWIDE_ENVOY_CONFIGS,
     CILIUM_CLUSTERWIDE_NETWORK_POLICIES,
     CILIUM_ENDPOINTS,
+    CILIUM_ENVOY_CONFIGS,
     CILIUM_IDENTITIES,
     CILIUM_L2_ANNOUNCEMENT_POLICIES,
     CILIUM_NETWORK_POLICIES,
@@ -36,7 +38,7 @@ _ANNOUNCEMENTS: Codec[AnnouncementPolicy] = Codec(dict[str, Any], parse_policy)
 class Watches:
     """One informer per kind. Pods are this node's only; other nodes' come as CiliumEndpoints."""
 
-    def __init__(self, client: ApiClient, node_name: str, *, leases_in: str = "") -> None:
+    def __init__(self, client: ApiClient, node_name: str, *, leases_in: str = "", envoy_configs: bool = False) -> None:
         """`leases_in`: the namespace of the leases that elect who announces addresses; empty: nobody does."""
         self.pods = Informer(client, PODS, parse.PODS_CODEC, field_selector=f"spec.nodeName={node_name}")
         self.namespaces = Informer(client, NAMESPACES, parse.NAMESPACES_CODEC)
@@ -51,6 +53,8 @@ class Watches:
         self.cilium_policies = Informer(client, CILIUM_NETWORK_POLICIES)
         self.clusterwide_policies = Informer(client, CILIUM_CLUSTERWIDE_NETWORK_POLICIES)
         self.cidr_groups = Informer(client, CILIUM_CIDR_GROUPS)
+        kinds = (CILIUM_ENVOY_CONFIGS, CILIUM_CLUSTERWIDE_ENVOY_CONFIGS) if envoy_configs else ()
+        self.envoy_configs = tuple(Informer(client, kind) for kind in kinds)
         self.announcement_policies = Informer(client, CILIUM_L2_ANNOUNCEMENT_POLICIES, _ANNOUNCEMENTS)
         self.leases = Informer(client, LEASES, LEASES_CODEC, namespace=leases_in or "kube-system")
         self._announcing: tuple[Informer[Any], ...] = (self.announcement_policies, self.leases) if leases_in else ()
@@ -70,6 +74,7 @@ class Watches:
             self.cilium_policies,
             self.clusterwide_policies,
             self.cidr_groups,
+            *self.envoy_configs,
             *self._announcing,
         )
 

@@ -44,3 +44,12 @@ Snapshot = Mapping[TypeUrl, Mapping[str, Resource]]
 def resource(body: bytes) -> Resource:
     """Make a resource of a deterministically serialised message."""
     return Resource(Version(hashlib.blake2b(body, digest_size=12).hexdigest()), body)
+
+
+def merged(*parts: Snapshot) -> dict[TypeUrl, dict[str, Resource]]:
+    """Several makers' resources in one snapshot; of two with one name the earlier part's counts."""
+    found: dict[TypeUrl, dict[str, Resource]] = {}
+    for part in reversed(parts):
+        for kind, by_name in part.items():
+            found.setdefault(kind, {}).update(by_name)
+    return found

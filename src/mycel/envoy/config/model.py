@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mycel.envoy.resources import Resource, TypeUrl
+from mycel.envoy.resources import CLUSTER, LISTENER, ROUTES, Resource, TypeUrl
 from mycel.model.service import ServiceRef
 from mycel.policy.labels import Selector
 
@@ -89,3 +89,11 @@ class EnvoyConfig:
     secrets: frozenset[SecretUse]
     unresolved: tuple[str, ...]
     nodes: Selector
+    routes: frozenset[str] = frozenset()  # qualified names of those a listener uses: Envoy asks for no others
+
+    @property
+    def answered(self) -> Iterator[tuple[TypeUrl, str]]:
+        """The resources Envoy says something of."""
+        for kind in (CLUSTER, LISTENER):
+            yield from ((kind, name) for name in self.resources.get(kind, {}))
+        yield from ((ROUTES, name) for name in sorted(self.routes))

@@ -23,12 +23,15 @@ class Names:
     filters: Mapping[ServiceRef, tuple[str, ...]]  # backendServices with `number`
     clusters: dict[str, Backends | None] = field(default_factory=dict[str, Backends | None])
     secrets: set[SecretUse] = field(default_factory=set[SecretUse])
+    routes: set[str] = field(default_factory=set[str])
     unresolved: dict[str, None] = field(default_factory=dict[str, None])  # ordered
 
     def refer(self, kind: TypeUrl, name: str, path: str) -> str:
         """The qualified name of a resource of this object. Raises PolicyInvalid when it has no such."""
         if name not in self.own.get(kind, frozenset()):
             raise PolicyInvalid(path, f"names {name!r}: among resources there is no {_KINDS[kind]} of that name")
+        if kind == ROUTES:
+            self.routes.add(self.ref.qualify(name))
         return self.ref.qualify(name)
 
     def backends(self, cluster: str, text: str, path: str) -> Backends | None:

@@ -62,7 +62,9 @@ def read(item: Mapping[str, Any], port: Callable[[str], int] = any_port, *, ingr
     if ingress and _splits(item):
         outside = {name: port(name + OUTSIDE) for name in listeners}
         twins = {listeners[name]: outside[name] for name in listeners}
-        again = _finished(_messages(spec["resources"]), Names(ref.outside, own, names.filters), outside, source=ingress)
+        theirs = Names(ref.outside, own, names.filters)
+        again = _finished(_messages(spec["resources"]), theirs, outside, source=ingress)
+        names.routes |= theirs.routes
         found = {kind: {**by_name, **again[kind]} for kind, by_name in found.items()}
     nodes = spec["nodeSelector"]
     return EnvoyConfig(
@@ -75,6 +77,7 @@ def read(item: Mapping[str, Any], port: Callable[[str], int] = any_port, *, ingr
         secrets=frozenset(names.secrets),
         unresolved=tuple(names.unresolved),
         nodes=Selector() if nodes.absent else selector(nodes, sources=False),
+        routes=frozenset(names.routes),
     )
 
 

@@ -1,0 +1,36 @@
+"""CiliumEnvoyConfigs on this node: what its Envoy is to hold, which services go to its listeners, how objects stand."""
+
+from __future__ import annotations
+
+import asyncio
+
+from mycel.agent.envoy_configs.configs import Configs
+from mycel.agent.envoy_configs.secrets import Secrets
+from mycel.agent.envoy_configs.status import ConfigStatus
+from mycel.agent.planner import Part, Planner
+from mycel.agent.settings import Settings
+from mycel.agent.watches import Watches
+from mycel.k8s.client import ApiClient
+from mycel.model.address import format_address, is_ipv4
+from mycel.plan.rows import ThisNode
+
+
+class EnvoyConfigs:
+    """Configs, the Secrets they name and their status, together; `configs` is what others talk to."""
+
+    def __init__(self, client: ApiClient, watches: Watches, settings: Settings, this: ThisNode) -> None:
+        self._secrets = Secrets(client)
+        ingress = next((format_address(each) for each in this.ingress_addresses if is_ipv4(each)), "")
+        self.configs = Configs(
+            watches, self._secrets, node=settings.node_name, ingress=ingress, only_ingress=not settings.envoy_config
+        )
+        self._status = ConfigStatus(client, watches, self.configs, node=settings.node_name)
+
+    async def run(self, planner: Planner) -> None:
+        """Until cancelled."""
+        self.configs.touch_services = lambda: planner.touch(Part.SERVICES)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.configs.run(lambda: planner.realize(Part.SERVICES)))
+            group.create_task(self._secrets.run())
+            await self.configs.snapshot.newer_than(0)
+            group.create_task(self._status.run())
