@@ -39,16 +39,17 @@ def rule(*paths: dict[str, Any], host: str = "") -> dict[str, Any]:
     return {"http": {"paths": list(paths)}} | ({"host": host} if host else {})
 
 
-def resource(translation: Translation, name: str) -> dict[str, Any]:
-    """A resource of the CiliumEnvoyConfig."""
-    assert translation.config is not None
-    (found,) = [each for each in translation.config["spec"]["resources"] if each["name"] == name]
-    return found
+def resources(translation: Translation) -> list[dict[str, Any]]:
+    """Of both CiliumEnvoyConfigs."""
+    return [
+        each for config in (translation.config, translation.secure) if config for each in config["spec"]["resources"]
+    ]
 
 
 def hosts(translation: Translation, routes: str = "listener-insecure") -> dict[str, list[dict[str, Any]]]:
     """Routes by domain."""
-    return {each["domains"][0]: each["routes"] for each in resource(translation, routes)["virtualHosts"]}
+    (found,) = [each for each in resources(translation) if each["name"] == routes]
+    return {each["domains"][0]: each["routes"] for each in found["virtualHosts"]}
 
 
 def ends(routes: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -77,31 +78,23 @@ TLS = [
 def test_agents_take_every_resource() -> None:
     """As they read any CiliumEnvoyConfig: whose endpoints, which Secrets, nothing left unresolved."""
     translation = made(*EVERYTHING, tls=TLS, defaultBackend=path("/")["backend"], force=True)
-    assert translation.config is not None
-    found = translation.config["spec"]["resources"]
-    assert [each["name"] for each in found] == [
-        "listener",
-        "listener-insecure",
-        "listener-secure",
-        "shop:bar:5678",
-        "shop:foo:80",
-        "shop:foo:81",
-        "shop:grpc:50051",
-    ]
-    config = read({"kind": "CiliumEnvoyConfig", **translation.config})
-    assert config.unresolved == ()
-    assert {(each.namespace, each.name) for each in config.secrets} == {
-        ("shop", "one"),
-        ("shop", "two"),
-        ("shop", "rest"),
-    }
-    assert [str(each.service) for each in config.redirects] == ["shop/cilium-ingress-web"]
-    assert {name: str(backends) for name, backends in config.clusters.items()} == {
-        "shop:bar:5678": "shop/bar:5678",
-        "shop:foo:80": "shop/foo:80",
-        "shop:foo:81": "shop/foo:81",
-        "shop:grpc:50051": "shop/grpc:50051",
-    }
+    for body, port, secrets in (
+        (translation.config, 80, set[str]()),
+        (translation.secure, 443, {"one", "two", "rest"}),
+    ):
+        assert body is not None
+        config = read({"kind": "CiliumEnvoyConfig", **body}, ingress="10.244.0.254")
+        assert config.unresolved == ()
+        assert {(each.namespace, each.name) for each in config.secrets} == {("shop", name) for name in secrets}
+        assert [(str(each.service), set(each.ports)) for each in config.redirects] == [
+            ("shop/cilium-ingress-web", {port})
+        ]
+        assert {name: str(backends) for name, backends in config.clusters.items()} == {
+            "shop:bar:5678": "shop/bar:5678",
+            "shop:foo:80": "shop/foo:80",
+            "shop:foo:81": "shop/foo:81",
+            "shop:grpc:50051": "shop/grpc:50051",
+        }
 
 
 def test_the_walkthroughs_ingress() -> None:
@@ -124,7 +117,10 @@ def test_the_walkthroughs_ingress() -> None:
     assert translation.config is not None and translation.problems == ()
     assert translation.config["metadata"]["name"] == "cilium-ingress-shop-web"
     spec = translation.config["spec"]
-    assert spec["services"] == [{"name": "cilium-ingress-web", "namespace": "shop", "listener": "listener"}]
+    assert spec["services"] == [
+        {"name": "cilium-ingress-web", "namespace": "shop", "listener": "listener", "ports": [80]}
+    ]
+    assert translation.secure is None
     assert spec["backendServices"] == [
         {"name": "bar", "namespace": "shop", "number": ["5678"]},
         {"name": "foo", "namespace": "shop", "number": ["80"]},
@@ -134,7 +130,8 @@ def test_the_walkthroughs_ingress() -> None:
         ("pathSeparatedPrefix /foo", "shop:foo:80"),
         ("prefix /", "404"),
     ]
-    assert resource(translation, "shop:bar:5678")["edsClusterConfig"] == {"serviceName": "shop/bar:5678"}
+    (cluster,) = [each for each in resources(translation) if each["name"] == "shop:bar:5678"]
+    assert cluster["edsClusterConfig"] == {"serviceName": "shop/bar:5678"}
 
 
 def test_what_wins() -> None:
@@ -188,13 +185,15 @@ def test_a_pattern_envoy_would_refuse_is_left_out(pattern: str) -> None:
 def test_certificates() -> None:
     """By name of the server, the first for a name; hosts without one are not served over TLS."""
     translation = made(*EVERYTHING, tls=TLS[:2])
-    chains = resource(translation, "listener")["filterChains"]
+    assert translation.secure is not None
+    assert translation.secure["metadata"]["name"] == "cilium-ingress-tls.shop-web"
+    chains = translation.secure["spec"]["resources"][0]["filterChains"]
     seen = [
         (
             chain["filterChainMatch"].get("serverNames"),
             chain["transportSocket"]["typedConfig"]["commonTlsContext"]["tlsCertificateSdsSecretConfigs"][0]["name"],
         )
-        for chain in chains[1:]
+        for chain in chains
     ]
     assert seen == [(["shop.example.com", "*.example.com"], "shop/one"), (["b.example.com"], "shop/two")]
     assert list(hosts(translation, "listener-secure")) == ["*.example.com", "shop.example.com"]
@@ -257,12 +256,12 @@ def test_annotations_that_cannot_be_followed_are_told_and_cost_nothing_else(name
     assert [each.reason for each in translation.problems] == ["AnnotationNotFollowed"]
     assert f"ingress.cilium.io/{name} is {value!r}" in translation.problems[0].message
     plain = made(rule(path("/")))
-    assert (translation.service, translation.config) == (plain.service, plain.config)
+    assert translation[:3] == plain[:3]
 
 
 def test_shared_load_balancers_are_refused() -> None:
     translation = made(rule(path("/")), annotations={"ingress.cilium.io/loadbalancer-mode": "shared"})
-    assert (translation.service, translation.config) == (None, None)
+    assert translation[:3] == (None, None, None)
     assert [each.reason for each in translation.problems] == ["ModeNotSupported"]
 
 

@@ -22,28 +22,35 @@ Numbers = Mapping[Backend, int]
 """Backends that exist, with the number of their port."""
 
 
-def resources(ingress: Ingress, numbers: Numbers, http2: Iterable[Backend], *, force_https: bool) -> list[Json]:
-    """Listener, RouteConfigurations and Clusters. A backend that is not among `numbers` answers 503."""
-
-    def action(backend: Backend) -> Mapping[str, Any]:
-        return _to(ingress, numbers.get(backend), backend)
-
+def plain_resources(ingress: Ingress, numbers: Numbers, http2: Iterable[Backend], *, force_https: bool) -> list[Json]:
+    """Listener, RouteConfiguration and Clusters of port 80. A backend that is not among `numbers` answers 503."""
+    hosts = virtual_hosts(ingress, lambda backend: _to(ingress, numbers.get(backend), backend))
     certificates = _certificates(ingress)
-    plain = virtual_hosts(ingress, action)
     if certificates and ingress.forces_https(default=force_https):
-        plain = https_redirects(plain, lambda host: _covered(certificates, host))
-    found = [listener_of(ingress), _routes(INSECURE, plain)]
-    if certificates:
-        # A name without a certificate is served without one only.
-        hosts = virtual_hosts(ingress, action, serves=lambda host: _covered(certificates, host))
-        found.append(_routes(SECURE, hosts))
+        hosts = https_redirects(hosts, lambda host: _covered(certificates, host))
+    return [plain_listener(), _routes(INSECURE, hosts), *_clusters(ingress, numbers, http2)]
+
+
+def secure_resources(ingress: Ingress, numbers: Numbers, http2: Iterable[Backend]) -> list[Json]:
+    """The same of port 443, for names that have a certificate. Empty without any."""
+    certificates = _certificates(ingress)
+    if not certificates:
+        return []
+    hosts = virtual_hosts(
+        ingress,
+        lambda backend: _to(ingress, numbers.get(backend), backend),
+        serves=lambda host: _covered(certificates, host),
+    )
+    return [_secure_listener(ingress, certificates), _routes(SECURE, hosts), *_clusters(ingress, numbers, http2)]
+
+
+def _clusters(ingress: Ingress, numbers: Numbers, http2: Iterable[Backend]) -> list[Json]:
     wanted = {cluster_name(ingress, each, numbers[each]): each for each in numbers}
     http2 = set(http2)
-    found += [
+    return [
         _cluster(ingress, name, backend, numbers[backend], http2=backend in http2)
         for name, backend in sorted(wanted.items())
     ]
-    return found
 
 
 def cluster_name(ingress: Ingress, backend: Backend, number: int) -> str:
@@ -75,10 +82,14 @@ def _covered(certificates: Mapping[str, tuple[str, ...]], host: str) -> bool:
     return bool(names & {"", host, f"*.{host.partition('.')[2]}"})
 
 
-def listener_of(ingress: Ingress) -> Json:
-    """The listener: plain HTTP, and a chain for each certificate."""
-    certificates = _certificates(ingress)
-    chains = [_chain(INSECURE, {"transportProtocol": "raw_buffer"})]
+def plain_listener() -> Json:
+    """The listener of plain HTTP."""
+    return _listener([_chain(INSECURE)])
+
+
+def _secure_listener(ingress: Ingress, certificates: Mapping[str, tuple[str, ...]]) -> Json:
+    """A chain for each certificate, chosen by the name the client asks for."""
+    chains: list[Json] = []
     for secret, names in sorted(certificates.items()):
         named = [name for name in names if name]
         if named:
@@ -89,12 +100,11 @@ def listener_of(ingress: Ingress) -> Json:
         "name": "envoy.filters.listener.tls_inspector",
         "typedConfig": {"@type": f"{_TYPE}.extensions.filters.listener.tls_inspector.v3.TlsInspector"},
     }
-    return {
-        "@type": f"{_TYPE}.config.listener.v3.Listener",
-        "name": LISTENER,
-        "listenerFilters": [inspector],
-        "filterChains": chains,
-    }
+    return _listener(chains) | {"listenerFilters": [inspector]}
+
+
+def _listener(chains: list[Json]) -> Json:
+    return {"@type": f"{_TYPE}.config.listener.v3.Listener", "name": LISTENER, "filterChains": chains}
 
 
 def _secure(ingress: Ingress, secret: str, match: Json) -> Json:
@@ -105,10 +115,11 @@ def _secure(ingress: Ingress, secret: str, match: Json) -> Json:
             "tlsCertificateSdsSecretConfigs": [{"name": f"{ingress.namespace}/{secret}"}],
         },
     }
-    return _chain(SECURE, match) | {"transportSocket": {"name": "envoy.transport_sockets.tls", "typedConfig": context}}
+    socket = {"name": "envoy.transport_sockets.tls", "typedConfig": context}
+    return _chain(SECURE) | {"filterChainMatch": match, "transportSocket": socket}
 
 
-def _chain(routes: str, match: Json) -> Json:
+def _chain(routes: str) -> Json:
     manager = {
         "@type": _HTTP,
         "statPrefix": routes,
@@ -126,10 +137,7 @@ def _chain(routes: str, match: Json) -> Json:
             }
         ],
     }
-    return {
-        "filterChainMatch": match,
-        "filters": [{"name": "envoy.filters.network.http_connection_manager", "typedConfig": manager}],
-    }
+    return {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typedConfig": manager}]}
 
 
 def _routes(name: str, hosts: list[Json]) -> Json:

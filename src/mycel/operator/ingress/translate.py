@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import re2
 
-from mycel.operator.ingress.listener import LISTENER, Json, resources
+from mycel.operator.ingress.listener import LISTENER, Json, plain_resources, secure_resources
 from mycel.operator.ingress.model import Backend, Ingress, Path, PathType, ServicePorts, is_duration
 
 LABEL = "cilium.io/ingress"
@@ -27,10 +27,14 @@ class Problem(NamedTuple):
 
 
 class Translation(NamedTuple):
-    """What an Ingress becomes; None: it is not served at all, and a problem says why."""
+    """What an Ingress becomes; None: it is not served at all, and a problem says why.
+
+    TLS is another object: a certificate that is missing costs it alone.
+    """
 
     service: Json | None
     config: Json | None
+    secure: Json | None  # None also without certificates
     problems: tuple[Problem, ...]
 
 
@@ -40,8 +44,13 @@ def service_name(ingress: Ingress) -> str:
 
 
 def config_name(ingress: Ingress) -> str:
-    """The name of its CiliumEnvoyConfig."""
+    """The name of its CiliumEnvoyConfig for plain HTTP."""
     return f"cilium-ingress-{ingress.namespace}-{ingress.name}"
+
+
+def secure_name(ingress: Ingress) -> str:
+    """That for TLS: with a dot before the namespace, so that no Ingress's plain one has it."""
+    return f"cilium-ingress-tls.{ingress.namespace}-{ingress.name}"
 
 
 def translate(ingress: Ingress, services: Mapping[str, ServicePorts], *, force_https: bool = False) -> Translation:
@@ -53,22 +62,31 @@ def translate(ingress: Ingress, services: Mapping[str, ServicePorts], *, force_h
     mode = ingress.options.get("loadbalancer-mode", "dedicated")
     if mode not in _MODES:
         text = f"annotation ingress.cilium.io/loadbalancer-mode is {mode!r}: only dedicated is served"
-        return Translation(None, None, (Problem("ModeNotSupported", text),))
+        return Translation(None, None, None, (Problem("ModeNotSupported", text),))
     numbers, problems = _resolve(ingress, services)
     problems += _annotation_problems(ingress)
     served, refused = _without_bad_patterns(ingress)
     problems += refused
     http2 = [each for each, number in numbers.items() if number in services[each.service].http2]
+    plain = plain_resources(served, numbers, http2, force_https=force_https)
+    secure = secure_resources(served, numbers, http2)
+    return Translation(
+        _service(ingress),
+        _config(ingress, config_name(ingress), 80, numbers, plain),
+        _config(ingress, secure_name(ingress), 443, numbers, secure) if secure else None,
+        tuple(problems),
+    )
+
+
+def _config(ingress: Ingress, name: str, port: int, numbers: Mapping[Backend, int], resources: list[Json]) -> Json:
+    """The CiliumEnvoyConfig of one port of the Service."""
+    place = {"namespace": ingress.namespace}
     spec = {
-        "services": [{"name": service_name(ingress), "namespace": ingress.namespace, "listener": LISTENER}],
-        "backendServices": [
-            {"name": name, "namespace": ingress.namespace, "number": ports} for name, ports in _backends(numbers)
-        ],
-        "resources": resources(served, numbers, http2, force_https=force_https),
+        "services": [{"name": service_name(ingress), **place, "listener": LISTENER, "ports": [port]}],
+        "backendServices": [{"name": name, **place, "number": ports} for name, ports in _backends(numbers)],
+        "resources": resources,
     }
-    labels = {LABEL: "true", SOURCE_LABEL: "false"}
-    config = {"metadata": _metadata(ingress, config_name(ingress), labels), "spec": spec}
-    return Translation(_service(ingress), config, tuple(problems))
+    return {"metadata": _metadata(ingress, name, {LABEL: "true", SOURCE_LABEL: "false"}), "spec": spec}
 
 
 def _resolve(ingress: Ingress, services: Mapping[str, ServicePorts]) -> tuple[dict[Backend, int], list[Problem]]:

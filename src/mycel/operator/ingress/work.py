@@ -111,7 +111,7 @@ class Ingresses:
             if not is_ours(ingress, classes):
                 continue
             made = translate(ingress, by_namespace.get(key.namespace, {}), force_https=self._force_https)
-            for body, among in ((made.service, wanted), (made.config, configured)):
+            for body, among in ((made.service, wanted), (made.config, configured), (made.secure, configured)):
                 if body is not None:
                     among[Key(key.namespace, body["metadata"]["name"])] = with_digest(body)
             live = self._services.get(service_name(ingress), key.namespace)

@@ -239,13 +239,13 @@ def test_what_the_operator_makes_of_an_ingress_is_understood():
             ],
         },
     }
-    made = translate(parse_ingress(item), {"foo": service_ports({"ports": [{"port": 80}]})}).config
-    assert made is not None
-    found = read({"kind": "CiliumEnvoyConfig"} | made)
-    assert found.clusters == {"shop:foo:80": Backends(ServiceRef("shop", "foo"), ("80",))}
-    assert found.secrets == {SecretUse("shop", "cert", authority=False)}
-    assert len(found.redirects) == 1
-    assert len(found.resources[ROUTES]) == 2
+    made = translate(parse_ingress(item), {"foo": service_ports({"ports": [{"port": 80}]})})
+    for body, secrets in ((made.config, set[SecretUse]()), (made.secure, {SecretUse("shop", "cert", authority=False)})):
+        assert body is not None
+        found = read({"kind": "CiliumEnvoyConfig"} | body)
+        assert found.clusters == {"shop:foo:80": Backends(ServiceRef("shop", "foo"), ("80",))}
+        assert found.secrets == secrets
+        assert len(found.redirects) == len(found.resources[ROUTES]) == 1
 
 
 def test_clients_of_the_outside_have_resources_of_their_own():
