@@ -176,13 +176,14 @@ async def lint(*, paths: Sequence[str], target: Target, output: str) -> int:
     from mycel.policy.lint import lint as find
 
     if paths:
+        from mycel.cli.policies.envoy import envoy_findings
+
         manifests = _manifests(paths)
         objects = [each.object for each in manifests]
-        world = _world(manifests)
+        found = find(_world(manifests), objects) + envoy_findings(manifests)
     else:
         objects = await _live_objects(target)
-        world = _live(objects)
-    found = find(world, objects)
+        found = find(_live(objects), objects)
     if output == "json":
         print_json([each._asdict() for each in found])
     elif found:

@@ -161,3 +161,9 @@ def test_roles_have_no_wildcards(chart: Chart) -> None:
     roles = [item for (kind, _), item in render(chart).items() if kind in {"ClusterRole", "Role"}]
     words = {word for role in roles for rule in role["rules"] for part in rule.values() for word in part}
     assert "*" not in words
+
+
+def test_agents_read_secrets_by_name_only(chart: Chart) -> None:
+    """Those that objects name, one by one; never a list or a watch of all."""
+    role = render(chart)[("ClusterRole", "cilium")]
+    assert [rule["verbs"] for rule in role["rules"] if "secrets" in rule["resources"]] == [["get"]]

@@ -103,6 +103,23 @@ def test_lint_exits_with_one(folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert code == 1 and "empty-list" in out
 
 
+def test_lint_judges_envoy_configs_as_agents_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is refused with document and field; what is named in other namespaces is a finding."""
+    path = folder / "listener.yaml"
+    item = yaml.safe_load((Path(__file__).parents[3] / "examples/envoy-lb-listener.yaml").read_text())
+    path.write_text(yaml.safe_dump(item))
+    assert evaluate(capsys, "lint", "-f", str(folder))[0] == 0
+    del item["metadata"]["namespace"]
+    path.write_text(yaml.safe_dump(item))
+    code, out, _ = evaluate(capsys, "lint", "-f", str(folder))
+    assert code == 1 and "CiliumEnvoyConfig default/envoy-lb-listener" in out and "reference" in out
+    item["spec"]["resources"][0]["address"] = {"socket_address": {"address": "0.0.0.0", "port_value": 80}}
+    path.write_text(yaml.safe_dump(item))
+    code, _, err = evaluate(capsys, "lint", "-f", str(folder))
+    assert code == 2
+    assert f"{path}, document 1: CiliumEnvoyConfig default/envoy-lb-listener: spec.resources[0].address: " in err
+
+
 @pytest.mark.parametrize(
     ("destination", "expected"),
     [

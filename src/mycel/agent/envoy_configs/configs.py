@@ -22,7 +22,7 @@ from mycel.envoy.resources import ENDPOINTS, SECRET, Resource, Snapshot, TypeUrl
 from mycel.kit.latest import Latest
 from mycel.model.service import EndpointSlice, Service, ServiceRef
 from mycel.policy.errors import PolicyInvalid
-from mycel.policy.labels import kubernetes_labels
+from mycel.policy.labels import LabelMap, kubernetes_labels
 from mycel.policy.numbers import HashedNumbers
 from mycel.service.balance import Frontend, FrontendKey
 
@@ -96,10 +96,17 @@ class Configs:
     @property
     def configs(self) -> list[EnvoyConfig]:
         """Those in effect on this node, oldest first."""
-        node = self._watches.nodes.get(self._node)
-        labels = kubernetes_labels(node.labels if node else {})
+        labels = self._labels()
         ordered = sorted(self._standing.values(), key=lambda each: (each.created, each.ref))
         return [each.config for each in ordered if each.config is not None and each.config.nodes.matches(labels)]
+
+    def serves(self, config: EnvoyConfig) -> bool:
+        """Whether an object is for this node."""
+        return config.nodes.matches(self._labels())
+
+    def _labels(self) -> LabelMap:
+        node = self._watches.nodes.get(self._node)
+        return kubernetes_labels(node.labels if node else {})
 
     def standing(self, ref: ConfigRef) -> Standing | None:
         """How an object was last written."""

@@ -171,13 +171,12 @@ class ConfigStatus:
         config = standing.config
         if config is None:
             return View(standing.generation, standing.problem, taken=False)
-        here = any(each.ref == ref for each in configs.configs)
         return View(
             standing.generation,
             standing.problem,
             (*config.unresolved, *configs.missing_secrets(config), *configs.missing_services(config)),
             configs.empty_clusters(config),
-            configs.taken(config) if here else None,
+            configs.taken(config) if configs.serves(config) else None,
             configs.refusals(config),
         )
 

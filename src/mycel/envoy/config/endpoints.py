@@ -68,11 +68,11 @@ def redirects(
             by_service.setdefault(each.service, []).append((config, each.ports, each.port))
     found: dict[FrontendKey, int] = {}
     claims: dict[tuple[ServiceRef, int], list[EnvoyConfig]] = {}
-    for key, frontend in frontends.items():
-        if key.protocol != _TCP:
+    for key, frontend in frontends.items() if by_service else ():
+        if key.protocol != _TCP or frontend.service not in by_service:
             continue
         number = frontend.group.port
-        matching = [each for each in by_service.get(frontend.service, ()) if not each[1] or number in each[1]]
+        matching = [each for each in by_service[frontend.service] if not each[1] or number in each[1]]
         if not matching:
             continue
         claims[(frontend.service, number)] = [config for config, _ports, _listener in matching]
