@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
 from typing import NamedTuple
 
@@ -19,15 +19,18 @@ from mycel.model.address import Address
 from mycel.model.workload import IdentityId
 from mycel.policy.held import (
     ALL_IPV4,
+    ALL_IPV6,
     Held,
     has_names,
     hold,
     needs_resolving,
     networks_of,
     peers_of,
+    selectors_of,
     world_labels,
 )
 from mycel.policy.index import PartyIndex, PeerIndex
+from mycel.policy.l7 import allowed_names
 from mycel.policy.numbers import HashedNumbers
 from mycel.policy.rules import (
     L7,
@@ -54,7 +57,10 @@ FIRST_CIDR_IDENTITY = 1 << 24
 FIRST_ALIAS_IDENTITY = 3 << 24
 """An identity among whose addresses ipBlocks tell apart (scope byte 3); never on the wire, never in ipcache."""
 _LOCAL_COUNT = 1 << 24
-_FIRST_PROXY_PORT, _PROXY_PORTS = 10000, 10000
+_FIRST_PROXY_PORT, _PROXY_PORTS = 10000, 5000
+FIRST_DNS_PORT, _DNS_PORTS = 15000, 999
+_NO_LISTENER = FIRST_DNS_PORT + _DNS_PORTS
+"""Where rows lead when every port has a listener: nothing is ever there, so they drop."""
 
 Resolver = Callable[[Peer], tuple[Peer, ...]]
 """What a service or CIDR group stands for."""
@@ -74,6 +80,13 @@ class PolicyKeyRef(NamedTuple):
     kind: str
     namespace: str
     name: str
+
+
+class Named(NamedTuple):
+    """What the identity of an address that DNS answered with is made of."""
+
+    selectors: tuple[str, ...]  # of toFQDNs that its names satisfy; canonical, sorted, not empty
+    network: Network  # the longest prefix of policies over it; all of its family where there is none
 
 
 class SubjectSide(NamedTuple):
@@ -129,12 +142,15 @@ class Engine:
         self._retired: set[Network] = set()
         self._alias_parties: set[IdentityId] = set()
         self._retired_aliases: set[IdentityId] = set()
-        self._cidr_numbers: HashedNumbers[Network] = HashedNumbers(FIRST_CIDR_IDENTITY, _LOCAL_COUNT)
+        self._local_numbers: HashedNumbers[Network | Named] = HashedNumbers(FIRST_CIDR_IDENTITY, _LOCAL_COUNT)
+        self._named: dict[Named, IdentityId] = {}
+        self._selector_uses: defaultdict[str, int] = defaultdict(int)
         self._aliases: HashedNumbers[tuple[IdentityId, tuple[Block | Cidr, ...]]] = HashedNumbers(
             FIRST_ALIAS_IDENTITY, _LOCAL_COUNT
         )
         self._rule_numbers: HashedNumbers[tuple[RuleRef, ...]] = HashedNumbers(1, 2**32 - 1)
         self._proxies: HashedNumbers[tuple[L7 | None, ...]] = HashedNumbers(_FIRST_PROXY_PORT, _PROXY_PORTS)
+        self._dns_proxies: HashedNumbers[tuple[L7 | None, ...]] = HashedNumbers(FIRST_DNS_PORT, _DNS_PORTS)
         self._set_numbers: HashedNumbers[SetKey] = HashedNumbers(1, 2**32 - 1)
         self._sets: dict[int, PolicySet] = {}
 
@@ -197,15 +213,66 @@ class Engine:
     def adopt(self, networks: Mapping[Network, IdentityId]) -> None:
         """Go on with the identities an earlier process gave to prefixes."""
         for network, number in networks.items():
-            self._cidr_numbers.adopt(network, number)
+            self._local_numbers.adopt(network, number)
 
     @property
     def networks(self) -> Mapping[Network, IdentityId]:
         """Prefixes policies name → the identity of the addresses that no longer prefix has."""
-        found = {network: IdentityId(self._cidr_numbers.number(network)) for network in self._network_uses}
+        found = {network: IdentityId(self._local_numbers.number(network)) for network in self._network_uses}
         if any(network.contains(ALL_IPV4) for network in found) and ALL_IPV4 not in found:
             found[ALL_IPV4] = IdentityId(2)  # else ::/0 would be IPv4's too
         return found
+
+    # ---- addresses by their names
+
+    def adopt_names(self, named: Mapping[Named, IdentityId]) -> None:
+        """Go on with the identities an earlier process gave to addresses with names."""
+        for key, number in named.items():
+            self._local_numbers.adopt(key, number)
+            self.name_identity(key)
+
+    def name_identity(self, key: Named) -> IdentityId:
+        """The identity of addresses whose names satisfy these selectors; it is there from then on."""
+        number = self._named.get(key)
+        if number is None:
+            number = self._named[key] = IdentityId(self._local_numbers.number(key))
+            labels = (*(f"fqdn:{each}=" for each in key.selectors), *world_labels(key.network))
+            self.set_party(Party.of(number, labels, network=key.network))
+        return number
+
+    @property
+    def named(self) -> Mapping[Named, IdentityId]:
+        """Every identity of addresses with names."""
+        return self._named
+
+    @property
+    def selectors(self) -> frozenset[str]:
+        """The selectors of toFQDNs in force."""
+        return frozenset(self._selector_uses)
+
+    def keep_names(self, used: Collection[IdentityId]) -> bool:
+        """Let go of identities no address has, but for those of single selectors in force. True when any went."""
+        gone = {
+            key: number
+            for key, number in self._named.items()
+            if number not in used and not (len(key.selectors) == 1 and key.selectors[0] in self._selector_uses)
+        }
+        for key, number in gone.items():
+            del self._named[key]
+            self.drop_party(number)
+        self._local_numbers.keep([*self._network_uses, *self._retired, *self._named])
+        return bool(gone)
+
+    def _use_names(self, old: tuple[Held, ...], new: tuple[Held, ...]) -> None:
+        """Single selectors have their identities before anybody asks: rows are there for the first answer."""
+        for count, holders in ((1, new), (-1, old)):
+            for selector in selectors_of(holders):
+                self._selector_uses[selector] += count
+                if count > 0:
+                    self.name_identity(Named((selector,), ALL_IPV4))
+                    self.name_identity(Named((selector,), ALL_IPV6))
+                elif not self._selector_uses[selector]:
+                    del self._selector_uses[selector]
 
     # ---- what is enforced
 
@@ -244,6 +311,8 @@ class Engine:
         kept = {number: self._sets[number] for number in sorted(set(numbers)) if number}
         self._sets = kept
         self._set_numbers.keep(each.key for each in kept.values())
+        ports = {port for each in kept.values() for port in each.proxy_ports}
+        self._dns_proxies.keep(key for port in ports if (key := self._dns_proxies.key(port)) is not None)
         return kept
 
     def one_set(self, number: int) -> PolicySet:
@@ -256,7 +325,17 @@ class Engine:
 
     def proxy_rules(self, port: int) -> tuple[L7 | None, ...]:
         """The sections a proxy port stands for; None among them is "any request"."""
-        return self._proxies.key(port) or ()
+        return self._proxies.key(port) or self._dns_proxies.key(port) or ()
+
+    @property
+    def dns_listeners(self) -> dict[int, tuple[str, ...]]:
+        """Ports of the DNS proxy that rows of the sets in use name, with the selectors of names they let through."""
+        found: dict[int, tuple[str, ...]] = {}
+        for port in sorted({port for each in self._sets.values() for port in each.proxy_ports}):
+            sections = self._dns_proxies.key(port)
+            if sections is not None:
+                found[port] = allowed_names(sections)
+        return found
 
     def alias(self, party: Party, address: Address) -> IdentityId:
         """The identity policy knows an address of a pod or node by: another one where prefixes tell addresses apart."""
@@ -318,6 +397,7 @@ class Engine:
             if any(peer_matches(peer, party) for peer in changed):
                 del self._asked[identity]
         self._use_networks(old, new)
+        self._use_names(old, new)
         self._match_again(fresh, gone)
 
     def _resolved(self, policy: Policy) -> Policy:
@@ -348,7 +428,7 @@ class Engine:
             for network in networks_of(holders):
                 self._network_uses[network] += count
                 if self._network_uses[network] == 1 and count == 1:
-                    number = IdentityId(self._cidr_numbers.number(network))
+                    number = IdentityId(self._local_numbers.number(network))
                     self.set_party(Party.of(number, world_labels(network), network=network))
                 self._retired.discard(network)
                 if self._network_uses[network] <= 0:
@@ -359,8 +439,8 @@ class Engine:
         """Let go of prefixes and aliases nobody needs, when no address leads to them. True when there were any."""
         found, self._retired = self._retired, set()
         for network in found:
-            self.drop_party(IdentityId(self._cidr_numbers.number(network)))
-        self._cidr_numbers.keep(self._network_uses)
+            self.drop_party(IdentityId(self._local_numbers.number(network)))
+        self._local_numbers.keep([*self._network_uses, *self._named])
         gone, self._retired_aliases = self._retired_aliases, set()
         for number in gone:
             self.drop_party(number)
@@ -417,4 +497,10 @@ class Engine:
             each.put(change)
 
     def _proxy(self, sections: frozenset[L7 | None]) -> int:
-        return self._proxies.number(tuple(sorted(sections, key=lambda each: (each is not None, each or ()))))
+        key = tuple(sorted(sections, key=lambda each: (each is not None, each or ())))
+        if all(each is None or each.parser == "dns" for each in key):
+            try:
+                return self._dns_proxies.number(key)
+            except OverflowError:
+                return _NO_LISTENER
+        return self._proxies.number(key)

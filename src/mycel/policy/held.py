@@ -7,7 +7,18 @@ from typing import NamedTuple
 
 from mycel.model.address import ANY_IPV4, ANY_IPV6
 from mycel.policy.numbers import digest
-from mycel.policy.rules import Block, Cidr, CidrGroup, DirectionRules, Labelled, Network, Peer, Policy, ServicePeer
+from mycel.policy.rules import (
+    Block,
+    Cidr,
+    CidrGroup,
+    DirectionRules,
+    Labelled,
+    Names,
+    Network,
+    Peer,
+    Policy,
+    ServicePeer,
+)
 
 ALL_IPV4 = Network(ANY_IPV4, 96)
 ALL_IPV6 = Network(ANY_IPV6, 0)
@@ -38,8 +49,15 @@ def peers_of(policies: Iterable[Held]) -> Iterable[Peer]:
     for side in sides_of(policies):
         for rule in side.rules:
             for peer in rule.peers or ():
-                if isinstance(peer, Labelled | Cidr | Block):
+                if isinstance(peer, Labelled | Cidr | Block | Names):
                     yield peer
+
+
+def selectors_of(policies: Iterable[Held]) -> Iterable[str]:
+    """Selectors of toFQDNs; what stands for nobody (groups of a cloud, nodes) has a space in it."""
+    for peer in peers_of(policies):
+        if isinstance(peer, Names):
+            yield from (name for name in peer.names if " " not in name)
 
 
 def world_labels(network: Network) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 from mycel.model.workload import IdentityId
-from mycel.policy.rules import Block, Cidr, Labelled, Network, Party, Peer, peer_matches
+from mycel.policy.rules import Block, Cidr, Labelled, Names, Network, Party, Peer, peer_matches
 
 
 class PartyIndex(Mapping[IdentityId, Party]):
@@ -71,6 +71,8 @@ class PartyIndex(Mapping[IdentityId, Party]):
             candidates = self._within(peer.network)
         elif isinstance(peer, Labelled) and (anchor := peer.selector.anchor()):
             candidates = self._labelled.get(anchor, ())
+        elif isinstance(peer, Names):
+            candidates = {identity for name in peer.names for identity in self._labelled.get((name, ""), ())}
         return [identity for identity in candidates if peer_matches(peer, self._parties[identity])]
 
     def _within(self, network: Network) -> list[IdentityId]:
@@ -142,6 +144,8 @@ class PeerIndex:
     def _place(self, peer: Peer) -> set[Peer]:
         if isinstance(peer, Cidr | Block):
             return self._networks[peer.network]
+        if isinstance(peer, Names) and len(peer.names) == 1:
+            return self._anchored[peer.names[0], ""]
         anchor = peer.selector.anchor() if isinstance(peer, Labelled) else None
         return self._anchored[anchor] if anchor else self._others
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from mycel.policy.fields import Field
+from mycel.policy.fqdn import EVERY_NAME, canonical_selector
 from mycel.policy.rules import L7, LAST_PORT, TCP, PortMatch
 
 _HTTP = ("method", "path", "host", "headers", "headerMatches")
@@ -28,7 +30,15 @@ def dns_name(field: Field) -> str:
     text = chosen.text("")
     if len(text) > 255 or (text and not allowed.fullmatch(text)):
         raise chosen.fail(f"{text!r} is not a DNS name" + ("" if allowed is _NAME else " with wildcards"))
-    return text.lower().rstrip(".") + "."
+    return canonical_selector(text)
+
+
+def allowed_names(sections: Iterable[L7 | None]) -> tuple[str, ...]:
+    """The selectors of names that any of these sections of rules.dns lets through; None is every name."""
+    found: set[str] = set()
+    for each in sections:
+        found.update((EVERY_NAME,) if each is None else json.loads(each.rules).get("rules", ()))
+    return tuple(sorted(found))
 
 
 def parse_l7(entry: Field, ports: tuple[PortMatch, ...], *, ingress: bool) -> L7 | None:

@@ -111,7 +111,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """toFQDNs: addresses DNS answered with. Nobody, until something learns them."""
+    """toFQDNs: addresses DNS answered with, by canonical selectors; an identity has them as `fqdn` labels."""
 
     names: tuple[str, ...]
 
@@ -283,7 +283,9 @@ def peer_matches(peer: Peer, party: Party) -> bool:
             return within or peer in party.blocks
         case Block():
             return peer in party.blocks or (party.network is not None and peer.covers(party.network))
-        case Names() | ServicePeer() | CidrGroup():
+        case Names(names):
+            return any(source == "fqdn" for name in names for source, _ in party.labels.get(name, ()))
+        case ServicePeer() | CidrGroup():
             return False
 
 

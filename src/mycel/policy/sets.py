@@ -82,6 +82,8 @@ class PolicySet:
         self._templates: dict[tuple[Any, ...], Mapping[Prefix, PolicyValue]] = {}
         self._members: dict[IdentityId, Mapping[Prefix, PolicyValue]] = {}
         self._size = 0
+        self.proxy_ports: set[int] = set()
+        """Listeners its rows name, or have named."""
         self.anybody = self._template((), (), named=False)
         self.rows = RowSet({_key(ReservedIdentity.UNKNOWN, prefix): value for prefix, value in self.anybody.items()})
         self.overflows = len(self.rows) > limit
@@ -183,8 +185,11 @@ class PolicySet:
 
     def _value(self, prefix: Prefix, row: Row, *, named: bool) -> PolicyValue:
         rank = _DENY if row.deny else _PROXY if row.l7 else _ALLOW if row.explicit else _OPEN
+        port = self._proxies(row.l7) if row.l7 else 0
+        if port:
+            self.proxy_ports.add(port)
         return PolicyValue(
-            proxy_port=self._proxies(row.l7) if row.l7 else 0,
+            proxy_port=port,
             deny=int(row.deny),
             precedence=rank,
             rule=self._numbers(row.rules) if row.rules else 0,

@@ -10,7 +10,8 @@ import pytest
 from mycel.abi import Direction, PolicyKey, PolicyMatch, PolicyValue
 from mycel.model.address import parse_address, parse_prefix
 from mycel.model.workload import IdentityId
-from mycel.policy.engine import FIRST_CIDR_IDENTITY, Enforcement, Engine, PolicyKeyRef, Subject
+from mycel.policy.engine import FIRST_CIDR_IDENTITY, Enforcement, Engine, Named, PolicyKeyRef, Subject
+from mycel.policy.held import ALL_IPV4
 from mycel.policy.lookup import Lookup
 from mycel.policy.parse import parse_policy
 from mycel.policy.parties import party_of, reserved_parties
@@ -239,3 +240,82 @@ def test_a_range_is_cut_into_prefixes(first: int, last: int) -> None:
 def test_every_port_is_one_prefix() -> None:
     """That of the protocol."""
     assert list(prefixes(PortMatch(17, 0, LAST_PORT))) == [Prefix(40, 17, 0)]
+
+
+def fqdn_policy(*items: dict[str, str], name: str = "names", dns: list[dict[str, str]] | None = None) -> dict[str, Any]:
+    rules: list[dict[str, Any]] = [{"toFQDNs": list(items)}] if items else []
+    if dns is not None:
+        rules.append({"toPorts": [{"ports": [{"port": "53", "protocol": "UDP"}], "rules": {"dns": dns}}]})
+    return {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"endpointSelector": {}, "egress": rules},
+    }
+
+
+def rows_of(engine: Engine, identity: IdentityId) -> list[PolicyValue]:
+    side = engine.subject(party(300, "web")).egress
+    return [row for key, row in engine.one_set(side.number).rows.items() if key.identity == identity]
+
+
+def test_single_selectors_have_their_identities_and_rows_before_any_answer() -> None:
+    engine = Engine()
+    put(engine, fqdn_policy({"matchPattern": "*.Example.com"}))
+    assert engine.selectors == {"*.example.com."}
+    ipv4 = engine.named[Named(("*.example.com.",), ALL_IPV4)]
+    assert ipv4 >> 24 == 1
+    assert len(rows_of(engine, ipv4)) == 1
+    assert rows_of(engine, IdentityId(2)) == []
+
+
+def test_combinations_are_made_when_asked_for_and_are_the_same_everywhere() -> None:
+    engines = Engine(), Engine()
+    numbers: list[IdentityId] = []
+    for engine in engines:
+        put(engine, fqdn_policy({"matchName": "a.b"}, {"matchPattern": "*.b"}))
+        engine.subject(party(300, "web"))
+        numbers.append(engine.name_identity(Named(("*.b.", "a.b."), ALL_IPV4)))
+        assert len(rows_of(engine, numbers[-1])) == 1
+    assert numbers[0] == numbers[1]
+    later = Engine()
+    later.adopt_names(engines[0].named)
+    put(later, fqdn_policy({"matchName": "a.b"}, {"matchPattern": "*.b"}))
+    assert later.named == engines[0].named
+
+
+def test_prefixes_hold_for_addresses_with_names() -> None:
+    engine = Engine()
+    manifest = fqdn_policy({"matchName": "a.b"})
+    manifest["spec"]["egressDeny"] = [{"toCIDRSet": [{"cidr": "192.0.2.0/24", "except": ["192.0.2.128/25"]}]}]
+    put(engine, manifest)
+    of = {
+        text: rows_of(engine, engine.name_identity(Named(("a.b.",), Network(*parse_prefix(text)))))
+        for text in ("192.0.2.0/24", "192.0.2.128/25")
+    }
+    assert [row.deny for row in of["192.0.2.0/24"]] == [1]
+    assert [row.deny for row in of["192.0.2.128/25"]] == [0]
+
+
+def test_identities_of_names_go_when_no_address_has_them() -> None:
+    engine = Engine()
+    put(engine, fqdn_policy({"matchName": "a.b"}, {"matchName": "c.d"}))
+    both = engine.name_identity(Named(("a.b.", "c.d."), ALL_IPV4))
+    assert not engine.keep_names({both})
+    assert engine.keep_names(set())
+    assert engine.party(both) is None
+    assert len(engine.named) == 4
+    drop(engine, fqdn_policy())
+    assert engine.keep_names(set())
+    assert (engine.selectors, engine.named) == (frozenset(), {})
+
+
+def test_dns_rules_have_listeners_of_their_own() -> None:
+    engine = Engine()
+    put(engine, fqdn_policy(dns=[{"matchPattern": "*.b"}, {"matchName": "a.b"}]))
+    engine.sets([engine.subject(party(300, "web")).egress.number])
+    ((port, names),) = engine.dns_listeners.items()
+    assert 15000 <= port < 15999
+    assert names == ("*.b.", "a.b.")
+    engine.sets([])
+    assert engine.dns_listeners == {}
