@@ -119,14 +119,30 @@ def test_shared_load_balancers_are_refused(mesh: Cluster) -> None:
 
 
 def test_services_that_are_somebody_elses_are_left_alone(mesh: Cluster) -> None:
-    """A name that is taken is not taken over."""
+    """A name that is taken is not taken over, and an event says so; nor is what other controllers make of Ingresses."""
     mesh.kubectl("create", "service", "clusterip", "cilium-ingress-mine", "--tcp=80")
     before = mesh.get("svc", "cilium-ingress-mine")
     mesh.kubectl("create", "ingress", "mine", "--class=cilium", "--rule=a.example.com/=foo-app:5678")
-    eventually(lambda: shown(mesh, "cec", "cilium-ingress-default-mine"), what="its config")
+    eventually(lambda: events(mesh, "NameTaken"), what="the event")
+    assert not shown(mesh, "cec", "cilium-ingress-default-mine")
     assert mesh.get("svc", "cilium-ingress-mine") == before
-    mesh.kubectl("delete", "ingress", "mine")
+    uid = mesh.get("ingress", "mine")["metadata"]["uid"]
+    reference = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "name": "mine",
+        "uid": uid,
+        "controller": True,
+    }
+    owned = {"metadata": {"ownerReferences": [reference]}}
+    mesh.kubectl("create", "service", "clusterip", "made-by-others", "--tcp=80")
+    mesh.kubectl("patch", "svc", "made-by-others", "--type=merge", "-p", json.dumps(owned))
     mesh.kubectl("delete", "svc", "cilium-ingress-mine")
+    eventually(lambda: shown(mesh, "cec", "cilium-ingress-default-mine"), what="its config, now that the name is free")
+    assert shown(mesh, "svc", "made-by-others")
+    mesh.kubectl("delete", "ingress", "mine")
+    eventually(lambda: not shown(mesh, "svc", "cilium-ingress-mine"), what="no service")
+    mesh.kubectl("delete", "svc", "made-by-others", check=False)
 
 
 def test_everything_goes_with_the_ingress(mesh: Cluster) -> None:

@@ -46,7 +46,6 @@ async def run_operator(settings: Settings, endpoint: Endpoint) -> None:
         )
         report = Report()
         load_balancers = LoadBalancers(client, report)
-        ingresses = Ingresses(client, report, force_https=settings.force_https)
 
         async def lead() -> None:
             async with asyncio.TaskGroup() as group:
@@ -54,6 +53,7 @@ async def run_operator(settings: Settings, endpoint: Endpoint) -> None:
                 spawn(group, load_balancers.run(), "addresses of load balancers")
                 spawn(group, Announcements(client, report).run(), "announcement policies")
                 if settings.ingresses:
+                    ingresses = Ingresses(client, report, force_https=settings.force_https)
                     spawn(group, ingresses.run(), "ingresses")
                 spawn(group, log_problems(report), "report")
 

@@ -8,8 +8,9 @@ import pytest
 
 from mycel.envoy.config.read import read
 from mycel.operator.ingress.model import IngressClass, is_ours, parse_class, parse_ingress, service_ports
-from mycel.operator.ingress.owned import DIGEST, holds, owner, with_digest
-from mycel.operator.ingress.translate import Translation, translate
+from mycel.operator.ingress.owned import DIGEST, holds, made_here, owner, with_digest
+from mycel.operator.ingress.telling import Warnings
+from mycel.operator.ingress.translate import Problem, Translation, translate
 
 SERVICES = {
     "foo": service_ports({"ports": [{"port": 80, "name": "http"}, {"port": 81, "name": "admin"}]}),
@@ -295,3 +296,32 @@ def test_what_was_written_is_recognised() -> None:
     assert not holds(live, with_digest({"metadata": {"name": "a"}, "spec": {"ports": [{"port": 80}]}}))
     assert owner({"metadata": {"ownerReferences": [{"kind": "Ingress", "uid": "7", "controller": True}]}}) == "7"
     assert owner({"metadata": {}}) == ""
+
+
+def test_only_what_we_made_is_ours_to_delete() -> None:
+    """Other controllers' objects belong to Ingresses too."""
+    translation = made(rule(path("/")), tls=TLS)
+    for body in translation[:3]:
+        assert body is not None and made_here(body)
+        assert not made_here({"metadata": body["metadata"] | {"labels": {}}})
+        assert not made_here({"metadata": body["metadata"] | {"ownerReferences": []}})
+
+
+class Written:
+    """An API client that notes the events."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    async def create(self, _resource: Any, body: dict[str, Any], *, namespace: str) -> None:
+        self.messages.append(f"{namespace}/{body['involvedObject']['name']}: {body['message']}")
+
+
+async def test_problems_are_told_once_and_again_when_they_come_back() -> None:
+    written = Written()
+    warnings = Warnings(written)  # type: ignore[arg-type]
+    ingress = parse_ingress({"metadata": {"namespace": "shop", "name": "web", "uid": "u1"}})
+    problem = Problem("BackendNotFound", "no such service")
+    for found in ((problem,), (problem,), (), (problem,)):
+        await warnings.tell([(ingress, found)])
+    assert written.messages == ["shop/web: no such service"] * 2

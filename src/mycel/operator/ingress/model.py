@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 PREFIX = "ingress.cilium.io/"
+LABEL = "cilium.io/ingress"  # "true" on what Ingresses become
 CONTROLLER = "cilium.io/ingress-controller"
 CLASS_ANNOTATION = "kubernetes.io/ingress.class"
 _DEFAULT_CLASS = "ingressclass.kubernetes.io/is-default-class"

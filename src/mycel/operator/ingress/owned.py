@@ -17,6 +17,7 @@ from mycel.k8s.errors import ApiError, NotFound
 from mycel.k8s.informer import Key
 from mycel.k8s.resources import Resource
 from mycel.kit.reconcile import Diff, TargetError
+from mycel.operator.ingress.model import LABEL
 
 Object = dict[str, Any]
 DIGEST = "mycel.dev/applied"
@@ -49,8 +50,13 @@ def owner(item: Object) -> str:
     return ""
 
 
+def made_here(item: Object) -> bool:
+    """Whether an object is one that we make of Ingresses: those of other controllers may belong to Ingresses too."""
+    return bool(owner(item)) and (item["metadata"].get("labels") or {}).get(LABEL) == "true"
+
+
 class Owned:
-    """Objects of one kind. `live` looks one up and `owned` lists those of Ingresses, both as last seen."""
+    """Objects of one kind. `live` looks one up and `owned` lists those made here, both as last seen."""
 
     def __init__(
         self,

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import re2
 
 from mycel.operator.ingress.listener import LISTENER, Json, plain_resources, secure_resources
-from mycel.operator.ingress.model import Backend, Ingress, Path, PathType, ServicePorts, is_duration
+from mycel.operator.ingress.model import LABEL, Backend, Ingress, Path, PathType, ServicePorts, is_duration
 
-LABEL = "cilium.io/ingress"
 # Clients of the outside are no longer told apart behind the proxy: it dials with the node's ingress address.
 SOURCE_LABEL = "cilium.io/use-original-source-address"
 _COPIED = ("lbipam.cilium.io", "io.cilium/lb-ipam", "service.beta.kubernetes.io", "service.kubernetes.io")
