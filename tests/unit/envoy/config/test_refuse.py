@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from mycel.envoy.config.read import read
+from mycel.envoy.config.refuse import ALLOWED
+from mycel.envoy.messages import message_class
 from mycel.policy.errors import PolicyInvalid
 
 from .objects import MANAGER, ROUTER, TYPE, Json, cluster, config, listener, manager, router, routes
@@ -219,3 +221,8 @@ def test_depth_is_bounded():
     rbac = {"@type": TYPE + "extensions.filters.http.rbac.v3.RBAC", "rules": {"policies": {"x": policy}}}
     with pytest.raises(PolicyInvalid, match=r"spec\.resources\[0\]"):
         read(of_filter(rbac))
+
+
+def test_what_is_allowed_is_known():
+    """Each type on the list is one of Envoy's, and none can be reached that is not on it."""
+    assert {message_class(name).DESCRIPTOR.full_name for name in ALLOWED} == ALLOWED
