@@ -83,10 +83,13 @@ static __always_inline struct ct_value *ct_find(const struct tuple *t, __u64 now
 	return ct_find_with(&key, t, now, reply);
 }
 
-/* Whether a SYN that meets this row begins a connection rather than repeats the SYN that made the row. */
+/*
+ * Whether a SYN that meets this row begins a connection rather than repeats the SYN that made the row. Repeated to a
+ * listener, which may not have been there, it is judged as the policy is by now.
+ */
 static __always_inline bool ct_begins_anew(const struct ct_value *ct, bool reply)
 {
-	return reply || ct->flags & (CT_SEEN_REPLY | CT_CLOSING);
+	return reply || ct->proxy_port || ct->flags & (CT_SEEN_REPLY | CT_CLOSING);
 }
 
 /*

@@ -11,7 +11,7 @@
 /* The node's stack counts its own packets' hops, and the overlay's receiver those that go there. */
 static __always_inline bool counts_hop(const struct packet *p)
 {
-	return p->origin != ORIGIN_HOST && p->origin != ORIGIN_STACK;
+	return p->origin != ORIGIN_HOST && p->origin != ORIGIN_STACK && p->origin != ORIGIN_PROXY;
 }
 
 static __always_inline int hop(struct __sk_buff *skb, const struct packet *p)

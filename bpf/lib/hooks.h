@@ -202,7 +202,7 @@ static __always_inline identity_t stack_sender(const struct addr *source)
 	struct ipcache_value *info;
 
 	if (own)
-		return own->flags & ENDPOINT_HOST ? IDENTITY_HOST : own->identity;
+		return own->identity;
 	info = ipcache_find(source);
 	return info ? info->identity : IDENTITY_WORLD;
 }
@@ -213,7 +213,7 @@ static __always_inline int hook_from_stack(struct __sk_buff *skb, __u32 origin)
 {
 	struct packet p = {.origin = origin};
 	struct interface_key key = {.ifindex = skb->ifindex};
-	struct endpoint_value *pod;
+	struct endpoint_value *pod = NULL, *source = NULL;
 	int reason = parse(skb, &p);
 
 	if (origin == ORIGIN_STACK) {
@@ -240,8 +240,21 @@ static __always_inline int hook_from_stack(struct __sk_buff *skb, __u32 origin)
 		if (reason)
 			return drop(skb, &p, reason);
 	}
+	if (origin == ORIGIN_HOST && unlikely(skb->mark & MARK_OF_PROXY)) {
+		reason = proxy_sender(skb, &p);
+		if (reason)
+			return drop(skb, &p, reason);
+	}
 	p.source_identity = stack_sender(&p.t.source);
-	return pass(skb, &p, NULL);
+	/* In a pod's name, its egress rules are asked; when an ingress listener sends, they have been. */
+	if (p.origin == ORIGIN_PROXY && p.through != DIRECTION_INGRESS) {
+		source = endpoint_find(&p.t.source);
+		if (source && source->flags & ENDPOINT_HOST)
+			source = NULL;
+		if (source)
+			p.endpoint_id = source->endpoint_id;
+	}
+	return pass(skb, &p, source);
 }
 
 /*
@@ -314,10 +327,10 @@ static __always_inline int hook_from_network(struct __sk_buff *skb)
 			}
 		} else {
 			reason = nat_arrive(skb, &p);
-			if (reason == NAT_NONE)
+			if (reason == NAT_NONE && !p.redirect_port)
 				return TC_ACT_OK;
 		}
-		if (reason)
+		if (reason > 0)
 			return drop(skb, &p, reason);
 	}
 	/* The cluster's own talk through the overlay: whoever uses their addresses here is somebody else. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR Apache-2.0 */
 /*
  * Who has an address, and how it is reached. This node's endpoints first, then exact addresses (pods, nodes),
- * then prefixes (pod networks, CIDRs of policies); nobody is the world.
+ * then addresses that names were resolved to, then prefixes (pod networks, CIDRs of policies); nobody is the world.
  */
 #ifndef MYCEL_IDENTITY_H
 #define MYCEL_IDENTITY_H
@@ -27,6 +27,8 @@ static __always_inline struct ipcache_value *ipcache_find(const struct addr *add
 {
 	struct ipcache_value *info = bpf_map_lookup_elem(&mycel_ipcache, addr);
 
+	if (!info)
+		info = bpf_map_lookup_elem(&mycel_names, addr);
 	return info ? info : ipcache_find_prefix(addr);
 }
 

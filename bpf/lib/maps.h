@@ -22,7 +22,7 @@ struct {
 	__uint(max_entries, LIMIT_ENDPOINTS);
 } mycel_endpoints SEC(".maps");
 
-/* Written by the plan. Miss: look in mycel_ipcache_lpm. */
+/* Written by the plan. Miss: look in mycel_names, then in mycel_ipcache_lpm. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, struct ipcache_key);
@@ -54,6 +54,23 @@ struct {
 	__type(value, struct announced_value);
 	__uint(max_entries, LIMIT_ANNOUNCED);
 } mycel_announced SEC(".maps");
+
+/* Written by the DNS proxy. Miss: look in mycel_ipcache_lpm. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct name_key);
+	__type(value, struct ipcache_value);
+	__uint(max_entries, LIMIT_NAMES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} mycel_names SEC(".maps");
+
+/* Written by the plan. Miss: what the socket's packets are marked with is not believed. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct proxy_key);
+	__type(value, struct proxy_value);
+	__uint(max_entries, LIMIT_PROXIES);
+} mycel_proxies SEC(".maps");
 
 /* Sizes and not types: clang leaves an inner map's types out of BTF. */
 struct policy_rows {

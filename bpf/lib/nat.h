@@ -253,9 +253,15 @@ __subprogram int nat_arrive(struct __sk_buff *skb, struct packet *p)
 		return NAT_NONE;
 	if (p->t.protocol != IPPROTO_TCP && p->t.protocol != IPPROTO_UDP && p->t.protocol != PROTO_SCTP)
 		return NAT_NONE;
+	/* The proxy has chosen already. */
+	if (p->origin == ORIGIN_PROXY)
+		return NAT_NONE;
 	client = p->origin == ORIGIN_NETWORK ? CLIENT_OUTSIDE : CLIENT_CLUSTER;
 	service = service_find(&p->t.destination, p->t.destination_port, p->t.protocol, client, false);
 	if (!service)
+		return NAT_NONE;
+	p->redirect_port = client == CLIENT_OUTSIDE ? service->proxy_port_outside : service->proxy_port;
+	if (p->redirect_port)
 		return NAT_NONE;
 	return nat_begin_service(skb, p, service, client);
 }

@@ -50,8 +50,9 @@ enum packet_flags {
 	PACKET_ICMP_ERROR = 4,	   /* about a packet whose head it carries */
 	PACKET_TRACE = 8,	   /* connection tracking wants this one to be seen */
 	PACKET_REPLY = 16,
-	PACKET_TRANSLATED = 32, /* `original` is the frontend that was dialled */
-	PACKET_TRACKED = 64,	/* `reason` and PACKET_REPLY are known */
+	PACKET_TRANSLATED = 32,	 /* `original` is the frontend that was dialled */
+	PACKET_TRACKED = 64,	 /* `reason` and PACKET_REPLY are known */
+	PACKET_DOWNSTREAM = 128, /* a proxy's answer to the connection's initiator */
 };
 
 /* Which hook the packet came in by. */
@@ -61,6 +62,7 @@ enum origin {
 	ORIGIN_HOST,	/* the node's stack, by cilium_net */
 	ORIGIN_STACK,	/* the node's stack, by a pod's own interface */
 	ORIGIN_NETWORK, /* the underlay */
+	ORIGIN_PROXY,	/* a proxy of this node, in the name of the packet's source */
 };
 
 struct packet {
@@ -71,6 +73,8 @@ struct packet {
 	__u32 l4; /* offset of the layer-4 header in the frame; 0: none */
 	__be32 fragment_id;
 	__be16 original_port;
+	__be16 redirect_port; /* of the listener that takes connections of the service that was dialled; else 0 */
+	__be16 through_port;  /* ORIGIN_PROXY: of the listener the packet's connection came through */
 	__u16 endpoint_id;
 	__u16 ether_type;
 	__u8 family; /* 4, 6; 0: not IP */
@@ -81,6 +85,7 @@ struct packet {
 	__u8 origin;
 	__u8 reason; /* enum trace_reason */
 	__u8 ttl;
+	__u8 through; /* ORIGIN_PROXY: enum direction, whose rules that listener has applied; 0: nobody's */
 };
 
 /*

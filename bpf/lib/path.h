@@ -19,43 +19,74 @@
 #include "identity.h"
 #include "nat.h"
 #include "policy.h"
+#include "proxy.h"
 
-/* Who sends: an endpoint of this node (whose egress policy is asked), or NULL and p->source_identity. */
-static __always_inline int judge_egress(struct __sk_buff *skb, struct packet *p, struct ct_value *ct,
-					const struct endpoint_value *source)
+static __always_inline void judged_by(struct ct_value *ct, const struct judged *judged, __u32 direction,
+				      const struct endpoint_value *endpoint)
 {
-	int reason = policy_judge(skb, p, source, DIRECTION_EGRESS, &ct->policy_rule);
+	if (judged->rule)
+		ct->policy_rule = judged->rule;
+	if (direction == DIRECTION_EGRESS) {
+		ct->flags |= CT_EGRESS_JUDGED;
+		ct->egress_revision = endpoint->policy_revision;
+	} else {
+		ct->flags |= CT_INGRESS_JUDGED;
+		ct->ingress_revision = endpoint->policy_revision;
+	}
+}
+
+/* The verdict of one endpoint on a new connection, which may be that it goes to a listener. Returns 0 or a drop reason.
+ */
+static __always_inline int judge(struct __sk_buff *skb, struct packet *p, struct ct_value *ct,
+				 const struct endpoint_value *endpoint, __u32 direction)
+{
+	struct judged judged = {};
+	int reason = policy_judge(skb, p, endpoint, direction, &judged);
 
 	if (reason)
 		return reason;
-	ct->flags |= CT_EGRESS_JUDGED;
-	ct->egress_revision = source->policy_revision;
+	judged_by(ct, &judged, direction, endpoint);
+	ct->proxy_port = judged.proxy_port;
 	return 0;
 }
 
-static __always_inline int judge_ingress(struct __sk_buff *skb, struct packet *p, struct ct_value *ct,
-					 const struct endpoint_value *destination)
+/*
+ * The same on a connection under way, which no verdict can move: one that was not the proxy's is closed when it should
+ * be. One that goes to a listener goes on to its socket until that listener, which no row names any more, has drained.
+ * What is no TCP begins anew.
+ */
+static __always_inline int judge_known(struct __sk_buff *skb, struct packet *p, struct ct_value *ct,
+				       const struct endpoint_value *endpoint, __u32 direction)
 {
-	int reason = policy_judge(skb, p, destination, DIRECTION_INGRESS, &ct->policy_rule);
+	struct judged judged = {};
+	int reason = policy_judge(skb, p, endpoint, direction, &judged);
 
 	if (reason)
 		return reason;
-	ct->flags |= CT_INGRESS_JUDGED;
-	ct->ingress_revision = destination->policy_revision;
+	if (p->t.protocol != IPPROTO_TCP && judged.proxy_port != ct->proxy_port) {
+		ct->last_seen_ns = 0;
+		return DROP_PROXY_LOOKUP_FAILED;
+	}
+	if (judged.proxy_port && !ct->proxy_port)
+		return DROP_PROXY_LOOKUP_FAILED;
+	judged_by(ct, &judged, direction, endpoint);
 	return 0;
 }
 
 /* Which source translation a new connection needs. Returns 0, with flags added, or a drop reason. */
 static __noinline int begin_source(struct packet *p, const struct route *route, __u16 *flags)
 {
+	struct endpoint_value *own = p->origin == ORIGIN_PROXY ? endpoint_find(&p->t.source) : NULL;
+	bool of_pod = p->origin == ORIGIN_POD || (own && !(own->flags & ENDPOINT_HOST));
+	bool of_stranger =
+	    p->origin == ORIGIN_NETWORK ? p->flags & PACKET_TRANSLATED : p->origin == ORIGIN_PROXY && !own;
 	struct addr source = {};
 
-	if (p->origin == ORIGIN_POD && addr_equal(&p->t.source, &p->t.destination))
+	if (of_pod && addr_equal(&p->t.source, &p->t.destination))
 		source = addr_loopback(p->family == 6); /* a pod that meets itself behind a service */
-	else if (p->origin == ORIGIN_POD && route->target == TARGET_OUT && config_masquerade)
+	else if (of_pod && route->target == TARGET_OUT && config_masquerade)
 		;
-	else if (p->origin == ORIGIN_NETWORK && p->flags & PACKET_TRANSLATED &&
-		 (route->target == TARGET_OUT || route->target == TARGET_OVERLAY))
+	else if (of_stranger && (route->target == TARGET_OUT || route->target == TARGET_OVERLAY))
 		;
 	else
 		return 0;
@@ -86,8 +117,11 @@ __subprogram int begin(struct __sk_buff *skb, struct packet *p, const struct end
 	REQUIRE(p && room, DROP_INVALID_PACKET);
 	route_find(&route, &p->t.destination);
 	p->destination_identity = route.identity;
-	if (route.target == TARGET_NOWHERE)
+	if (route.target == TARGET_NOWHERE && !p->redirect_port)
 		return DROP_UNROUTABLE_IP;
+	/* What an ingress listener lets through is for the pod whose rules it applied. */
+	if (p->through == DIRECTION_INGRESS && route.target != TARGET_ENDPOINT)
+		return DROP_PROXY_FOREIGN;
 	if (source && speaks_vxlan(p) && !is_pod(&route))
 		return DROP_ENCAP_PROHIBITED;
 	ct = &room->ct;
@@ -96,19 +130,27 @@ __subprogram int begin(struct __sk_buff *skb, struct packet *p, const struct end
 	ct->destination_identity = route.identity;
 	if (p->flags & PACKET_TRANSLATED)
 		flags |= CT_NAT_REPLY;
-	if (source) {
-		reason = judge_egress(skb, p, ct, source);
+	ct->proxy_port = p->redirect_port;
+	if (ct->proxy_port && source)
+		policy_redirected(skb, p, source);
+	/* Where a listener comes between, its upstream leg is judged by those who are not asked here. */
+	if (!ct->proxy_port && source) {
+		reason = judge(skb, p, ct, source, DIRECTION_EGRESS);
 		if (reason)
 			return reason;
 	}
-	if (route.target == TARGET_ENDPOINT && route.endpoint) {
-		reason = judge_ingress(skb, p, ct, route.endpoint);
+	if (!ct->proxy_port && route.target == TARGET_ENDPOINT && route.endpoint) {
+		reason = judge(skb, p, ct, route.endpoint, DIRECTION_INGRESS);
 		if (reason)
 			return reason;
 	}
-	reason = begin_source(p, &route, &flags);
-	if (reason)
-		return reason;
+	if (!ct->proxy_port) {
+		reason = begin_source(p, &route, &flags);
+		if (reason)
+			return reason;
+	}
+	if (p->origin == ORIGIN_PROXY)
+		flags |= CT_FROM_PROXY;
 	if (ct_key(&room->ct_key, &p->t))
 		flags |= CT_SOURCE_IS_HIGH;
 	ct->flags |= flags;
@@ -128,6 +170,8 @@ __subprogram int open(struct __sk_buff *skb, struct packet *p, const struct endp
 	int reason;
 
 	REQUIRE(p && room, DROP_INVALID_PACKET);
+	if (p->flags & PACKET_DOWNSTREAM)
+		return DROP_PROXY_FOREIGN; /* a proxy answers; it does not begin */
 	reason = nat_arrive(skb, p);
 	if (reason > 0)
 		return reason;
@@ -172,9 +216,9 @@ __subprogram int judge_again(struct __sk_buff *skb, struct packet *p, struct ct_
 		return DROP_INVALID_PACKET;
 	others = ct->source_identity != p->source_identity || ct->destination_identity != p->destination_identity;
 	if (initiator && (others || ct->egress_revision != initiator->policy_revision))
-		reason = judge_egress(skb, p, ct, initiator);
+		reason = judge_known(skb, p, ct, initiator, DIRECTION_EGRESS);
 	if (!reason && responder && (others || ct->ingress_revision != responder->policy_revision))
-		reason = judge_ingress(skb, p, ct, responder);
+		reason = judge_known(skb, p, ct, responder, DIRECTION_INGRESS);
 	if (!reason) {
 		ct->source_identity = p->source_identity;
 		ct->destination_identity = p->destination_identity;
@@ -242,6 +286,23 @@ static __always_inline int deliver(struct __sk_buff *skb, struct packet *p, cons
 	}
 }
 
+/* To the proxy, which the endpoint reports whose rules sent the connection there. */
+static __always_inline int to_proxy(struct __sk_buff *skb, struct packet *p, const struct ct_value *ct,
+				    const struct endpoint_value *receiver, bool reply)
+{
+	bool inward = !reply && ct->flags & CT_INGRESS_JUDGED;
+	int action = deliver_proxy(skb, p, reply ? 0 : ct->proxy_port);
+
+	if (action != TC_ACT_OK)
+		return action;
+	if (inward && receiver)
+		p->endpoint_id = receiver->endpoint_id;
+	count(0, inward ? DIRECTION_INGRESS : DIRECTION_EGRESS, skb->len);
+	if (p->flags & PACKET_TRACE)
+		trace(skb, p, TRACE_TO_PROXY, !inward && !reply);
+	return TC_ACT_OK;
+}
+
 /*
  * Take a parsed packet to where it goes. `source`: the endpoint of this node that sent it, or NULL with
  * p->source_identity known. Returns a TC action.
@@ -282,6 +343,16 @@ static __always_inline int pass(struct __sk_buff *skb, struct packet *p, const s
 	receiver = route.target == TARGET_ENDPOINT ? route.endpoint : NULL;
 	initiator = reply ? receiver : source;
 	responder = reply ? source : receiver;
+	if (unlikely(ct->proxy_port || ct->flags & CT_FROM_PROXY || p->origin == ORIGIN_PROXY)) {
+		reason = proxy_check(p, ct, reply);
+		if (reason)
+			return drop(skb, p, reason);
+		/* A leg is judged by those who judged it when it began, as the proxy sends. */
+		if ((reply && ct->flags & CT_FROM_PROXY) || (ct->proxy_port && !(ct->flags & CT_EGRESS_JUDGED)))
+			initiator = NULL;
+		if ((reply && ct->flags & CT_FROM_PROXY) || (ct->proxy_port && !(ct->flags & CT_INGRESS_JUDGED)))
+			responder = NULL;
+	}
 	stale = (initiator && ct->egress_revision != initiator->policy_revision) ||
 		(responder && ct->ingress_revision != responder->policy_revision);
 	if (unlikely(sender != p->source_identity)) {
@@ -297,6 +368,8 @@ static __always_inline int pass(struct __sk_buff *skb, struct packet *p, const s
 		if (reason)
 			return drop(skb, p, reason);
 	}
+	if (unlikely(reply ? ct->flags & CT_FROM_PROXY : ct->proxy_port))
+		return to_proxy(skb, p, ct, receiver, reply);
 known:
 	return deliver(skb, p, &route, depart);
 }

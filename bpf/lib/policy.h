@@ -23,6 +23,14 @@ struct verdict_of {
 	const struct policy_value *row;
 	__u32 direction;
 	__u32 reason;
+	__be16 proxy_port;
+};
+
+/* What an allowance says. */
+struct judged {
+	__u32 rule;
+	__be16 proxy_port; /* 0: it goes to its peer */
+	__u16 pad;
 };
 
 static __noinline void policy_event(struct __sk_buff *skb, const struct packet *p,
@@ -37,7 +45,8 @@ static __noinline void policy_event(struct __sk_buff *skb, const struct packet *
 	event_fill(event, skb, p);
 	event->kind = EVENT_POLICY_VERDICT;
 	event->sub_type = reason;
-	event->verdict = reason ? VERDICT_DROPPED : VERDICT_FORWARDED;
+	event->verdict = reason ? VERDICT_DROPPED : verdict->proxy_port ? VERDICT_REDIRECTED : VERDICT_FORWARDED;
+	event->proxy_port = verdict->proxy_port;
 	event->direction = verdict->direction;
 	event->endpoint_id = endpoint->endpoint_id;
 	event->policy_revision = endpoint->policy_revision;
@@ -46,9 +55,18 @@ static __noinline void policy_event(struct __sk_buff *skb, const struct packet *
 	if (row) {
 		event->policy_rule = row->rule;
 		event->policy_match = row->match;
-		event->proxy_port = row->proxy_port;
 	}
 	bpf_ringbuf_submit(event, 0);
+}
+
+/* Say that a connection to a service goes to the service's listener: no rule was asked, and all of them will be. */
+__subprogram int policy_redirected(struct __sk_buff *skb, const struct packet *p, const struct endpoint_value *endpoint)
+{
+	REQUIRE(p && endpoint, DROP_INVALID_PACKET);
+	struct verdict_of verdict = {.direction = DIRECTION_EGRESS, .proxy_port = p->redirect_port};
+
+	policy_event(skb, p, endpoint, &verdict);
+	return 0;
 }
 
 static __always_inline struct policy_value *policy_find(policy_set_t set, identity_t identity, const struct packet *p)
@@ -78,14 +96,15 @@ static __always_inline struct policy_value *policy_find(policy_set_t set, identi
 }
 
 /*
- * Judge a connection in `direction` at `endpoint`, whose peer is `peer`. Returns 0 and sets *rule, or a drop
- * reason. The node itself may enter its own pods (it runs them: probes come from it) unless that is switched off, and a
- * pod that meets itself behind a service may always do so.
+ * Judge a connection in `direction` at `endpoint`. Returns 0 and fills *judged, or a drop reason. A row that names a
+ * listener sends the connection there, unless it is what that very listener has let through. The node itself may enter
+ * its own pods (it runs them: probes come from it) unless that is switched off, and a pod that meets itself behind a
+ * service may always do so.
  */
 __subprogram int policy_judge(struct __sk_buff *skb, const struct packet *p, const struct endpoint_value *endpoint,
-			      __u32 direction, __u32 *rule)
+			      __u32 direction, struct judged *judged)
 {
-	REQUIRE(p && endpoint && rule, DROP_INVALID_PACKET);
+	REQUIRE(p && endpoint && judged, DROP_INVALID_PACKET);
 	bool ingress = direction == DIRECTION_INGRESS;
 	__u16 enforce = ingress ? ENDPOINT_ENFORCE_INGRESS : ENDPOINT_ENFORCE_EGRESS;
 	identity_t peer = ingress ? p->source_identity : p->destination_identity;
@@ -108,10 +127,12 @@ __subprogram int policy_judge(struct __sk_buff *skb, const struct packet *p, con
 		reason = DROP_POLICY_DENIED;
 	else if (row->deny)
 		reason = DROP_POLICY_DENY;
-	else if (row->proxy_port)
-		reason = DROP_PROXY_LOOKUP_FAILED; /* no listener takes packets yet: closed, not open */
-	else
-		*rule = row->rule;
+	else if (row->proxy_port && p->t.protocol != IPPROTO_TCP && p->t.protocol != IPPROTO_UDP)
+		reason = DROP_PROXY_UNSUPPORTED;
+	else if (row->proxy_port && !(p->through == direction && p->through_port == row->proxy_port))
+		judged->proxy_port = verdict.proxy_port = row->proxy_port;
+	if (!reason)
+		judged->rule = row->rule;
 	verdict.row = row;
 	verdict.reason = reason;
 	policy_event(skb, p, endpoint, &verdict);

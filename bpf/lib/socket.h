@@ -106,7 +106,7 @@ static __always_inline int socket_dial(struct bpf_sock_addr *ctx, bool v6)
 	client.lo = bpf_get_netns_cookie(ctx);
 	loopback = config_host_netns_cookie && client.lo == config_host_netns_cookie && is_loopback(&addr);
 	service = service_find(&addr, port, protocol, CLIENT_CLUSTER, loopback);
-	if (!service)
+	if (!service || service->proxy_port) /* the packets of the latter are given to the proxy */
 		return SOCKET_ALLOW;
 	key.cookie = bpf_get_socket_cookie(ctx);
 	key.protocol = protocol;

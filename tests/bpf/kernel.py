@@ -32,6 +32,8 @@ LAYOUTS: dict[str, tuple[Any, Any]] = {
     "ipcache_lpm": (abi.IpcacheLpmKey, abi.IpcacheValue),
     "nodes": (abi.NodeKey, abi.NodeValue),
     "aliases": (abi.AliasKey, abi.AliasValue),
+    "proxies": (abi.ProxyKey, abi.ProxyValue),
+    "names": (abi.NameKey, abi.IpcacheValue),
     "announced": (abi.AnnouncedKey, abi.AnnouncedValue),
     "services": (abi.ServiceKey, abi.ServiceValue),
     "service_slots": (abi.SlotKey, abi.SlotValue),

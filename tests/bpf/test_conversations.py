@@ -141,14 +141,16 @@ def rule(
     ],
 )
 def test_ingress_policy(bench: Bench, world: World, rows: Any, reason: str | None) -> None:
-    """What a set of rows says of one connection; nothing is remembered of a denied one."""
+    """What a set of rows says of one connection; nothing is remembered of a denied one. No listener is there."""
     enforce(bench, None if rows is None else dict(rows))
     seen = bench.send(world.frame())
     assert seen.reason == reason
     assert seen.verdict == (DROP if reason else REDIRECT)
-    assert len(bench.datapath.maps["ct"].dump()) == (0 if reason else 1)
+    to_listener = reason == "PROXY_LOOKUP_FAILED"
+    assert len(bench.datapath.maps["ct"].dump()) == (0 if reason and not to_listener else 1)
     (verdict,) = (each for each in seen.events if each.kind == abi.EventKind.POLICY_VERDICT)
-    assert verdict.verdict == (abi.Verdict.DROPPED if reason else abi.Verdict.FORWARDED)
+    outcome = abi.Verdict.REDIRECTED if to_listener else abi.Verdict.DROPPED if reason else abi.Verdict.FORWARDED
+    assert (verdict.verdict, verdict.proxy_port) == (outcome, 10000 if to_listener else 0)
     assert (verdict.direction, verdict.endpoint_id) == (abi.Direction.INGRESS, 12)
     assert verdict.policy_match == (PolicyMatch.NONE if reason == "POLICY_DENIED" else PolicyMatch.L3_L4)
 
@@ -399,7 +401,7 @@ def test_node_port_of_the_nodes_own(bench: Bench, world: World) -> None:
 def two_backends(bench: Bench, world: World, **changes: int) -> None:
     """Give the service a second backend, on another node."""
     service_id = 110 if world is V6 else 100
-    row = abi.ServiceValue(service_id, 2, ServiceFlags.CLUSTER_IP, 0, 1)._replace(**changes)
+    row = abi.ServiceValue(service_id, 2, ServiceFlags.CLUSTER_IP, 0, 1, 0, 0)._replace(**changes)
     bench.write({
         "backends": {abi.BackendKey(555): abi.BackendValue(addr(world.remote), 8080, TCP, 0)},
         "service_slots": {abi.SlotKey(service_id, 2): abi.SlotValue(555)},

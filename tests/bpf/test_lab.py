@@ -79,10 +79,10 @@ def service(
         write({"backends": {abi.BackendKey(9000 + i): abi.BackendValue(addr(ip), port, protocol, 0)
                             for i, (ip, port, _) in enumerate(mine)}})  # fmt: skip
         write({"service_slots": {abi.SlotKey(77, i + 1): abi.SlotValue(9000 + i) for i in range(len(mine))}})
-        value = abi.ServiceValue(77, len(mine), flags | abi.ServiceFlags.CLUSTER_IP, 60, local)
+        value = abi.ServiceValue(77, len(mine), flags | abi.ServiceFlags.CLUSTER_IP, 60, local, 0, 0)
         write({"services": {abi.ServiceKey(addr(CLUSTER_IP), 80, protocol): value}})
         if node_port:
-            value = abi.ServiceValue(77, len(mine), flags | abi.ServiceFlags.NODE_PORT, 60, local)
+            value = abi.ServiceValue(77, len(mine), flags | abi.ServiceFlags.NODE_PORT, 60, local, 0, 0)
             write({"services": {abi.ServiceKey(addr("0.0.0.0"), node_port, protocol): value}})
     try:
         yield

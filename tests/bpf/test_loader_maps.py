@@ -50,13 +50,14 @@ def services(fd: int) -> KernelMap[abi.ServiceKey, abi.ServiceValue]:
 
 def rows(count: int) -> dict[abi.ServiceKey, abi.ServiceValue]:
     return {
-        abi.ServiceKey(addr("10.96.0.1"), n % 65536, n // 65536): abi.ServiceValue(n, 1, 1, 0, 1) for n in range(count)
+        abi.ServiceKey(addr("10.96.0.1"), n % 65536, n // 65536): abi.ServiceValue(n, 1, 1, 0, 1, 0, 0)
+        for n in range(count)
     }
 
 
 async def test_a_hash_map_is_written_and_read_by_difference(fds: list[int]) -> None:
     """10,000 rows go in, come back equal, and one changed row is one upsert."""
-    fd = new_map(fds, MapType.HASH, 24, 16, 20000, flags=1)
+    fd = new_map(fds, MapType.HASH, 24, 20, 20000, flags=1)
     target, want = services(fd), rows(10_000)
     await target.apply(diff(want, await target.read(fresh=True)))
     assert services(fd).dump() == want
@@ -70,7 +71,7 @@ async def test_a_hash_map_is_written_and_read_by_difference(fds: list[int]) -> N
 
 async def test_deleting_what_is_gone_is_no_error(fds: list[int]) -> None:
     """Every other key is missing already; the rest still goes."""
-    target, want = services(new_map(fds, MapType.HASH, 24, 16, 1000)), rows(600)
+    target, want = services(new_map(fds, MapType.HASH, 24, 20, 1000)), rows(600)
     target.write(want)
     keys = list(rows(1000))
     target.remove(keys[:600:2])
@@ -80,7 +81,7 @@ async def test_deleting_what_is_gone_is_no_error(fds: list[int]) -> None:
 
 async def test_a_full_map_says_so_and_is_read_anew(fds: list[int]) -> None:
     """What fitted stays, the error names map and size, and the next diff knows what is really there."""
-    target = services(new_map(fds, MapType.HASH, 24, 16, 100))
+    target = services(new_map(fds, MapType.HASH, 24, 20, 100))
     await target.read(fresh=True)
     with pytest.raises(TargetError, match=r"map mycel_services is full \(100 entries\)"):
         await target.apply(Diff(rows(200)))
@@ -89,7 +90,7 @@ async def test_a_full_map_says_so_and_is_read_anew(fds: list[int]) -> None:
 
 async def test_rows_written_from_elsewhere_are_in_the_mirror(fds: list[int]) -> None:
     """What CNI writes between two passes is seen by the next, and a mapping that was handed out never changes."""
-    target, want = services(new_map(fds, MapType.HASH, 24, 16, 1000)), rows(100)
+    target, want = services(new_map(fds, MapType.HASH, 24, 20, 1000)), rows(100)
     before = await target.read(fresh=True)
     await asyncio.to_thread(target.write, want)
     assert before == {}
@@ -170,8 +171,8 @@ def test_counters_of_all_cpus_are_added(fds: list[int]) -> None:
 
 def test_a_map_of_another_layout_is_refused(fds: list[int]) -> None:
     """Before anything is read or written."""
-    with pytest.raises(MapIncompatible, match="keys of 24 and values of 20 bytes"):
-        services(new_map(fds, MapType.HASH, 24, 20, 10))
+    with pytest.raises(MapIncompatible, match="keys of 24 and values of 16 bytes"):
+        services(new_map(fds, MapType.HASH, 24, 16, 10))
 
 
 # ---- objects

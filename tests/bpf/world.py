@@ -112,11 +112,11 @@ def rows(ifindex: int, other: int) -> dict[str, dict[Any, Any]]:
         }
         for offset, protocol in ((0, TCP), (1, UDP)):
             service_id = 100 + 10 * number + offset
-            full = abi.ServiceValue(service_id, 1, ServiceFlags.CLUSTER_IP, 0, 1)
+            full = abi.ServiceValue(service_id, 1, ServiceFlags.CLUSTER_IP, 0, 1, 0, 0)
             tables["services"] |= {
                 abi.ServiceKey(addr(world.service), 80, protocol): full,
                 abi.ServiceKey(addr(world.empty_service), 80, protocol): abi.ServiceValue(
-                    900, 0, ServiceFlags.CLUSTER_IP, 0, 0
+                    900, 0, ServiceFlags.CLUSTER_IP, 0, 0, 0, 0
                 ),
                 abi.ServiceKey(addr(world.external), 80, protocol): full._replace(flags=ServiceFlags.EXTERNAL_IP),
                 abi.ServiceKey(addr(world.unspecified), 30080, protocol): full._replace(flags=ServiceFlags.NODE_PORT),

@@ -106,6 +106,7 @@ enum drop_reason {
 	DROP_POLICY_DENY = 181,
 	DROP_TTL_EXCEEDED = 196,
 	DROP_ENDPOINT_NOT_READY = 203,
+	DROP_PROXY_FOREIGN = 220, /* our own number: a packet that only the proxy may send, from somebody else */
 };
 
 /* Identities that are reserved: never allocated, the same on every node. */
@@ -153,6 +154,27 @@ enum ct_flags {
 	CT_NAT_REPLY = 16,	/* packets of the responder are rewritten: see mycel_nat */
 	CT_EGRESS_JUDGED = 32,	/* the initiator is a local endpoint; its egress verdict is of egress_revision */
 	CT_INGRESS_JUDGED = 64, /* the responder is a local endpoint; its ingress verdict is of ingress_revision */
+	CT_FROM_PROXY = 128,	/* the proxy began it in the initiator's name: replies go to the proxy's socket */
+};
+
+/* Who a control group's sockets belong to. */
+enum proxy_kind {
+	PROXY_ENVOY = 1,
+	PROXY_DNS = 2,
+};
+
+/*
+ * Marks of the proxies' packets, in bits 8 to 11; an upstream mark has the port of the listener its connection came
+ * through in the upper half. docs/l7.md says what each is believed to mean.
+ */
+enum proxy_mark {
+	MARK_TO_PROXY = 0x200,	       /* assigned to a socket of the proxy: take it up the stack */
+	MARK_OF_PROXY = 0x800,	       /* this bit: a proxy sends it */
+	MARK_DOWNSTREAM = 0xa00,       /* by a socket that it accepted */
+	MARK_UPSTREAM_SERVICE = 0xb00, /* nothing judged yet */
+	MARK_UPSTREAM_EGRESS = 0xc00,  /* the client's egress rules were applied */
+	MARK_UPSTREAM_INGRESS = 0xd00, /* the server's too */
+	MARK_KIND = 0xf00,
 };
 
 enum nat_flags {

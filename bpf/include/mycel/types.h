@@ -68,6 +68,23 @@ struct ipcache_value {
 	__u32 flags; /* enum ipcache_flags */
 };
 
+/*
+ * mycel_names: an address → the identity that names policies speak of give it (IPCACHE flags are none). Written by the
+ * DNS proxy.
+ */
+struct name_key {
+	struct addr addr;
+};
+
+/* mycel_proxies: control groups whose sockets are the proxies': Envoy's and the DNS proxy's. */
+struct proxy_key {
+	__u64 cgroup_id;
+};
+
+struct proxy_value {
+	__u32 kind; /* enum proxy_kind, for people */
+};
+
 /* mycel_announced: addresses of services this node answers for by ARP, on which device, with that device's MAC. */
 struct announced_key {
 	struct addr addr;
@@ -132,7 +149,9 @@ struct service_value {
 	__u16 backend_count; /* slots 1..backend_count exist; 0: dropped as DROP_SERVICE_BACKEND_NOT_FOUND */
 	__u16 flags;	     /* enum service_flags */
 	__u32 affinity_s;
-	__u16 local_count; /* slots 1..local_count are on this node: local backends come first */
+	__u16 local_count;	   /* slots 1..local_count are on this node: local backends come first */
+	__be16 proxy_port;	   /* of the listener that takes its connections; 0: the kernel chooses a backend */
+	__be16 proxy_port_outside; /* the same for clients that are not of the cluster */
 	__u16 pad;
 };
 
@@ -183,8 +202,11 @@ struct ct_value {
 	__u32 egress_revision; /* the policy revision the cached verdict is of */
 	__u32 ingress_revision;
 	__u32 policy_rule;
-	__u16 flags;	  /* enum ct_flags */
-	__u8 tcp_seen[2]; /* TCP flags seen so far */
+	__u16 flags;	   /* enum ct_flags */
+	__u8 tcp_seen[2];  /* TCP flags seen so far */
+	__be16 proxy_port; /* the listener that has the initiator's packets; 0: they go to the responder */
+	__u16 pad;
+	__u32 pad2;
 };
 
 /* mycel_nat: a packet's tuple as it arrives → as it leaves. Two rows a connection, one each way. */
@@ -310,7 +332,7 @@ _Static_assert(sizeof(struct endpoint_value) == 72, "endpoint_value");
 _Static_assert(sizeof(struct ipcache_value) == 24, "ipcache_value");
 _Static_assert(sizeof(struct service_key) == 24, "service_key");
 _Static_assert(sizeof(struct tuple) == 40, "tuple");
-_Static_assert(sizeof(struct ct_value) == 48, "ct_value");
+_Static_assert(sizeof(struct ct_value) == 56, "ct_value");
 _Static_assert(sizeof(struct nat_value) == 56, "nat_value");
 _Static_assert(sizeof(struct affinity_key) == 24, "affinity_key");
 _Static_assert(sizeof(struct socket_nat_key) == 32, "socket_nat_key");

@@ -115,6 +115,7 @@ class DropReason(IntEnum):
     POLICY_DENY = 181
     TTL_EXCEEDED = 196
     ENDPOINT_NOT_READY = 203
+    PROXY_FOREIGN = 220
 
 
 class ReservedIdentity(IntEnum):
@@ -170,6 +171,26 @@ class CtFlags(IntFlag):
     NAT_REPLY = 16
     EGRESS_JUDGED = 32
     INGRESS_JUDGED = 64
+    FROM_PROXY = 128
+
+
+class ProxyKind(IntEnum):
+    """enum proxy_kind."""
+
+    ENVOY = 1
+    DNS = 2
+
+
+class ProxyMark(IntEnum):
+    """enum proxy_mark."""
+
+    TO_PROXY = 512
+    OF_PROXY = 2048
+    DOWNSTREAM = 2560
+    UPSTREAM_SERVICE = 2816
+    UPSTREAM_EGRESS = 3072
+    UPSTREAM_INGRESS = 3328
+    KIND = 3840
 
 
 class NatFlags(IntFlag):

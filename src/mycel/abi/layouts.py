@@ -215,6 +215,96 @@ _IPCACHE_VALUE = struct.Struct("<16sII")
 assert _IPCACHE_VALUE.size == IpcacheValue.SIZE
 
 
+class NameKey(NamedTuple):
+    """struct name_key, 16 bytes."""
+
+    addr: bytes
+
+    SIZE = int(16)  # type: ignore[misc]
+    FORMAT = "<16s"  # type: ignore[misc]
+    DTYPE = {  # type: ignore[misc]
+        "names": ["addr"],
+        "formats": [{"names": ["hi", "lo"], "formats": [">u8", ">u8"]}],
+        "offsets": [0],
+        "itemsize": 16,
+    }
+
+    def pack(self) -> bytes:
+        return _NAME_KEY.pack(self.addr)
+
+    @classmethod
+    def unpack(cls, data: Buffer, offset: int = 0) -> Self:
+        return cls._make(_NAME_KEY.unpack_from(data, offset))
+
+    @classmethod
+    def unpack_many(cls, data: Buffer) -> list[Self]:
+        return [cls._make(row) for row in _NAME_KEY.iter_unpack(data)]
+
+
+_NAME_KEY = struct.Struct("<16s")
+assert _NAME_KEY.size == NameKey.SIZE
+
+
+class ProxyKey(NamedTuple):
+    """struct proxy_key, 8 bytes."""
+
+    cgroup_id: int
+
+    SIZE = int(8)  # type: ignore[misc]
+    FORMAT = "<Q"  # type: ignore[misc]
+    DTYPE = {  # type: ignore[misc]
+        "names": ["cgroup_id"],
+        "formats": ["<u8"],
+        "offsets": [0],
+        "itemsize": 8,
+    }
+
+    def pack(self) -> bytes:
+        return _PROXY_KEY.pack(self.cgroup_id)
+
+    @classmethod
+    def unpack(cls, data: Buffer, offset: int = 0) -> Self:
+        return cls._make(_PROXY_KEY.unpack_from(data, offset))
+
+    @classmethod
+    def unpack_many(cls, data: Buffer) -> list[Self]:
+        return [cls._make(row) for row in _PROXY_KEY.iter_unpack(data)]
+
+
+_PROXY_KEY = struct.Struct("<Q")
+assert _PROXY_KEY.size == ProxyKey.SIZE
+
+
+class ProxyValue(NamedTuple):
+    """struct proxy_value, 4 bytes."""
+
+    kind: int
+
+    SIZE = int(4)  # type: ignore[misc]
+    FORMAT = "<I"  # type: ignore[misc]
+    DTYPE = {  # type: ignore[misc]
+        "names": ["kind"],
+        "formats": ["<u4"],
+        "offsets": [0],
+        "itemsize": 4,
+    }
+
+    def pack(self) -> bytes:
+        return _PROXY_VALUE.pack(self.kind)
+
+    @classmethod
+    def unpack(cls, data: Buffer, offset: int = 0) -> Self:
+        return cls._make(_PROXY_VALUE.unpack_from(data, offset))
+
+    @classmethod
+    def unpack_many(cls, data: Buffer) -> list[Self]:
+        return [cls._make(row) for row in _PROXY_VALUE.iter_unpack(data)]
+
+
+_PROXY_VALUE = struct.Struct("<I")
+assert _PROXY_VALUE.size == ProxyValue.SIZE
+
+
 class AnnouncedKey(NamedTuple):
     """struct announced_key, 24 bytes."""
 
@@ -499,36 +589,39 @@ assert _SERVICE_KEY.size == ServiceKey.SIZE
 
 
 class ServiceValue(NamedTuple):
-    """struct service_value, 16 bytes."""
+    """struct service_value, 20 bytes."""
 
     service_id: int
     backend_count: int
     flags: int
     affinity_s: int
     local_count: int
+    proxy_port: int
+    proxy_port_outside: int
 
-    SIZE = int(16)  # type: ignore[misc]
-    FORMAT = "<IHHIH2x"  # type: ignore[misc]
+    SIZE = int(20)  # type: ignore[misc]
+    FORMAT = "<IHHIHHH2x"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
-        "names": ["service_id", "backend_count", "flags", "affinity_s", "local_count"],
-        "formats": ["<u4", "<u2", "<u2", "<u4", "<u2"],
-        "offsets": [0, 4, 6, 8, 12],
-        "itemsize": 16,
+        "names": ["service_id", "backend_count", "flags", "affinity_s", "local_count", "proxy_port", "proxy_port_outside"],
+        "formats": ["<u4", "<u2", "<u2", "<u4", "<u2", ">u2", ">u2"],
+        "offsets": [0, 4, 6, 8, 12, 14, 16],
+        "itemsize": 20,
     }
 
     def pack(self) -> bytes:
-        return _SERVICE_VALUE.pack(self.service_id, self.backend_count, self.flags, self.affinity_s, self.local_count)
+        return _SERVICE_VALUE.pack(self.service_id, self.backend_count, self.flags, self.affinity_s, self.local_count, _swap16(self.proxy_port), _swap16(self.proxy_port_outside))
 
     @classmethod
     def unpack(cls, data: Buffer, offset: int = 0) -> Self:
-        return cls._make(_SERVICE_VALUE.unpack_from(data, offset))
+        service_id, backend_count, flags, affinity_s, local_count, proxy_port, proxy_port_outside = _SERVICE_VALUE.unpack_from(data, offset)
+        return cls(service_id, backend_count, flags, affinity_s, local_count, _swap16(proxy_port), _swap16(proxy_port_outside))
 
     @classmethod
     def unpack_many(cls, data: Buffer) -> list[Self]:
-        return [cls._make(row) for row in _SERVICE_VALUE.iter_unpack(data)]
+        return [cls(service_id, backend_count, flags, affinity_s, local_count, _swap16(proxy_port), _swap16(proxy_port_outside)) for service_id, backend_count, flags, affinity_s, local_count, proxy_port, proxy_port_outside in _SERVICE_VALUE.iter_unpack(data)]
 
 
-_SERVICE_VALUE = struct.Struct("<IHHIH2x")
+_SERVICE_VALUE = struct.Struct("<IHHIHHH2x")
 assert _SERVICE_VALUE.size == ServiceValue.SIZE
 
 
@@ -693,7 +786,7 @@ assert _TUPLE.size == Tuple.SIZE
 
 
 class CtValue(NamedTuple):
-    """struct ct_value, 48 bytes."""
+    """struct ct_value, 56 bytes."""
 
     last_seen_ns: int
     traced_ns: tuple[int, ...]
@@ -704,30 +797,31 @@ class CtValue(NamedTuple):
     policy_rule: int
     flags: int
     tcp_seen: bytes
+    proxy_port: int
 
-    SIZE = int(48)  # type: ignore[misc]
-    FORMAT = "<Q2QIIIIIH2s"  # type: ignore[misc]
+    SIZE = int(56)  # type: ignore[misc]
+    FORMAT = "<Q2QIIIIIH2sH2x4x"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
-        "names": ["last_seen_ns", "traced_ns", "source_identity", "destination_identity", "egress_revision", "ingress_revision", "policy_rule", "flags", "tcp_seen"],
-        "formats": ["<u8", ("<u8", (2,)), "<u4", "<u4", "<u4", "<u4", "<u4", "<u2", ("u1", (2,))],
-        "offsets": [0, 8, 24, 28, 32, 36, 40, 44, 46],
-        "itemsize": 48,
+        "names": ["last_seen_ns", "traced_ns", "source_identity", "destination_identity", "egress_revision", "ingress_revision", "policy_rule", "flags", "tcp_seen", "proxy_port"],
+        "formats": ["<u8", ("<u8", (2,)), "<u4", "<u4", "<u4", "<u4", "<u4", "<u2", ("u1", (2,)), ">u2"],
+        "offsets": [0, 8, 24, 28, 32, 36, 40, 44, 46, 48],
+        "itemsize": 56,
     }
 
     def pack(self) -> bytes:
-        return _CT_VALUE.pack(self.last_seen_ns, *self.traced_ns, self.source_identity, self.destination_identity, self.egress_revision, self.ingress_revision, self.policy_rule, self.flags, self.tcp_seen)
+        return _CT_VALUE.pack(self.last_seen_ns, *self.traced_ns, self.source_identity, self.destination_identity, self.egress_revision, self.ingress_revision, self.policy_rule, self.flags, self.tcp_seen, _swap16(self.proxy_port))
 
     @classmethod
     def unpack(cls, data: Buffer, offset: int = 0) -> Self:
-        last_seen_ns, traced_ns_0, traced_ns_1, source_identity, destination_identity, egress_revision, ingress_revision, policy_rule, flags, tcp_seen = _CT_VALUE.unpack_from(data, offset)
-        return cls(last_seen_ns, (traced_ns_0, traced_ns_1,), source_identity, destination_identity, egress_revision, ingress_revision, policy_rule, flags, tcp_seen)
+        last_seen_ns, traced_ns_0, traced_ns_1, source_identity, destination_identity, egress_revision, ingress_revision, policy_rule, flags, tcp_seen, proxy_port = _CT_VALUE.unpack_from(data, offset)
+        return cls(last_seen_ns, (traced_ns_0, traced_ns_1,), source_identity, destination_identity, egress_revision, ingress_revision, policy_rule, flags, tcp_seen, _swap16(proxy_port))
 
     @classmethod
     def unpack_many(cls, data: Buffer) -> list[Self]:
-        return [cls(last_seen_ns, (traced_ns_0, traced_ns_1,), source_identity, destination_identity, egress_revision, ingress_revision, policy_rule, flags, tcp_seen) for last_seen_ns, traced_ns_0, traced_ns_1, source_identity, destination_identity, egress_revision, ingress_revision, policy_rule, flags, tcp_seen in _CT_VALUE.iter_unpack(data)]
+        return [cls(last_seen_ns, (traced_ns_0, traced_ns_1,), source_identity, destination_identity, egress_revision, ingress_revision, policy_rule, flags, tcp_seen, _swap16(proxy_port)) for last_seen_ns, traced_ns_0, traced_ns_1, source_identity, destination_identity, egress_revision, ingress_revision, policy_rule, flags, tcp_seen, proxy_port in _CT_VALUE.iter_unpack(data)]
 
 
-_CT_VALUE = struct.Struct("<Q2QIIIIIH2s")
+_CT_VALUE = struct.Struct("<Q2QIIIIIH2sH2x4x")
 assert _CT_VALUE.size == CtValue.SIZE
 
 

@@ -157,6 +157,7 @@ class DropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DROP_EP_NOT_READY: _ClassVar[DropReason]
     DROP_NO_EGRESS_IP: _ClassVar[DropReason]
     DROP_PUNT_PROXY: _ClassVar[DropReason]
+    PROXY_FOREIGN: _ClassVar[DropReason]
 
 class TrafficDirection(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -332,6 +333,7 @@ DROP_HOST_NOT_READY: DropReason
 DROP_EP_NOT_READY: DropReason
 DROP_NO_EGRESS_IP: DropReason
 DROP_PUNT_PROXY: DropReason
+PROXY_FOREIGN: DropReason
 TRAFFIC_DIRECTION_UNKNOWN: TrafficDirection
 INGRESS: TrafficDirection
 EGRESS: TrafficDirection

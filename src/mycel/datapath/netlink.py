@@ -42,6 +42,7 @@ _ROUTE: Final = struct.Struct("=BBBBBBBBI")
 _NEIGHBOUR: Final = struct.Struct("=BxHiHBB")
 _RULE: Final = struct.Struct("=BBBBBBBBI")
 MAIN_TABLE: Final = 254
+KIND_UNICAST, KIND_LOCAL = 1, 2  # RTN_…
 SCOPE_GLOBAL, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
 
 
@@ -70,7 +71,7 @@ class Route(NamedTuple):
     scope: int = SCOPE_LINK
     onlink: bool = False
     table: int = MAIN_TABLE
-    kind: int = 1  # RTN_UNICAST; 2 is RTN_LOCAL
+    kind: int = KIND_UNICAST
     protocol: int = ROUTE_PROTOCOL
 
 
@@ -314,24 +315,35 @@ def _route_body(route: Route) -> bytes:
 
 def ensure_mark_rule(netlink: Netlink, *, version: int, mark: int, mask: int, table: int, priority: int) -> None:
     """Look packets with a mark up in a table of their own (ip rule); one that exists is left alone."""
-    head = _RULE.pack(_family(version), 0, 0, 0, min(table, 252), 0, 0, 1, 0)
-    items: list[Attribute] = [
-        (6, u32(priority)),
-        (10, u32(mark)),
-        (16, u32(mask)),
-        (15, u32(table)),
-        (21, bytes([ROUTE_PROTOCOL])),
-    ]
+    body = _rule_body(version=version, mark=mark, mask=mask, table=table, priority=priority)
     try:
-        netlink.change(
-            Message.NEWRULE,
-            head + attributes(items),
-            f"rule for mark {mark:#x}",
-            flags=CREATE | EXCLUSIVE,
-        )
+        netlink.change(Message.NEWRULE, body, f"rule for mark {mark:#x}", flags=CREATE | EXCLUSIVE)
     except NetlinkRefused as refused:
         if refused.errno != errno.EEXIST:
             raise
+
+
+def delete_mark_rule(netlink: Netlink, *, version: int, mark: int, mask: int, table: int, priority: int) -> None:
+    """Take such a rule away, if it is there."""
+    body = _rule_body(version=version, mark=mark, mask=mask, table=table, priority=priority)
+    try:
+        netlink.change(Message.DELRULE, body, f"delete the rule for mark {mark:#x}")
+    except NetlinkRefused as refused:
+        if refused.errno not in (errno.ENOENT, errno.EAFNOSUPPORT):
+            raise
+
+
+def _rule_body(*, version: int, mark: int, mask: int, table: int, priority: int) -> bytes:
+    head = _RULE.pack(_family(version), 0, 0, 0, min(table, 252), 0, 0, 1, 0)
+    return head + attributes(
+        [
+            (6, u32(priority)),
+            (10, u32(mark)),
+            (16, u32(mask)),
+            (15, u32(table)),
+            (21, bytes([ROUTE_PROTOCOL])),
+        ]
+    )
 
 
 # ---- neighbours

@@ -30,9 +30,11 @@ from mycel.datapath.node_setup import (
     Devices,
     RouteTarget,
     ensure_devices,
+    ensure_proxy_routes,
     netns_cookie,
     pod_routes,
-    reserve_nat_ports,
+    remove_proxy_routes,
+    reserve_ports,
 )
 from mycel.datapath.objects import Collection, KnobValue, LoadedProgram, load_objects
 from mycel.datapath.rings import ensure_rings
@@ -93,7 +95,8 @@ class Datapath:
         with contextlib.ExitStack() as undo:
             netlink = undo.enter_context(Netlink())
             devices = ensure_devices(netlink, settings)
-            reserve_nat_ports(NAT_PORT_FIRST)
+            reserve_ports(NAT_PORT_FIRST)
+            ensure_proxy_routes(netlink, devices, ipv6=settings.ipv6)
             paths = settings.objects or built_objects()
             knobs = node_knobs(settings, devices)
             programs, maps, fds, collection, digest = _load_or_adopt(settings, paths, knobs)
@@ -219,6 +222,7 @@ def remove(pins: Path, *, netlink: Netlink | None = None) -> None:
     with contextlib.suppress(OSError):
         pins.rmdir()
     if netlink is not None:
+        remove_proxy_routes(netlink)
         for device in (HOST_DEVICE, VXLAN_DEVICE):
             nl.delete_link(netlink, device)
 

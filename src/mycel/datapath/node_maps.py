@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from mycel import abi
@@ -50,8 +51,10 @@ class NodeMaps:
     backends: KernelMap[abi.BackendKey, abi.BackendValue]
     policy: PolicyMap
     aliases: KernelMap[abi.AliasKey, abi.AliasValue]
+    proxies: KernelMap[abi.ProxyKey, abi.ProxyValue]
     announced: KernelMap[abi.AnnouncedKey, abi.AnnouncedValue]
     # ---- read only
+    names: KernelMap[abi.NameKey, abi.IpcacheValue]  # the DNS proxy's
     ct: KernelMap[layouts.Tuple, abi.CtValue]
     nat: KernelMap[layouts.Tuple, abi.NatValue]
     affinity: KernelMap[abi.AffinityKey, abi.AffinityValue]
@@ -82,6 +85,8 @@ class NodeMaps:
             policy=PolicyMap(PREFIX + "policy", fds[PREFIX + "policy"]),
             aliases=hash_of("aliases", abi.AliasKey, abi.AliasValue),
             announced=hash_of("announced", abi.AnnouncedKey, abi.AnnouncedValue),
+            proxies=hash_of("proxies", abi.ProxyKey, abi.ProxyValue),
+            names=hash_of("names", abi.NameKey, abi.IpcacheValue),
             ct=hash_of("ct", layouts.Tuple, abi.CtValue),
             nat=hash_of("nat", layouts.Tuple, abi.NatValue),
             affinity=hash_of("affinity", abi.AffinityKey, abi.AffinityValue),
@@ -134,6 +139,18 @@ PLANNED: Final = (
     "backends",
     "policy",
     "aliases",
+    "proxies",
     "announced",
 )
-NAMES: Final = (*PLANNED, "ct", "nat", "affinity", "socket_nat", "fragments", "metrics", "lost", "events")
+NAMES: Final = (*PLANNED, "names", "ct", "nat", "affinity", "socket_nat", "fragments", "metrics", "lost", "events")
+
+
+def open_names(pins: Path) -> KernelMap[abi.NameKey, abi.IpcacheValue]:
+    """The one map that another process than the agent writes, by its pin. Its descriptor is open for as long as the
+    process lives. Raises DatapathError when no agent has made it yet.
+    """
+    path = pins / "maps" / f"{PREFIX}names"
+    fd = syscall.get_pinned(path)
+    if fd is None:
+        raise DatapathError(f"there is no map {path}: the agent of this node makes it")
+    return KernelMap(PREFIX + "names", fd, key=abi.NameKey, value=abi.IpcacheValue)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from mycel.abi import ProxyMark
 from mycel.datapath import netlink as nl
 from mycel.datapath.errors import DatapathError
 from mycel.datapath.netlink import Link, Network, Route
@@ -25,8 +26,18 @@ NET_DEVICE: Final = "cilium_net"
 VXLAN_DEVICE: Final = "cilium_vxlan"
 _IFLA_VXLAN_PORT, _IFLA_VXLAN_METADATA = 15, 25
 _SO_NETNS_COOKIE: Final = 71
-_LOCAL_PORTS: Final = (32768, 60999)
+PROXY_PORTS: Final = (16384, 29999)
+"""Source ports of the proxies' upstream sockets: below those of pods and NodePorts."""
+_LOCAL_PORTS_FIRST: Final = PROXY_PORTS[0]  # IP_LOCAL_PORT_RANGE is cut to this range, and ignored outside of it
+_TO_PROXY_TABLE, _OF_PROXY_TABLE = 2004, 2005
+_PROXY_RULES: Final = (
+    ((int(ProxyMark.TO_PROXY), int(ProxyMark.KIND)), _TO_PROXY_TABLE),
+    ((int(ProxyMark.OF_PROXY), int(ProxyMark.OF_PROXY)), _OF_PROXY_TABLE),
+)
+_EVERYWHERE: Final[tuple[Network, ...]] = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
+_LOOPBACK: Final = 1  # in every network namespace
 _IPV6_OVERHEAD: Final = 70
+_NODE_PORTS: Final = "30000-32767"
 
 
 class Devices(NamedTuple):
@@ -133,6 +144,7 @@ def quiet_device(device: str, *, ipv6: bool) -> dict[str, str]:
         f"ipv4/conf/{device}/rp_filter": "0",
         f"ipv6/conf/{device}/addr_gen_mode": "1",
         f"ipv6/conf/{device}/disable_ipv6": "0" if ipv6 else "1",
+        **({f"ipv4/conf/{device}/accept_local": "1"} if device == NET_DEVICE else {}),  # a proxy, in a node's own name
     }
 
 
@@ -152,11 +164,47 @@ def apply_sysctls(wanted: Mapping[str, str], *, root: Path = Path("/proc/sys/net
             ) from problem
 
 
-def reserve_nat_ports(first: int, *, path: Path = Path("/proc/sys/net/ipv4/ip_local_port_range")) -> None:
-    """Keep sockets' own ports below the ports masquerading uses."""
+def reserve_ports(nat_first: int, *, root: Path = Path("/proc/sys/net/ipv4")) -> None:
+    """Keep sockets' own ports below those of masquerading, off the NodePorts, and let the proxies have theirs."""
+    path = root / "ip_local_port_range"
     low, high = (int(each) for each in path.read_text().split())
-    if high >= first:
-        path.write_text(f"{min(low, _LOCAL_PORTS[0])} {first - 1}")
+    wanted = f"{min(low, _LOCAL_PORTS_FIRST)} {min(high, nat_first - 1)}"
+    if path.read_text().split() != wanted.split():
+        path.write_text(wanted)
+    reserved = root / "ip_local_reserved_ports"
+    held = reserved.read_text().strip()
+    if _NODE_PORTS not in held.split(","):
+        reserved.write_text(",".join(filter(None, (held, _NODE_PORTS))))
+
+
+# ---- the proxies
+
+
+def ensure_proxy_routes(netlink: Netlink, devices: Devices, *, ipv6: bool) -> None:
+    """Packets assigned to a proxy's socket go up the stack; all that proxies send goes by cilium_host, to from_host."""
+    for everywhere in _EVERYWHERE if ipv6 else _EVERYWHERE[:1]:
+        for route in (_to_proxy(everywhere), _of_proxy(everywhere, devices)):
+            nl.replace_route(netlink, route)
+        for (mark, mask), table in _PROXY_RULES:
+            nl.ensure_mark_rule(netlink, version=everywhere.version, mark=mark, mask=mask, table=table, priority=table)
+
+
+def remove_proxy_routes(netlink: Netlink) -> None:
+    """Take those rules away, and the route that no device of ours takes with it."""
+    for everywhere in _EVERYWHERE:
+        for (mark, mask), table in _PROXY_RULES:
+            nl.delete_mark_rule(netlink, version=everywhere.version, mark=mark, mask=mask, table=table, priority=table)
+    for route in nl.routes(netlink):
+        if route.table == _TO_PROXY_TABLE:
+            nl.delete_route(netlink, route)
+
+
+def _to_proxy(everywhere: Network) -> Route:
+    return Route(everywhere, _LOOPBACK, scope=nl.SCOPE_HOST, table=_TO_PROXY_TABLE, kind=nl.KIND_LOCAL)
+
+
+def _of_proxy(everywhere: Network, devices: Devices) -> Route:
+    return Route(everywhere, devices.host, mtu=devices.pod_mtu, scope=nl.SCOPE_LINK, table=_OF_PROXY_TABLE)
 
 
 def netns_cookie() -> int:

@@ -129,6 +129,7 @@ DROP_REASONS = {
     203: "Endpoint policy program not available",
     204: "No Egress IP configured",
     205: "Punt to proxy",
+    220: "Only the proxy may send this",
 }
 
 _ICMP4_TYPES = {

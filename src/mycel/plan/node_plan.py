@@ -23,6 +23,8 @@ from mycel.abi import (
     NodeValue,
     PolicyKey,
     PolicyValue,
+    ProxyKey,
+    ProxyValue,
     ServiceKey,
     ServiceValue,
     SlotKey,
@@ -35,6 +37,7 @@ APPLY_ORDER = (
     "service_slots",
     "services",
     "announced",
+    "proxies",
     "policy",
     "endpoints",
     "interfaces",
@@ -64,6 +67,7 @@ class NodePlan:
     )
     aliases: Mapping[AliasKey, AliasValue] = field(default_factory=dict[AliasKey, AliasValue])
     announced: Mapping[AnnouncedKey, AnnouncedValue] = field(default_factory=dict[AnnouncedKey, AnnouncedValue])
+    proxies: Mapping[ProxyKey, ProxyValue] = field(default_factory=dict[ProxyKey, ProxyValue])
     version: int = field(default=0, compare=False)
 
     def by_map(self) -> dict[str, Mapping[Any, Any]]:

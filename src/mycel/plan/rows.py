@@ -261,11 +261,22 @@ class ServiceRows:
     backends: Mapping[BackendKey, BackendValue]
 
 
+class Redirect(NamedTuple):
+    """The listeners that take a frontend's connections: of pods and nodes, and of clients of the outside."""
+
+    port: int
+    port_outside: int
+
+
+_NO_REDIRECT = Redirect(0, 0)
+
+
 def service_rows(
     frontends: Mapping[balance.FrontendKey, balance.Frontend],
     *,
     service_number: Callable[[balance.FrontendKey], int],
     backend_number: Callable[[balance.BackendKey], int],
+    redirects: Mapping[balance.FrontendKey, Redirect] | None = None,
 ) -> ServiceRows:
     """mycel_services, mycel_service_slots, mycel_backends. Frontends of one group share slots."""
     services: dict[ServiceKey, ServiceValue] = {}
@@ -274,12 +285,15 @@ def service_rows(
     for key in sorted(frontends):
         frontend = frontends[key]
         number = service_number(frontend.group)
+        port, port_outside = (redirects or {}).get(key, _NO_REDIRECT)
         services[ServiceKey(key.address, key.port, key.protocol)] = ServiceValue(
             service_id=number,
             backend_count=len(frontend.backends),
             flags=frontend.flags,
             affinity_s=frontend.affinity_s,
             local_count=frontend.local_count,
+            proxy_port=port,
+            proxy_port_outside=port_outside,
         )
         for slot, backend in enumerate(frontend.backends, start=1):
             backend_id = backend_number(backend.key)

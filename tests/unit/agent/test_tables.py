@@ -24,7 +24,7 @@ from mycel.model.address import NO_ADDRESS, parse_address
 
 A = parse_address
 SERVICE = {
-    "services": {ServiceKey(A("10.96.0.1"), 443, 6): ServiceValue(3, 2, 1, 0, 1)},
+    "services": {ServiceKey(A("10.96.0.1"), 443, 6): ServiceValue(3, 2, 1, 0, 1, 0, 0)},
     "service_slots": {SlotKey(3, 1): SlotValue(8), SlotKey(3, 2): SlotValue(9)},
     "backends": {
         BackendKey(8): BackendValue(A("10.0.0.1"), 6443, 6, 0),

@@ -13,7 +13,7 @@ from mycel.datapath import netlink, rtnetlink
 from mycel.datapath.errors import DatapathError, MapIncompatible, VerifierRejected, last_useful_lines
 from mycel.datapath.maps import FakeMap, check_layout, sum_counters
 from mycel.datapath.node import load_digest
-from mycel.datapath.node_setup import apply_sysctls, node_sysctls, reserve_nat_ports
+from mycel.datapath.node_setup import apply_sysctls, node_sysctls, reserve_ports
 from mycel.datapath.objects import knob_bytes
 from mycel.datapath.pod_link import device_name, random_mac
 from mycel.datapath.settings import mapped
@@ -21,7 +21,7 @@ from mycel.datapath.syscall import MapInfo
 from mycel.datapath.testrun import SkbContext
 from mycel.kit.reconcile import Diff, TargetError
 
-KEY, VALUE = ServiceKey(bytes(16), 80, 6), ServiceValue(1, 1, 1, 0, 0)
+KEY, VALUE = ServiceKey(bytes(16), 80, 6), ServiceValue(1, 1, 1, 0, 0, 0, 0)
 
 
 async def test_fake_map_behaves_like_a_map() -> None:
@@ -122,13 +122,15 @@ def test_sysctls_are_written_only_when_they_differ(tmp_path: Path) -> None:
         apply_sysctls({"ipv4/conf/eth1/rp_filter": "0"}, root=tmp_path)
 
 
-@pytest.mark.parametrize(("before", "after"), [("32768\t60999", "32768\t60999"), ("1024 65000", "1024 60999")])
-def test_nat_ports_are_reserved(tmp_path: Path, before: str, after: str) -> None:
-    """Sockets' own ports end where masquerading begins."""
-    path = tmp_path / "range"
-    path.write_text(before)
-    reserve_nat_ports(61000, path=path)
-    assert after == path.read_text()
+@pytest.mark.parametrize(("before", "after"), [("32768\t60999", "16384 60999"), ("1024 65000", "1024 60999")])
+def test_ports_are_reserved(tmp_path: Path, before: str, after: str) -> None:
+    """Sockets' own ports begin with the proxies' and end where masquerading begins; NodePorts are left out."""
+    (tmp_path / "ip_local_port_range").write_text(before)
+    (tmp_path / "ip_local_reserved_ports").write_text("8080")
+    for _ in range(2):
+        reserve_ports(61000, root=tmp_path)
+    assert after == (tmp_path / "ip_local_port_range").read_text()
+    assert (tmp_path / "ip_local_reserved_ports").read_text() == "8080,30000-32767"
 
 
 def test_device_names_are_stable_and_fit() -> None:
