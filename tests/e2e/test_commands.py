@@ -201,7 +201,7 @@ def test_malformed_policies_are_refused_with_their_field(cluster: Cluster, spec:
 def test_uninstall_takes_everything_away(cluster: Cluster) -> None:
     """No object of the mesh stays but the definitions; nodes say that they have no network."""
     cluster.mycel("uninstall", "--wait")
-    kinds = "daemonsets,deployments,configmaps,secrets,serviceaccounts,roles,rolebindings"
+    kinds = "daemonsets,deployments,configmaps,secrets,serviceaccounts,roles,rolebindings,leases"
     left = [item["metadata"]["name"] for item in cluster.get(kinds, "-n", "kube-system")["items"]]
     assert [name for name in left if "cilium" in name or "hubble" in name] == []
     for kind in ("ciliumendpoints", "ciliumnodes", "ciliumidentities"):

@@ -24,10 +24,13 @@ from mycel.k8s.resources import (
     CILIUM_IDENTITIES,
     CILIUM_NODES,
     CRDS,
+    LEASES,
     PODS,
     SECRETS,
 )
 from mycel.kit.deploy import crds_dir
+from mycel.operator.settings import OPERATOR_LEASE
+from mycel.policy.announce import is_lease_name
 
 if TYPE_CHECKING:
     from mycel.k8s.client import ApiClient
@@ -61,7 +64,7 @@ async def uninstall(*, target: Target, crds: bool, wait: bool) -> None:
             for secret in secrets:
                 await objects.remove(client, SECRETS, secret["metadata"]["name"], namespace=target.namespace)
         with step("Removing what agents wrote") as doing:
-            doing.update(await _remove_written(client))
+            doing.update(await _remove_written(client, target.namespace))
         if crds:
             with step("Removing definitions"):
                 for item in load_crds(crds_dir()):
@@ -85,8 +88,12 @@ async def _clean_nodes(client: ApiClient, namespace: str) -> str:
     return f"{sum(not error for error in answers.values())} of {len(pods)} nodes"
 
 
-async def _remove_written(client: ApiClient) -> str:
+async def _remove_written(client: ApiClient, namespace: str) -> str:
     removed = 0
+    for lease in (await client.list(LEASES, namespace=namespace)).items:
+        name = lease["metadata"]["name"]
+        if name == OPERATOR_LEASE or is_lease_name(name):
+            removed += await objects.remove(client, LEASES, name, namespace=namespace)
     for resource in (CILIUM_ENDPOINTS, CILIUM_NODES, CILIUM_IDENTITIES):
         try:
             items = (await client.list(resource)).items

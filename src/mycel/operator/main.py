@@ -27,7 +27,7 @@ from mycel.operator.collect import Collector
 from mycel.operator.ingress.work import Ingresses
 from mycel.operator.leader import Leader
 from mycel.operator.loadbalancer.work import LoadBalancers
-from mycel.operator.settings import Settings, SettingsError, parse_settings, read_config_dir
+from mycel.operator.settings import OPERATOR_LEASE, Settings, SettingsError, parse_settings, read_config_dir
 
 log = logging.getLogger("mycel.operator")
 
@@ -41,9 +41,7 @@ async def run_operator(settings: Settings, endpoint: Endpoint) -> None:
             interval_s=max(1.0, min(settings.endpoint_gc_s, settings.identity_gc_s) / 5),
             identity_grace_s=settings.identity_gc_s,
         )
-        leader = Leader(
-            client, namespace=settings.namespace, name="cilium-operator-resource-lock", identity=settings.identity
-        )
+        leader = Leader(client, namespace=settings.namespace, name=OPERATOR_LEASE, identity=settings.identity)
         report = Report()
         load_balancers = LoadBalancers(client, report)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+OPERATOR_LEASE = "cilium-operator-resource-lock"
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
