@@ -116,6 +116,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             devices=tuple(link.name for link in underlays),
             times=settings.announce_times,
         )
+        envoy_configs = EnvoyConfigs(client, watches, settings, this)
         sources = StoreSources(
             watches,
             endpoints,
@@ -123,18 +124,17 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             policy=policies.plan,
             announced=lambda: announcer.addresses.value,
             underlays=[Underlay(link.ifindex, link.mac) for link in underlays],
+            redirects=envoy_configs.configs.redirects,
         )
         planner = Planner(sources)
-        envoy_configs = EnvoyConfigs(client, watches, settings, this)
         policies.connect(planner.touch)
         policies.adopt(
             await asyncio.to_thread(datapath.maps.interfaces.dump),
             await asyncio.to_thread(datapath.maps.ipcache_lpm.dump),
         )
-        planner.adopt(
-            await asyncio.to_thread(datapath.maps.services.dump),
-            await asyncio.to_thread(datapath.maps.backends.dump),
-        )
+        held = await asyncio.to_thread(datapath.maps.services.dump)
+        planner.adopt(held, await asyncio.to_thread(datapath.maps.backends.dump))
+        envoy_configs.adopt(held)
         targets = datapath.targets(APPLY_ORDER)
         routes = Routes(watches, datapath)
         directory = StoreDirectory(

@@ -116,6 +116,12 @@ class Sources(Protocol):
         """An address of the API's; memoised."""
         ...
 
+    def redirects(
+        self, _frontends: Mapping[balance.FrontendKey, balance.Frontend]
+    ) -> Mapping[balance.FrontendKey, rows.Redirect]:
+        """Which frontends' connections go to listeners of the node's Envoy."""
+        return {}
+
     def policy(self, _ipcache: Mapping[IpcacheKey, IpcacheValue]) -> PolicyPlan:
         """What this node's pods enforce; `ipcache` tells whose addresses there are."""
         return PolicyPlan()
@@ -242,6 +248,7 @@ class Planner:
             self.frontends,
             service_number=self.service_numbers.number,
             backend_number=self.backend_numbers.number,
+            redirects=self._sources.redirects(self.frontends),
         )
         self._parts |= {
             "services": made.services,

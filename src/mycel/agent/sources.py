@@ -17,7 +17,8 @@ from mycel.model.address import Address, format_address, parse_address, parse_pr
 from mycel.model.node import Node
 from mycel.model.service import EndpointSlice, Service, ServiceRef
 from mycel.model.workload import LocalEndpoint, PublishedEndpoint, Workload
-from mycel.plan.rows import OtherNode, ThisNode, Underlay
+from mycel.plan.rows import OtherNode, Redirect, ThisNode, Underlay
+from mycel.service.balance import Frontend, FrontendKey
 
 _KUBERNETES = ServiceRef("default", "kubernetes")
 
@@ -34,11 +35,13 @@ class StoreSources(Sources):
         policy: Callable[[Mapping[IpcacheKey, IpcacheValue]], PolicyPlan],
         announced: Callable[[], Iterable[Address]],
         underlays: Iterable[Underlay],
+        redirects: Callable[[Mapping[FrontendKey, Frontend]], Mapping[FrontendKey, Redirect]],
     ) -> None:
         self._watches = watches
         self._policy = policy
         self._announced = announced
         self._underlays = tuple(underlays)
+        self._redirects = redirects
         self._endpoints = endpoints
         self._this = this
         self._addresses: dict[str, Address] = {}
@@ -103,6 +106,10 @@ class StoreSources(Sources):
             if each.ref == _KUBERNETES
             for endpoint in each.endpoints
         ]
+
+    def redirects(self, frontends: Mapping[FrontendKey, Frontend]) -> Mapping[FrontendKey, Redirect]:
+        """Frontends whose connections go to listeners."""
+        return self._redirects(frontends)
 
     def policy(self, ipcache: Mapping[IpcacheKey, IpcacheValue]) -> PolicyPlan:
         """What this node's pods enforce."""

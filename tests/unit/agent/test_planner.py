@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +18,8 @@ from mycel.model.address import Address, parse_address
 from mycel.model.service import EndpointSlice, Protocol, Service, ServicePort, ServiceRef, SliceEndpoint, SlicePort
 from mycel.model.workload import EndpointId, IdentityId, LocalEndpoint, PodRef, PublishedEndpoint
 from mycel.plan.node_plan import APPLY_ORDER
-from mycel.plan.rows import OtherNode, ThisNode
+from mycel.plan.rows import OtherNode, Redirect, ThisNode
+from mycel.service.balance import Frontend, FrontendKey
 
 POD = LocalEndpoint(
     PodRef("ns", "p"), "u", "c", EndpointId(1), (parse_address("10.244.0.5"),), "lxc", 9, bytes(6), bytes(6), "x"
@@ -39,6 +40,10 @@ class Facts(Sources):
     pods: list[LocalEndpoint] = field(default_factory=list[LocalEndpoint])
     known: list[Service] = field(default_factory=list[Service])
     targets: list[EndpointSlice] = field(default_factory=list[EndpointSlice])
+    listener: Redirect | None = None  # of every frontend
+
+    def redirects(self, _frontends: Mapping[FrontendKey, Frontend]) -> Mapping[FrontendKey, Redirect]:
+        return dict.fromkeys(_frontends, self.listener) if self.listener else {}
 
     def node(self) -> ThisNode:
         return ThisNode("n1", (parse_address("172.18.0.2"),), (parse_address("10.244.0.1"),), ())
@@ -114,6 +119,18 @@ async def test_realize_returns_when_the_kernel_has_it(node: Node) -> None:
     node.facts.pods = []
     await planner.realize(Part.ENDPOINTS)
     assert node.rows("interfaces") == {}
+
+
+async def test_services_go_to_listeners_and_back(node: Node) -> None:
+    """What sources say of frontends is in the services' rows."""
+    planner = node.start()
+    node.facts.known, node.facts.targets = [SERVICE], slices("10.244.0.5")
+    key = ServiceKey(parse_address("10.96.0.9"), 80, 6)
+    for listener, ports in ((None, (0, 0)), (Redirect(20001, 20002), (20001, 20002)), (None, (0, 0))):
+        node.facts.listener = listener
+        await planner.realize(Part.SERVICES)
+        row = node.rows("services")[key]
+        assert (row.proxy_port, row.proxy_port_outside) == ports
 
 
 async def test_realize_with_nothing_to_do_returns(node: Node) -> None:

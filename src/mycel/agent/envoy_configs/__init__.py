@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
+from mycel.abi import ServiceKey, ServiceValue
 from mycel.agent.envoy_configs.configs import Configs
 from mycel.agent.envoy_configs.secrets import Secrets
 from mycel.agent.envoy_configs.status import ConfigStatus
@@ -11,8 +13,9 @@ from mycel.agent.planner import Part, Planner
 from mycel.agent.settings import Settings
 from mycel.agent.watches import Watches
 from mycel.k8s.client import ApiClient
-from mycel.model.address import format_address, is_ipv4
-from mycel.plan.rows import ThisNode
+from mycel.model.address import Address, format_address, is_ipv4
+from mycel.plan.rows import Redirect, ThisNode
+from mycel.service.balance import FrontendKey
 
 
 class EnvoyConfigs:
@@ -25,6 +28,18 @@ class EnvoyConfigs:
             watches, self._secrets, node=settings.node_name, ingress=ingress, only_ingress=not settings.envoy_config
         )
         self._status = ConfigStatus(client, watches, self.configs, node=settings.node_name)
+
+    def adopt(self, services: Mapping[ServiceKey, ServiceValue]) -> None:
+        """Go on with the redirects an earlier agent wrote, as its map tells them."""
+        self.configs.adopt(
+            {
+                FrontendKey(Address(key.addr), key.port, key.protocol): Redirect(
+                    value.proxy_port, value.proxy_port_outside
+                )
+                for key, value in services.items()
+                if value.proxy_port
+            }
+        )
 
     async def run(self, planner: Planner) -> None:
         """Until cancelled."""

@@ -21,6 +21,7 @@ from mycel.envoy.delta import Outcome
 from mycel.envoy.resources import ENDPOINTS, SECRET, Resource, Snapshot, TypeUrl, merged
 from mycel.kit.latest import Latest
 from mycel.model.service import EndpointSlice, Service, ServiceRef
+from mycel.plan.rows import Redirect
 from mycel.policy.errors import PolicyInvalid
 from mycel.policy.labels import LabelMap, kubernetes_labels
 from mycel.policy.numbers import HashedNumbers
@@ -64,7 +65,7 @@ class Configs:
         self._assigned: dict[str, tuple[Dialled, Resource]] = {}
         self._stale: set[ServiceRef] = set()
         self._answers: Answers = {}
-        self._redirected: dict[FrontendKey, int] = {}
+        self._redirected: dict[FrontendKey, Redirect] = {}
         self._claims: Mapping[tuple[ServiceRef, int], list[EnvoyConfig]] = {}
         self._wake = asyncio.Event()
         self.snapshot: Latest[Snapshot] = Latest()
@@ -83,10 +84,10 @@ class Configs:
             self._slice(None, each)
         watches.nodes.subscribe(lambda key, _old, _new: self._wake.set() if key.name == node else None)
 
-    def adopt(self, redirected: Mapping[FrontendKey, int]) -> None:
+    def adopt(self, redirected: Mapping[FrontendKey, Redirect]) -> None:
         """Go on with the redirects an earlier agent has written: those services are not opened meanwhile."""
         own = range(FIRST_PORT, FIRST_PORT + PORTS)
-        self._redirected = {key: port for key, port in redirected.items() if port in own}
+        self._redirected = {key: redirect for key, redirect in redirected.items() if redirect.port in own}
 
     def answered(self, answers: Answers) -> None:
         """What Envoy has said of every resource so far."""
@@ -112,8 +113,8 @@ class Configs:
         """How an object was last written."""
         return self._standing.get(ref)
 
-    def redirects(self, frontends: Mapping[FrontendKey, Frontend]) -> Mapping[FrontendKey, int]:
-        """Frontends whose connections go to a listener, and its port."""
+    def redirects(self, frontends: Mapping[FrontendKey, Frontend]) -> Mapping[FrontendKey, Redirect]:
+        """Frontends whose connections go to listeners, and their ports."""
         configs = self.configs
         listening = {port: self.listens(config) for config in configs for port in config.listeners.values()}
         found, claims = redirects(configs, frontends, listening=listening, before=self._redirected)
@@ -159,9 +160,7 @@ class Configs:
 
     def missing_services(self, config: EnvoyConfig) -> list[str]:
         """Services an object names and that are not there, and ports another object has already."""
-        named = {each.service for each in config.redirects} | {
-            each.service for each in config.clusters.values() if each
-        }
+        named = {each.service for each in config.services} | {each.service for each in config.clusters.values() if each}
         gone = [f"Service {ref} is not there" for ref in sorted(named) if self._of(ref) is None]
         lost = [
             f"Service {service} port {port} goes to {holders[0].ref}, which is older"
@@ -271,7 +270,7 @@ class Configs:
         self._stale.add(ref)
         self._wake.set()
         for standing in self._standing.values():
-            if standing.config and any(each.service == ref for each in standing.config.redirects):
+            if standing.config and any(each.service == ref for each in standing.config.services):
                 self.changed(standing.ref)
 
     def _slice(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:

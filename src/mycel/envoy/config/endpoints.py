@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from mycel.envoy.config.model import Backends, EnvoyConfig
+from mycel.envoy.config.model import Backends, EnvoyConfig, Served
 from mycel.envoy.messages import from_json, to_resource
 from mycel.envoy.resources import ENDPOINTS, Resource
 from mycel.model.address import format_address
 from mycel.model.service import EndpointSlice, Service, ServiceRef
+from mycel.plan.rows import Redirect
 from mycel.service import balance
 from mycel.service.balance import Frontend, FrontendKey
 
@@ -54,30 +55,32 @@ def redirects(
     frontends: Mapping[FrontendKey, Frontend],
     *,
     listening: Mapping[int, bool],
-    before: Mapping[FrontendKey, int],
-) -> tuple[dict[FrontendKey, int], dict[tuple[ServiceRef, int], list[EnvoyConfig]]]:
-    """Frontend → listener's port, and which configs want each service port (the first has it).
+    before: Mapping[FrontendKey, Redirect],
+) -> tuple[dict[FrontendKey, Redirect], dict[tuple[ServiceRef, int], list[EnvoyConfig]]]:
+    """Frontend → listeners' ports, and which configs want each service port (the first has it).
 
     `listening`: listeners that were accepted with all they need; `before`: the redirects there are. A service keeps
     what it had, its backends or another listener, until its listener listens; one that was redirected never goes back
     to its backends while an object names it, whatever has become of the listener.
     """
-    by_service: dict[ServiceRef, list[tuple[EnvoyConfig, frozenset[int], int]]] = {}
+    by_service: dict[ServiceRef, list[tuple[EnvoyConfig, Served]]] = {}
     for config in configs:
-        for each in config.redirects:
-            by_service.setdefault(each.service, []).append((config, each.ports, each.port))
-    found: dict[FrontendKey, int] = {}
+        for each in config.services:
+            by_service.setdefault(each.service, []).append((config, each))
+    found: dict[FrontendKey, Redirect] = {}
     claims: dict[tuple[ServiceRef, int], list[EnvoyConfig]] = {}
     for key, frontend in frontends.items() if by_service else ():
         if key.protocol != _TCP or frontend.service not in by_service:
             continue
         number = frontend.group.port
-        matching = [each for each in by_service[frontend.service] if not each[1] or number in each[1]]
+        matching = [each for each in by_service[frontend.service] if not each[1].ports or number in each[1].ports]
         if not matching:
             continue
-        claims[(frontend.service, number)] = [config for config, _ports, _listener in matching]
-        listener = matching[0][2]
-        port = listener if listening.get(listener) else before.get(key)
-        if port:
-            found[key] = port
+        claims[(frontend.service, number)] = [config for config, _served in matching]
+        config, served = matching[0]
+        redirect = before.get(key)
+        if listening.get(served.port):
+            redirect = Redirect(served.port, config.twins.get(served.port, served.port))
+        if redirect:
+            found[key] = redirect
     return found, claims

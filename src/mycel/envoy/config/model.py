@@ -55,7 +55,7 @@ class Backends(NamedTuple):
         return f"{self.service}:{','.join(self.ports)}" if self.ports else str(self.service)
 
 
-class Redirect(NamedTuple):
+class Served(NamedTuple):
     """A service whose connections go to a listener; `ports`: of these service ports, empty: of all."""
 
     service: ServiceRef
@@ -84,7 +84,7 @@ class EnvoyConfig:
     resources: Mapping[TypeUrl, Mapping[str, Resource]]  # by qualified name
     listeners: Mapping[str, int]  # name in the object → port
     twins: Mapping[int, int]  # listener's port → that for clients of the outside, where that is another
-    redirects: tuple[Redirect, ...]
+    services: tuple[Served, ...]
     clusters: Mapping[str, Backends | None]  # name in the object → whose endpoints; None: none it may have
     secrets: frozenset[SecretUse]
     unresolved: tuple[str, ...]

@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from mycel.envoy.config.fill import Filler
-from mycel.envoy.config.model import NAMESPACED, OUTSIDE, ConfigRef, EnvoyConfig, Redirect
+from mycel.envoy.config.model import NAMESPACED, OUTSIDE, ConfigRef, EnvoyConfig, Served
 from mycel.envoy.config.names import Names
 from mycel.envoy.config.refuse import ALLOWED, refuse
 from mycel.envoy.config.walk import walk
@@ -54,8 +54,8 @@ def read(item: Mapping[str, Any], port: Callable[[str], int] = any_port, *, ingr
     own: dict[TypeUrl, frozenset[str]] = {kind: frozenset(by_name) for kind, by_name in messages.items()}
     names = Names(ref, own, _filters(spec["backendServices"], ref))
     listeners = {name: port(name) for name in messages.get(LISTENER, {})}
-    redirects = tuple(
-        redirect for each in spec["services"].items() if (redirect := _redirect(each, names, listeners)) is not None
+    services = tuple(
+        served for each in spec["services"].items() if (served := _served(each, names, listeners)) is not None
     )
     found = _finished(messages, names, listeners)
     twins: dict[int, int] = {}
@@ -72,7 +72,7 @@ def read(item: Mapping[str, Any], port: Callable[[str], int] = any_port, *, ingr
         resources=found,
         listeners=listeners,
         twins=twins,
-        redirects=redirects,
+        services=services,
         clusters=names.clusters,
         secrets=frozenset(names.secrets),
         unresolved=tuple(names.unresolved),
@@ -145,7 +145,7 @@ def _service(entry: Field, ref: ConfigRef) -> ServiceRef:
     return ServiceRef(namespace, entry["name"].text())
 
 
-def _redirect(entry: Field, names: Names, listeners: Mapping[str, int]) -> Redirect | None:
+def _served(entry: Field, names: Names, listeners: Mapping[str, int]) -> Served | None:
     entry.knows("name", "namespace", "listener", "ports")
     service = _service(entry, names.ref)
     ports = entry["ports"].list_of(lambda each: each.number(least=1, most=65535) or 0)
@@ -156,7 +156,7 @@ def _redirect(entry: Field, names: Names, listeners: Mapping[str, int]) -> Redir
         raise entry["listener"].fail(f"names {wanted!r}: there is no Listener of that name among resources")
     if names.foreign(service):
         return None
-    return Redirect(service, frozenset(ports or ()), listeners[wanted])
+    return Served(service, frozenset(ports or ()), listeners[wanted])
 
 
 def _filters(entries: Field, ref: ConfigRef) -> dict[ServiceRef, tuple[str, ...]]:

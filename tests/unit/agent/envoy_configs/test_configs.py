@@ -17,6 +17,7 @@ from mycel.envoy.delta import Outcome
 from mycel.envoy.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Snapshot, TypeUrl
 from mycel.k8s.informer import Key
 from mycel.model.node import Node
+from mycel.plan.rows import Redirect
 from mycel.service.balance import balance
 from tests.unit.envoy.config.objects import Json, cluster, config, listener, message, routes
 from tests.unit.envoy.config.test_endpoints import CLUSTER_IP, ENDS, REF, SERVICE, SLICE
@@ -51,7 +52,7 @@ class Store:
 class World:
     """Configs of node n1 with stores in place of an API server, and an Envoy that says what it is told to."""
 
-    def __init__(self, *items: Json, adopt: dict[Any, int] | None = None, only_ingress: bool = False) -> None:
+    def __init__(self, *items: Json, adopt: dict[Any, Redirect] | None = None, only_ingress: bool = False) -> None:
         self.objects, self.services, self.slices, self.nodes = Store(), Store(), Store(), Store()
         watches = cast("Watches", self)
         self.envoy_configs = (self.objects,)
@@ -97,7 +98,8 @@ class World:
     @property
     def port(self) -> int | None:
         """Where connections to the service go."""
-        return self.configs.redirects(FRONTENDS).get(CLUSTER_IP)
+        found = self.configs.redirects(FRONTENDS).get(CLUSTER_IP)
+        return found.port if found else None
 
 
 SERVED = config(services=[{"name": "api", "ports": [80]}])
@@ -153,16 +155,16 @@ async def test_a_refused_object_leaves_its_service_as_it_is_and_others_alone():
     found = await world.snapshot()
     world.take(found, refuse=["shop/zz/routes"])
     good, bad = world.configs.configs
-    assert set(world.configs.redirects(FRONTENDS).values()) == {good.listeners["listener"]}
+    assert {each.port for each in world.configs.redirects(FRONTENDS).values()} == {good.listeners["listener"]}
     assert world.configs.taken(good) and not world.configs.refusals(good)
     assert world.configs.refusals(bad) == ["shop/zz/routes: not this one"]
     assert not world.configs.taken(bad)
 
 
 async def test_an_agent_that_comes_back_opens_nothing_meanwhile():
-    world = World(SERVED, adopt={CLUSTER_IP: 20500})
+    world = World(SERVED, adopt={CLUSTER_IP: Redirect(20500, 20500)})
     assert world.port == 20500
-    assert World(SERVED, adopt={CLUSTER_IP: 10500}).port is None  # not one of ours
+    assert World(SERVED, adopt={CLUSTER_IP: Redirect(10500, 10500)}).port is None  # not one of ours
 
 
 async def test_what_is_wrong_now_keeps_what_was_good():

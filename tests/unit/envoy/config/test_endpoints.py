@@ -12,6 +12,7 @@ from mycel.envoy.config.read import read
 from mycel.envoy.resources import ENDPOINTS
 from mycel.model.address import parse_address
 from mycel.model.service import EndpointSlice, Protocol, Service, ServicePort, ServiceRef, SliceEndpoint, SlicePort
+from mycel.plan.rows import Redirect
 from mycel.service.balance import FrontendKey, balance
 
 from .objects import Json, cluster, config, listener, message, routes
@@ -96,6 +97,9 @@ CLUSTER_IP, LOAD_BALANCER, ADMIN_IP = (
 )
 
 
+TO_FIRST, TO_OTHER = Redirect(20001, 20001), Redirect(20009, 20010)
+
+
 def serving(name: str, port: int, **entry: object) -> EnvoyConfig:
     item: Json = config(name=name, services=[{"name": "api"} | entry])
     return read(item, lambda _name: port)
@@ -104,7 +108,7 @@ def serving(name: str, port: int, **entry: object) -> EnvoyConfig:
 def test_every_tcp_frontend_of_a_service_goes_to_its_listener():
     found, _ = redirects([serving("a", 20001)], FRONTENDS, listening={20001: True}, before={})
     assert {key for key in FRONTENDS if key.protocol == 6} == set(found)
-    assert set(found.values()) == {20001}
+    assert set(found.values()) == {Redirect(20001, 20001)}
 
 
 def test_only_the_ports_named_do_whichever_way_they_are_reached():
@@ -115,30 +119,42 @@ def test_only_the_ports_named_do_whichever_way_they_are_reached():
 
 
 @pytest.mark.parametrize(
-    ("listening", "before", "port"),
+    ("listening", "before", "redirect"),
     [
         ({}, {}, None),  # new: goes on as a plain service until its listener is there
         ({20001: False}, {}, None),
-        ({20001: True}, {}, 20001),
-        ({}, {CLUSTER_IP: 20001}, 20001),  # redirected: never back to the backends, whatever became of the listener
-        ({20001: False}, {CLUSTER_IP: 20009}, 20009),  # another listener: from one to the other
-        ({20001: True}, {CLUSTER_IP: 20009}, 20001),
+        ({20001: True}, {}, TO_FIRST),
+        (
+            {},
+            {CLUSTER_IP: TO_FIRST},
+            TO_FIRST,
+        ),  # redirected: never back to the backends, whatever became of the listener
+        ({20001: False}, {CLUSTER_IP: TO_OTHER}, TO_OTHER),  # another listener: from one to the other
+        ({20001: True}, {CLUSTER_IP: TO_OTHER}, TO_FIRST),
     ],
 )
 def test_a_service_keeps_what_it_had_until_its_listener_listens(
-    listening: dict[int, bool], before: dict[FrontendKey, int], port: int | None
+    listening: dict[int, bool], before: dict[FrontendKey, Redirect], redirect: Redirect | None
 ):
     found, _ = redirects([serving("a", 20001)], FRONTENDS, listening=listening, before=before)
-    assert found.get(CLUSTER_IP) == port
+    assert found.get(CLUSTER_IP) == redirect
 
 
 def test_a_service_that_is_named_no_more_goes_back_to_its_backends():
-    assert redirects([], FRONTENDS, listening={20001: True}, before={CLUSTER_IP: 20001}) == ({}, {})
+    assert redirects([], FRONTENDS, listening={20001: True}, before={CLUSTER_IP: TO_FIRST}) == ({}, {})
 
 
 def test_of_two_objects_the_first_has_a_service():
     first, second = serving("a", 20001, ports=[80]), serving("b", 20002)
     found, claims = redirects([first, second], FRONTENDS, listening={20001: True, 20002: True}, before={})
-    assert (found[CLUSTER_IP], found[ADMIN_IP]) == (20001, 20002)
+    assert (found[CLUSTER_IP].port, found[ADMIN_IP].port) == (20001, 20002)
     assert claims[(REF, 80)] == [first, second]
     assert claims[(REF, 81)] == [second]
+
+
+def test_clients_of_the_outside_go_to_the_twin():
+    item: Json = config(services=[{"name": "api"}])
+    item["metadata"]["labels"] = {"cilium.io/use-original-source-address": "false"}
+    made = read(item, {"listener": 20001, "listener@outside": 20002}.__getitem__, ingress="10.244.1.254")
+    found, _ = redirects([made], FRONTENDS, listening={20001: True}, before={})
+    assert found[LOAD_BALANCER] == Redirect(20001, 20002)

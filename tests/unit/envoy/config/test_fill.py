@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mycel.envoy.config.model import Backends, ConfigRef, Redirect, SecretUse
+from mycel.envoy.config.model import Backends, ConfigRef, SecretUse, Served
 from mycel.envoy.config.read import read
 from mycel.envoy.resources import CLUSTER, LISTENER, ROUTES, SECRET
 from mycel.model.service import ServiceRef
@@ -39,7 +39,7 @@ def test_the_walkthroughs_listener_as_it_stands():
         CLUSTER: {prefix + "cilium-test/echo-same-node", prefix + "cilium-test/echo-other-node"},
     }
     services = [ServiceRef("cilium-test", "echo-other-node"), ServiceRef("cilium-test", "echo-same-node")]
-    assert found.redirects == tuple(Redirect(each, frozenset(), 20777) for each in services)
+    assert found.services == tuple(Served(each, frozenset(), 20777) for each in services)
     assert set(found.clusters.values()) == {Backends(each) for each in services}
     assert not found.unresolved
     route = the(item, ROUTES).virtual_hosts[0].routes[0].route
@@ -57,7 +57,7 @@ def test_the_walkthroughs_listener_without_a_namespace_is_accepted_and_serves_no
     del item["metadata"]["namespace"]
     found = read(item)
     assert found.ref == ConfigRef("default", "envoy-lb-listener")
-    assert not found.redirects
+    assert not found.services
     assert set(found.clusters.values()) == {None}
     assert len(found.unresolved) == 2
     assert "cilium-test/echo-same-node" in found.unresolved[1]
@@ -201,7 +201,7 @@ def test_a_clusterwide_object_names_what_it_wants_and_collides_with_nobody():
     found = read(item, lambda _name: 20001)
     assert found.ref == ConfigRef("", "mesh")
     assert set(found.resources[CLUSTER]) == {"/mesh/shop/api"}
-    assert found.redirects == (Redirect(ServiceRef("shop", "api"), frozenset({80}), 20001),)
+    assert found.services == (Served(ServiceRef("shop", "api"), frozenset({80}), 20001),)
     assert not found.unresolved
 
 
@@ -215,9 +215,9 @@ def test_services_choose_among_listeners():
     )
     found = read(item, {"first": 20001, "second": 20002}.__getitem__)
     assert found.listeners == {"first": 20001, "second": 20002}
-    assert found.redirects == (
-        Redirect(ServiceRef("shop", "api"), frozenset(), 20001),
-        Redirect(ServiceRef("shop", "web"), frozenset({80, 81}), 20002),
+    assert found.services == (
+        Served(ServiceRef("shop", "api"), frozenset(), 20001),
+        Served(ServiceRef("shop", "web"), frozenset({80, 81}), 20002),
     )
 
 
@@ -245,7 +245,7 @@ def test_what_the_operator_makes_of_an_ingress_is_understood():
         found = read({"kind": "CiliumEnvoyConfig"} | body)
         assert found.clusters == {"shop:foo:80": Backends(ServiceRef("shop", "foo"), ("80",))}
         assert found.secrets == secrets
-        assert len(found.redirects) == len(found.resources[ROUTES]) == 1
+        assert len(found.services) == len(found.resources[ROUTES]) == 1
 
 
 def test_clients_of_the_outside_have_resources_of_their_own():
