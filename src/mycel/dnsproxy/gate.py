@@ -1,0 +1,158 @@
+"""Where queries are judged and answers are let go: what UDP and TCP have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any, NamedTuple
+
+from mycel.dnsproxy.learner import Learner
+from mycel.dnsproxy.wire import Answer, Bad, Query, read_query
+from mycel.kit.dns import RCode
+from mycel.model.address import Address, format_address, parse_address
+from mycel.plan.dns import DnsRules, NamesAnswer, NamesRequest, Wanted
+from mycel.policy.fqdn import Selectors
+
+log = logging.getLogger(__name__)
+ANSWER_WITHIN_S = 1.8
+_FRESH_S = 1.0
+_MEMO = 8192
+
+Ask = Callable[[NamesRequest], Coroutine[Any, Any, NamesAnswer]]
+"""Ask the agent. Raises OSError or ValueError when it does not answer."""
+
+
+def boot_time_s() -> float:
+    """Seconds since boot: the clock of everything that is learnt."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Judged(NamedTuple):
+    """A query with its verdict. `refuse` None: it goes on."""
+
+    query: Query | None
+    refuse: RCode | None
+    silent: bool = False
+
+
+class Gate:
+    """See the module."""
+
+    def __init__(self, learner: Learner, ask: Ask, *, refuse: RCode = RCode.REFUSED) -> None:
+        self.learner = learner
+        self._ask = ask
+        self._refuse = refuse
+        self._allowed: dict[int, Selectors] = {}
+        self._judged: dict[tuple[int, bytes], Judged] = {}
+        self._fresh: dict[bytes, float] = {}
+        self._asking: asyncio.Task[None] | None = None
+        self._missing: dict[Wanted, None] = {}
+
+    def follow(self, rules: DnsRules) -> None:
+        """New rules."""
+        self._allowed = {port: Selectors(names) for port, names in rules.listeners.items()}
+        self._judged.clear()
+        self._fresh.clear()
+        self.want(self.learner.follow(rules))
+
+    # ---- queries
+
+    def judge(self, port: int, wire: bytes) -> Judged:
+        """A query's verdict. Clients repeat themselves, so it is remembered by what follows the id."""
+        key = (port, wire[2:])
+        found = self._judged.get(key)
+        if found is None:
+            if len(self._judged) >= _MEMO:
+                self._judged.clear()
+            found = self._judged[key] = self._judge(port, wire)
+        return found
+
+    def _judge(self, port: int, wire: bytes) -> Judged:
+        query = read_query(wire)
+        if isinstance(query, Bad):
+            return Judged(None, query.rcode, silent=query.rcode is None)
+        allowed = self._allowed.get(port)
+        if allowed is None or not allowed.any(query.name):
+            return Judged(query, self._refuse)
+        return Judged(query, None)
+
+    # ---- answers
+
+    def is_fresh(self, wire: bytes) -> bool:
+        """Whether this very answer was let go a moment ago: its addresses are where they belong."""
+        until = self._fresh.get(wire[2:])
+        return until is not None and until > time.monotonic()
+
+    def admit(self, wire: bytes, query: Query, answer: Answer, client: str) -> bool:
+        """Whether an answer may leave now. If not, `settled` will tell."""
+        if not answer.addresses:
+            return True
+        source = parse_address(client)
+        missing = self.learner.admit(query.name, answer.addresses, source, boot_time_s())
+        if missing:
+            self.want(missing)
+            return False
+        if len(self._fresh) >= _MEMO:
+            self._fresh.clear()
+        self._fresh[wire[2:]] = time.monotonic() + _FRESH_S
+        return True
+
+    async def settled(self, answer: Answer, within_s: float) -> bool:
+        """Wait for the identities of an answer's addresses; False when they do not come in time."""
+        addresses = [address for address, _ in answer.addresses]
+        deadline = time.monotonic() + within_s
+        while missing := self.learner.missing(addresses):
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return False
+            if self._asking is None or self._asking.done():
+                self.want(missing)
+            if self._asking is not None:
+                await asyncio.wait((self._asking,), timeout=left_s)
+                if self.learner.missing(addresses):
+                    await asyncio.sleep(min(0.1, left_s))  # the agent is away: not at every moment
+        return True
+
+    def want(self, missing: Collection[Wanted]) -> None:
+        """Have identities allocated."""
+        if missing:
+            self._missing.update(dict.fromkeys(missing))
+            self._start_asking()
+
+    def _start_asking(self) -> None:
+        if (self._asking is None or self._asking.done()) and self._missing:
+            self._asking = asyncio.get_running_loop().create_task(self._ask_agent(), name="identities")
+
+    async def _ask_agent(self) -> None:
+        while self._missing:
+            wanted, self._missing = tuple(self._missing), {}
+            try:
+                answer = await self._ask(NamesRequest(wanted=wanted))
+            except (OSError, ValueError, EOFError) as exc:
+                log.debug("the agent gives no identities: %s", exc)
+                return
+            self.learner.know(zip(wanted, answer.identities, strict=False))
+            self.learner.retry()
+
+    # ---- time
+
+    async def sweep(self) -> None:
+        """Forget what is over, but not what has connections: the agent knows them."""
+        now_s = boot_time_s()
+        due = self.learner.cache.due(now_s)
+        live: set[Address] | None = set()
+        try:
+            answer = await self._ask(NamesRequest(used=self.learner.used, live=texts(due)))
+            live = {parse_address(text) for text in answer.live}
+        except (OSError, ValueError, EOFError):
+            live = None  # nobody knows: all stay
+        self._fresh.clear()
+        self.learner.sweep(now_s, live)
+        self.want(self.learner.retry())
+
+
+def texts(addresses: Collection[Address]) -> tuple[str, ...]:
+    """For the agent."""
+    return tuple(sorted(map(format_address, addresses)))

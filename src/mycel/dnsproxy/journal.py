@@ -1,0 +1,79 @@
+"""What was learnt, on disk: a line per answered address, appended before the answer leaves.
+
+The file is in /run, so it is as old as the boot; its times are of CLOCK_BOOTTIME, which no clock change moves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from mycel.model.address import format_address, parse_address
+from mycel.policy.name_cache import Entry
+
+_LIMIT = 256 << 20
+_SPARE_LINES = 20_000
+
+
+class Line(msgspec.Struct, frozen=True, rename={"name": "n", "address": "a", "until_s": "u", "source": "s"}):
+    """One line of the file; agents read it, too."""
+
+    name: str
+    address: str
+    until_s: float
+    source: str
+
+
+_DECODER = msgspec.json.Decoder(Line)
+
+
+class Journal:
+    """See the module."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+        self._lines = 0
+
+    def load(self) -> Iterator[Entry]:
+        """What an earlier process had learnt; a line it did not finish is left out."""
+        try:
+            content = self._path.read_bytes() if self._path.stat().st_size <= _LIMIT else b""
+        except OSError:
+            return
+        for raw in content.splitlines():
+            try:
+                line = _DECODER.decode(raw)
+                yield Entry(line.name, parse_address(line.address), line.until_s, parse_address(line.source))
+            except ValueError:
+                continue
+
+    def append(self, entries: Iterable[Entry]) -> None:
+        """Add what was learnt."""
+        if self._fd < 0:
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        lines = [_line(entry) for entry in entries]
+        os.write(self._fd, b"".join(lines))
+        self._lines += len(lines)
+
+    def compact(self, entries: Iterable[Entry], count: int, *, now: bool = False) -> None:
+        """Write the file anew when it has much that is not true any more, or `now`."""
+        if not now and self._lines < 4 * count + _SPARE_LINES:
+            return
+        temporary = self._path.with_suffix(".tmp")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:
+            file.writelines(map(_line, entries))
+        temporary.rename(self._path)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self._lines = count
+
+
+def _line(entry: Entry) -> bytes:
+    text = Line(entry.name, format_address(entry.address), round(entry.until_s, 1), format_address(entry.source))
+    return msgspec.json.encode(text) + b"\n"

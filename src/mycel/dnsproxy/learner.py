@@ -1,0 +1,130 @@
+"""From answers to rows of the kernel's map: the one place that decides whether an answer may leave.
+
+Rules, cache and rows; no sockets and no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from ipaddress import ip_network
+
+from mycel.dnsproxy.journal import Journal
+from mycel.dnsproxy.names_map import NamesMap
+from mycel.model.address import Address, is_ipv4, parse_prefix
+from mycel.plan.dns import DnsRules, Wanted
+from mycel.policy.fqdn import Selectors
+from mycel.policy.name_cache import NAMES, Entry, NameCache
+
+
+class Learner:
+    """See the module."""
+
+    def __init__(self, cache: NameCache, rows: NamesMap, journal: Journal) -> None:
+        self.cache = cache
+        self._rows = rows
+        self._journal = journal
+        self._selectors = Selectors(())
+        self._by_name: dict[str, frozenset[str]] = {}
+        self._networks: dict[int, dict[int, str]] = {}  # length → first bits → text
+        self.identities: dict[Wanted, int] = {}
+        self._held: dict[Address, int] = {}  # rows as they are in the kernel
+        self._wanted: dict[Address, Wanted | None] = {}
+
+    def restore(self) -> None:
+        """Take over what an earlier process had learnt, and its rows. Rules come after."""
+        for entry in self._journal.load():
+            self.cache.put(entry)
+        self._held = dict(self._rows.dump())
+
+    def follow(self, rules: DnsRules) -> tuple[Wanted, ...]:
+        """New rules: every row is looked at again. Returns identities that somebody has to allocate."""
+        self._selectors = Selectors(rules.selectors)
+        self._by_name.clear()
+        self._wanted.clear()
+        self._networks = {}
+        for text in (*rules.networks, "0.0.0.0/0", "::/0"):
+            address, length = parse_prefix(text)
+            self._networks.setdefault(length, {})[int.from_bytes(address, "big") >> (128 - length)] = text
+        self._networks = dict(sorted(self._networks.items(), reverse=True))
+        self.identities = {each.of: each.identity for each in rules.identities}
+        return self._write({*self.cache.addresses, *self._held})
+
+    def admit(
+        self, name: str, answers: Collection[tuple[Address, int]], source: Address, now_s: float
+    ) -> tuple[Wanted, ...]:
+        """Take an answer in. Nothing returned: it may leave; else it waits for these identities, then `settled`."""
+        changed = self.cache.learn(name, answers, source=source, now_s=now_s)
+        for address in changed:
+            self._wanted.pop(address, None)
+        self._journal.append(Entry(name, address, now_s + ttl, source) for address, ttl in answers)
+        return self._write({*changed, *(address for address, _ in answers)})
+
+    def know(self, identities: Iterable[tuple[Wanted, int]]) -> None:
+        """Identities that are there by now, rows and all."""
+        self.identities.update(identities)
+
+    def missing(self, addresses: Iterable[Address]) -> tuple[Wanted, ...]:
+        """What these addresses still wait for; empty: they are in the kernel as their names want it."""
+        return self._write(addresses)
+
+    def retry(self) -> tuple[Wanted, ...]:
+        """Write every row that waits. Returns what is still missing."""
+        return self._write([address for address, wanted in self._wanted.items() if self._waits(address, wanted)])
+
+    def _waits(self, address: Address, wanted: Wanted | None) -> bool:
+        return wanted is not None and self._held.get(address) != self.identities.get(wanted, -1)
+
+    def sweep(self, now_s: float, live: Collection[Address] | None) -> None:
+        """Forget what is over."""
+        changed = self.cache.sweep(now_s, live)
+        for address in changed:
+            self._wanted.pop(address, None)
+        self._write(changed)
+        self._journal.compact(self.cache.entries(), len(self.cache.addresses), now=bool(changed))
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        """Identities that rows have."""
+        return tuple(sorted(set(self._held.values())))
+
+    def _write(self, addresses: Iterable[Address]) -> tuple[Wanted, ...]:
+        missing: dict[Wanted, None] = {}
+        for address in addresses:
+            if address not in self._wanted:
+                self._wanted[address] = self._want(address)
+            wanted = self._wanted[address]
+            if wanted is None:
+                self._wanted.pop(address)
+                if self._held.pop(address, None) is not None:
+                    self._rows.remove(address)
+                continue
+            identity = self.identities.get(wanted)
+            if identity is None:
+                missing[wanted] = None
+            elif self._held.get(address) != identity:
+                if self._rows.put(address, identity):
+                    self._held[address] = identity
+                else:
+                    missing[wanted] = None
+        return tuple(missing)
+
+    def _want(self, address: Address) -> Wanted | None:
+        selectors: set[str] = set()
+        for name in self.cache.names(address):
+            found = self._by_name.get(name)
+            if found is None:
+                if len(self._by_name) >= NAMES:
+                    self._by_name.clear()
+                found = self._by_name[name] = self._selectors.matching(name)
+            selectors |= found
+        if not selectors:
+            return None
+        return Wanted(tuple(sorted(selectors)), self._network(address))
+
+    def _network(self, address: Address) -> str:
+        number = int.from_bytes(address, "big")
+        for length, of_length in self._networks.items():
+            found = of_length.get(number >> (128 - length)) if length else of_length.get(0)
+            if found is not None and (ip_network(found).version == 4) == is_ipv4(address):
+                return found
+        return "0.0.0.0/0" if is_ipv4(address) else "::/0"

@@ -1,0 +1,154 @@
+"""DNS over TCP: one connection of a client is one to the server, question after question (RFC 7766)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+import time
+
+from mycel.dnsproxy import sockets
+from mycel.dnsproxy.gate import ANSWER_WITHIN_S, Gate
+from mycel.dnsproxy.records import Records
+from mycel.dnsproxy.sockets import Place
+from mycel.dnsproxy.wire import Query, is_answer, read_answer, refusal
+from mycel.flow.l7 import L7Verdict
+from mycel.kit.dns import DnsFormatError, RCode
+
+log = logging.getLogger(__name__)
+CONNECTIONS = 512
+_IDLE_S = 10.0
+
+
+class TcpListener:
+    """One listener's TCP side."""
+
+    def __init__(self, place: Place, port: int, gate: Gate, records: Records) -> None:
+        self._port = port
+        self._gate = gate
+        self._records = records
+        self._socket = sockets.listen(place, socket.SOCK_STREAM)
+        self._connections: set[asyncio.Task[None]] = set()
+        self._task = asyncio.get_running_loop().create_task(self._accept(), name=f"TCP listener {port}")
+
+    def close(self) -> None:
+        """End it, connections too."""
+        self._task.cancel()
+        for each in self._connections:
+            each.cancel()
+        self._socket.close()
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                made, peer = await loop.sock_accept(self._socket)
+            except OSError as exc:
+                log.warning("listener %d: %s", self._port, exc)
+                await asyncio.sleep(0.1)
+                continue
+            if len(self._connections) >= CONNECTIONS:
+                made.close()
+                continue
+            task = loop.create_task(self._serve(made, Place(peer[0], peer[1])), name="DNS over TCP")
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
+
+    async def _serve(self, made: socket.socket, client: Place) -> None:
+        server = Place(*made.getsockname()[:2])
+        reader, writer = await asyncio.open_connection(sock=made)
+        leg = _Leg(client.address, server, self._port)
+        try:
+            while True:
+                wire = await asyncio.wait_for(_read(reader), _IDLE_S)
+                answer = await self._answer(wire, client, server, leg)
+                if answer is None:
+                    return
+                writer.write(struct.pack("!H", len(answer)) + answer)
+                await asyncio.wait_for(writer.drain(), _IDLE_S)
+        except (OSError, EOFError, TimeoutError):
+            return
+        finally:
+            writer.close()
+            leg.close()
+
+    async def _answer(self, wire: bytes, client: Place, server: Place, leg: _Leg) -> bytes | None:
+        """What to answer; None: hang up."""
+        began_s = time.monotonic()
+        judged = self._gate.judge(self._port, wire)
+        query = judged.query
+        if query is None:
+            return None if judged.refuse is None else refusal(wire, judged.refuse)
+        if judged.refuse is not None:
+            self._tell(query, client, server, L7Verdict.DROPPED)
+            return refusal(wire, judged.refuse)
+        self._tell(query, client, server, L7Verdict.FORWARDED)
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                found = await leg.ask(wire, query)
+            answer = read_answer(found, query)
+        except (OSError, EOFError, TimeoutError, DnsFormatError) as exc:
+            log.debug("query to %s by TCP: %s", server, exc)
+            leg.close()
+            return refusal(wire, RCode.SERVFAIL)
+        left_s = began_s + ANSWER_WITHIN_S - time.monotonic()
+        if not self._gate.admit(found, query, answer, client.address) and not await self._gate.settled(answer, left_s):
+            return refusal(wire, RCode.SERVFAIL)
+        if self._records.wanted:
+            self._records.tell(
+                query,
+                client,
+                server,
+                listener=self._port,
+                protocol="TCP",
+                verdict=L7Verdict.FORWARDED,
+                answer=answer,
+                response=True,
+                latency_s=time.monotonic() - began_s,
+            )
+        return found
+
+    def _tell(self, query: Query, client: Place, server: Place, verdict: L7Verdict) -> None:
+        if self._records.wanted:
+            self._records.tell(query, client, server, listener=self._port, protocol="TCP", verdict=verdict)
+
+
+class _Leg:
+    """The connection to the server, made when it is needed."""
+
+    def __init__(self, client: str, server: Place, port: int) -> None:
+        self._client, self._server, self._port = client, server, port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, wire: bytes, query: Query) -> bytes:
+        """The answer to a query. Raises OSError or EOFError."""
+        reader, writer = self._streams or await self._connect()
+        writer.write(struct.pack("!H", len(wire)) + wire)
+        await writer.drain()
+        while True:
+            found = await _read(reader)
+            if found[:2] == wire[:2] and is_answer(found, query):
+                return found
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        made = sockets.upstream(self._client, socket.SOCK_STREAM, listener=self._port)
+        try:
+            await asyncio.get_running_loop().sock_connect(made, self._server)
+        except BaseException:
+            made.close()
+            raise
+        self._streams = await asyncio.open_connection(sock=made)
+        return self._streams
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    """One message. Raises EOFError at the end."""
+    (size,) = struct.unpack("!H", await reader.readexactly(2))
+    return await reader.readexactly(size)

@@ -1,0 +1,325 @@
+"""DNS over UDP: many datagrams per wake-up, no task per query. Only an answer that has to wait gets one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections import deque
+
+from mycel.dnsproxy import sockets
+from mycel.dnsproxy.gate import ANSWER_WITHIN_S, Gate, Judged
+from mycel.dnsproxy.records import Records
+from mycel.dnsproxy.sockets import Place
+from mycel.dnsproxy.wire import Answer, Query, is_answer, read_answer, refusal
+from mycel.flow.l7 import L7Verdict
+from mycel.kit.dns import DnsFormatError, RCode
+
+log = logging.getLogger(__name__)
+_BATCH = 64
+_QUERY_BYTES = 4096
+IN_FLIGHT = 8192
+_PER_LEG = 2048
+_LEGS = 4096
+_SERVERS = 256
+_LEG_QUERIES = 20_000  # then another port is taken, so that nobody can guess for long
+
+
+class Pending:
+    """A query on its way."""
+
+    __slots__ = ("client", "id", "leg", "query", "sent_s", "server", "wire")
+
+    def __init__(self, leg: Leg, wire: bytes, query: Query, client: Place, server: Place, sent_s: float) -> None:
+        self.leg, self.wire, self.query, self.client, self.server = leg, wire, query, client, server
+        self.sent_s = sent_s
+        self.id = b""
+
+
+class Leg:
+    """A socket that asks one server as one client."""
+
+    __slots__ = ("left", "pending", "socket")
+
+    def __init__(self, made: socket.socket) -> None:
+        self.socket = made
+        self.pending: dict[bytes, Pending] = {}
+        self.left = _LEG_QUERIES
+
+
+class UdpListener:
+    """One listener's UDP side."""
+
+    def __init__(self, place: Place, port: int, gate: Gate, records: Records, flight: Flight) -> None:
+        self._port = port
+        self._gate = gate
+        self._records = records
+        self._flight = flight
+        self._loop = asyncio.get_running_loop()
+        self._legs: dict[tuple[str, Place], Leg] = {}
+        self._old: list[Leg] = []
+        self._servers: dict[Place, socket.socket] = {}
+        self._places: dict[bytes, Place] = {}
+        self._buffer = bytearray(65_536)
+        self._view = memoryview(self._buffer)
+        self._ids = b""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._socket = sockets.listen(place, socket.SOCK_DGRAM)
+        self._loop.add_reader(self._socket, self._queries)
+
+    def close(self) -> None:
+        """Give every socket back."""
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        for leg in (*self._legs.values(), *self._old):
+            self._close_leg(leg)
+        for each in self._servers.values():
+            each.close()
+        for task in self._tasks:
+            task.cancel()
+
+    # ---- from clients
+
+    def _queries(self) -> None:
+        now_s = time.monotonic()
+        receive = self._socket.recvmsg
+        for _ in range(_BATCH):
+            try:
+                wire, ancillary, flags, peer = receive(_QUERY_BYTES, sockets.ANCILLARY)
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                log.debug("listener %d: %s", self._port, exc)
+                return
+            server = self._place(ancillary)
+            if server is None or flags & socket.MSG_TRUNC:
+                continue
+            self._query(wire, Place(peer[0], peer[1]), server, now_s)
+
+    def _place(self, ancillary: list[tuple[int, int, bytes]]) -> Place | None:
+        if not ancillary:
+            return None
+        raw = ancillary[0][2]
+        found = self._places.get(raw)
+        if found is None:
+            place = sockets.place_of(ancillary)
+            if place is None:
+                return None
+            if len(self._places) >= _SERVERS:
+                self._places.clear()
+            found = self._places[raw] = place
+        return found
+
+    def _query(self, wire: bytes, client: Place, server: Place, now_s: float) -> None:
+        judged = self._gate.judge(self._port, wire)
+        if judged.silent:
+            return
+        if judged.refuse is not None or judged.query is None:
+            self._reply(refusal(wire, judged.refuse or RCode.SERVFAIL), client, server)
+            self._tell_refused(judged, client, server)
+            return
+        if self._records.wanted:
+            self._tell(judged.query, client, server, L7Verdict.FORWARDED)
+        leg = self._leg(client.address, server)
+        if leg is None or self._flight.full or len(leg.pending) >= _PER_LEG:
+            self._reply(refusal(wire, RCode.SERVFAIL), client, server)
+            return
+        pending = Pending(leg, wire, judged.query, client, server, now_s)
+        number = self._number(leg)
+        pending.id = number
+        try:
+            leg.socket.send(number + wire[2:])
+        except OSError as exc:
+            log.debug("query to %s: %s", server, exc)
+            if not isinstance(exc, ConnectionRefusedError | BlockingIOError):
+                self._reply(refusal(wire, RCode.SERVFAIL), client, server)
+                return
+        leg.pending[number] = pending
+        self._flight.add(pending, self)
+
+    def _number(self, leg: Leg) -> bytes:
+        while True:
+            if len(self._ids) < 2:
+                self._ids = os.urandom(4096)
+            number, self._ids = self._ids[:2], self._ids[2:]
+            if number not in leg.pending:
+                return number
+
+    def _leg(self, client: str, server: Place) -> Leg | None:
+        key = (client, server)
+        leg = self._legs.get(key)
+        if leg is not None and leg.left > 0:
+            leg.left -= 1
+            return leg
+        if leg is not None:
+            self._old.append(self._legs.pop(key))  # its answers still come
+        for old in [each for each in self._old if not each.pending]:
+            self._old.remove(old)
+            self._close_leg(old)
+        if len(self._legs) >= _LEGS:
+            self._close_leg(self._legs.pop(next(iter(self._legs))))
+        try:
+            made = sockets.upstream(client, socket.SOCK_DGRAM, listener=self._port)
+        except OSError as exc:
+            log.warning("no socket as %s: %s", client, exc)
+            return None
+        leg = Leg(made)
+        try:
+            made.connect(server)
+        except OSError as exc:
+            made.close()
+            log.debug("no way to %s: %s", server, exc)
+            return None
+        self._legs[key] = leg
+        self._loop.add_reader(made, self._answers, leg)
+        return leg
+
+    def _close_leg(self, leg: Leg) -> None:
+        self._loop.remove_reader(leg.socket)
+        leg.socket.close()
+        for pending in list(leg.pending.values()):
+            self.give_up(pending)
+
+    # ---- from servers
+
+    def _answers(self, leg: Leg) -> None:
+        receive, view = leg.socket.recv_into, self._view
+        for _ in range(_BATCH):
+            try:
+                size = receive(view)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # a server that is not there says so by ICMP; the query's time runs out
+            pending = leg.pending.get(bytes(view[:2]))
+            if pending is None:
+                continue
+            wire = bytes(view[:size])
+            if is_answer(wire, pending.query):
+                self._answer(wire, pending)
+
+    def _answer(self, wire: bytes, pending: Pending) -> None:
+        told = self._records.wanted
+        if self._gate.is_fresh(wire) and not told:
+            self._release(wire, pending, None)
+            return
+        try:
+            answer = read_answer(wire, pending.query)
+        except DnsFormatError:
+            return  # not from a server: the real answer may still come
+        if self._gate.admit(wire, pending.query, answer, pending.client.address):
+            self._release(wire, pending, answer)
+            return
+        if self._flight.take(pending):
+            task = self._loop.create_task(self._hold(wire, pending, answer), name="held answer")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _hold(self, wire: bytes, pending: Pending, answer: Answer) -> None:
+        left_s = pending.sent_s + ANSWER_WITHIN_S - time.monotonic()
+        self._flight.held += 1
+        try:
+            settled = await self._gate.settled(answer, left_s)
+        finally:
+            self._flight.held -= 1
+        if settled:
+            self._send(wire, pending, answer)
+        else:
+            self._fail(pending)
+
+    def _release(self, wire: bytes, pending: Pending, answer: Answer | None) -> None:
+        if self._flight.take(pending):
+            self._send(wire, pending, answer)
+
+    def _send(self, wire: bytes, pending: Pending, answer: Answer | None) -> None:
+        self._reply(pending.wire[:2] + wire[2:], pending.client, pending.server)
+        if answer is not None and self._records.wanted:
+            self._tell(pending.query, pending.client, pending.server, L7Verdict.FORWARDED, answer, pending)
+
+    def give_up(self, pending: Pending) -> None:
+        """Its time is over."""
+        if self._flight.take(pending):
+            self._fail(pending)
+
+    def _fail(self, pending: Pending) -> None:
+        self._reply(refusal(pending.wire, RCode.SERVFAIL), pending.client, pending.server)
+        if self._records.wanted:
+            failed = Answer(RCode.SERVFAIL, (), (), ())
+            self._tell(pending.query, pending.client, pending.server, L7Verdict.ERROR, failed, pending)
+
+    # ---- to clients
+
+    def _reply(self, wire: bytes, client: Place, server: Place) -> None:
+        sender = self._servers.get(server)
+        try:
+            if sender is None:
+                if len(self._servers) >= _SERVERS:
+                    self._servers.pop(next(iter(self._servers))).close()
+                sender = self._servers[server] = sockets.reply_from(server)
+            sender.sendto(wire, client)
+        except OSError as exc:
+            log.debug("answer to %s: %s", client, exc)
+
+    def _tell(
+        self,
+        query: Query,
+        client: Place,
+        server: Place,
+        verdict: L7Verdict,
+        answer: Answer | None = None,
+        pending: Pending | None = None,
+    ) -> None:
+        self._records.tell(
+            query,
+            client,
+            server,
+            listener=self._port,
+            protocol="UDP",
+            verdict=verdict,
+            answer=answer,
+            response=pending is not None,
+            latency_s=time.monotonic() - pending.sent_s if pending else 0.0,
+        )
+
+    def _tell_refused(self, judged: Judged, client: Place, server: Place) -> None:
+        if judged.query is not None and self._records.wanted:
+            self._tell(judged.query, client, server, L7Verdict.DROPPED)
+
+
+class Flight:
+    """Queries on their way, oldest first: all have the same time, so the end is looked at only at one side."""
+
+    def __init__(self) -> None:
+        self._queue: deque[tuple[Pending, UdpListener]] = deque()
+        self.count = 0
+        self.held = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether no more is taken."""
+        return self.count + self.held >= IN_FLIGHT
+
+    def add(self, pending: Pending, listener: UdpListener) -> None:
+        """One more."""
+        self._queue.append((pending, listener))
+        self.count += 1
+
+    def take(self, pending: Pending) -> bool:
+        """It is answered; False when it was already."""
+        if pending.leg.pending.pop(pending.id, None) is None:
+            return False
+        self.count -= 1
+        return True
+
+    def expire(self) -> None:
+        """Answer those whose time is over."""
+        over_s = time.monotonic() - ANSWER_WITHIN_S
+        while self._queue and (self._queue[0][0].sent_s <= over_s or not self._is_open(self._queue[0][0])):
+            pending, listener = self._queue.popleft()
+            if self._is_open(pending):
+                listener.give_up(pending)
+
+    def _is_open(self, pending: Pending) -> bool:
+        return pending.leg.pending.get(pending.id) is pending

@@ -1,0 +1,49 @@
+"""The proxy killed, the agent away."""
+
+from __future__ import annotations
+
+import time
+
+from mycel.kit.dns import RCode
+from mycel.plan.dns import DnsRules
+from tests.dnsproxy.bed import PORT, Bed, FakeAgent
+
+
+def test_killed_five_times_what_was_learnt_stays(bed: Bed) -> None:
+    for number in range(1, 6):
+        bed.resolver.records["a.test."] = [f"192.0.2.{number}"]
+        assert bed.ask("a.test.").rcode == 0
+        bed.kill()
+        bed.run_proxy()
+        for earlier in range(1, number + 1):
+            assert bed.identity(f"192.0.2.{earlier}") == 0x0100_0001, (number, bed.log())
+    lines = (bed.folder / "dns-proxy" / "names.jsonl").read_text()
+    assert all(f'"192.0.2.{number}"' in lines for number in range(1, 6))
+
+
+def test_without_the_agent_known_combinations_go_on_and_new_ones_are_withheld(bed: Bed) -> None:
+    bed.agent.close()
+    bed.resolver.records |= {"a.test.": ["192.0.2.70"], "b.test.": ["192.0.2.71"]}
+    assert bed.ask("a.test.").rcode == 0
+    assert bed.ask("b.test.").rcode == RCode.SERVFAIL
+    assert bed.ask("b.test.", tcp=True).rcode == RCode.SERVFAIL
+    assert bed.identity("192.0.2.71") is None
+    bed.kill()
+    bed.run_proxy()
+    assert bed.ask("a.test.").rcode == 0
+    bed.agent = FakeAgent(bed.folder / "cilium.sock")
+    assert bed.ask("b.test.").rcode == 0
+    assert bed.identity("192.0.2.71") == 0x0100_1000
+
+
+def test_rules_that_go_take_rows_and_listeners_with_them(bed: Bed) -> None:
+    bed.resolver.records["a.test."] = ["192.0.2.80"]
+    bed.ask("a.test.")
+    assert bed.identity("192.0.2.80") == 0x0100_0001
+    bed.write_rules(DnsRules({PORT: ("other.",)}))
+    bed.poke()
+    for _ in range(100):
+        if bed.ask("a.test.").rcode == RCode.REFUSED:
+            break
+        time.sleep(0.05)
+    assert bed.identity("192.0.2.80") is None
