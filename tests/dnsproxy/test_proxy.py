@@ -16,6 +16,8 @@ from mycel.kit.dns import Message, Question, RCode, Record, Type
 from mycel.kit.dns_records import address_record, name_record
 from tests.dnsproxy.bed import CLIENT, DEAD, PORT, Answerer, Bed
 
+pytestmark = pytest.mark.root
+
 
 def addresses(message: Message) -> list[str]:
     return [str(found) for each in message.answers if (found := each.address())]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from mycel.kit.dns import RCode
 from mycel.plan.dns import DnsRules
 from tests.dnsproxy.bed import PORT, Bed, FakeAgent
+
+pytestmark = pytest.mark.root
 
 
 def test_killed_five_times_what_was_learnt_stays(bed: Bed) -> None:

@@ -12,6 +12,7 @@ from mycel.abi import InterfaceKey
 from mycel.agent import tables, views
 from mycel.agent.endpoints import Endpoints
 from mycel.agent.identities import Identities
+from mycel.agent.learnt import Learnt
 from mycel.agent.planner import Planner
 from mycel.agent.policies import Policies
 from mycel.agent.server import View
@@ -38,6 +39,7 @@ class Answers:
         planner: Planner,
         datapath: Datapath,
         policies: Policies,
+        learnt: Learnt,
         report: Report,
         ready: Readiness,
     ) -> None:
@@ -49,6 +51,7 @@ class Answers:
         self._planner = planner
         self._datapath = datapath
         self._policies = policies
+        self._learnt = learnt
         self._report = report
         self._ready = ready
         self.flow_metrics: Callable[[], str] | None = None
@@ -65,6 +68,8 @@ class Answers:
             "/v1/bpf/{table}": self.bpf,
             "/v1/metrics.json": self.metrics,
             "/v1/policy": self.policy,
+            "/v1/fqdn/cache": self.fqdn_cache,
+            "/v1/fqdn/names": self.fqdn_names,
             "/v1/config": self.config,
             "/v1/node": self.nodes,
             "/v1/debug": self.debug,
@@ -139,6 +144,22 @@ class Answers:
     async def policy(self, _request: web.Request) -> Any:
         """models.Policy."""
         return {"revision": self._policies.realized_revision, "policy": self._policies.listing()}
+
+    async def fqdn_cache(self, _request: web.Request) -> Any:
+        """What the DNS proxy learnt."""
+        by_address = {address: each for each in self._endpoints.all().values() for address in each.addresses}
+        return self._learnt.listing(by_address.get)
+
+    async def fqdn_names(self, _request: web.Request) -> Any:
+        """Selectors of toFQDNs in force, and identities of addresses with names."""
+        engine = self._policies.engine
+        return {
+            "selectors": sorted(engine.selectors),
+            "identities": [
+                {"id": number, "selectors": list(key.selectors), "network": str(key.network)}
+                for key, number in sorted(engine.named.items(), key=lambda item: item[1])
+            ],
+        }
 
     async def config(self, _request: web.Request) -> Any:
         """The settings in force."""

@@ -25,6 +25,8 @@ _USAGE = f"""usage: cilium COMMAND [-o json|jsonpath=TEMPLATE]
   service list               frontends and backends
   bpf TABLE list             rows of the kernel's maps: {_TABLES}
   policy get                 rules and their revision
+  fqdn cache list            names the DNS proxy learnt: addresses, seconds left, who asked
+  fqdn names list            selectors of names in policies, and their identities
   metrics list               counters
   node list                  nodes of the cluster
   config                     settings in force
@@ -183,6 +185,25 @@ def show_plain(answer: Any) -> str:
     return json.dumps(answer, indent=2)
 
 
+def show_fqdn_cache(answer: Any) -> str:
+    """`cilium fqdn cache list`."""
+    return columns(
+        ("Endpoint", "Pod", "FQDN", "TTL left", "IPs"),
+        [
+            (each["endpoint-id"], each["pod"] or each["source"], each["fqdn"], each["ttl-left"], ",".join(each["ips"]))
+            for each in answer
+        ],
+    )
+
+
+def show_fqdn_names(answer: Any) -> str:
+    """`cilium fqdn names list`."""
+    return columns(
+        ("Identity", "Within", "Selectors"),
+        [(each["id"], each["network"], " ".join(each["selectors"])) for each in answer["identities"]],
+    )
+
+
 def show_policy(answer: Any) -> str:
     """`cilium policy get`."""
     return f"{answer['policy']}\nRevision: {answer['revision']}"
@@ -209,6 +230,10 @@ def run(words: list[str], flags: dict[str, str]) -> tuple[Any, Any]:
         case ["bpf", name, "list" | "get", *_]:
             stock = {"tunnel": "nodes", "frag": "fragments"}
             return ask(f"/v1/bpf/{stock.get(name, name)}"), show_rows
+        case ["fqdn", "cache", "list"]:
+            return ask("/v1/fqdn/cache"), show_fqdn_cache
+        case ["fqdn", "names", "list"]:
+            return ask("/v1/fqdn/names"), show_fqdn_names
         case ["policy", "get"]:
             return ask("/v1/policy"), show_policy
         case ["metrics", "list"]:

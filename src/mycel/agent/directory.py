@@ -35,6 +35,7 @@ class StoreDirectory:
         planner: Planner,
         policies: Policies,
         this: Callable[[], ThisNode],
+        names: Callable[[bytes], tuple[str, ...]],
         cluster: str,
     ) -> None:
         self._watches = watches
@@ -43,6 +44,7 @@ class StoreDirectory:
         self._planner = planner
         self._policies = policies
         self._this = this
+        self._names = names
         self._cluster = cluster
         self._version = 1
         self._by_address: dict[bytes, Endpoint] | None = None
@@ -68,6 +70,9 @@ class StoreDirectory:
     def labels(self, identity: int) -> tuple[str, ...]:
         """Labels of an identity."""
         number = IdentityId(identity)
+        if number >> 24 == 1 and (party := self._policies.engine.party(number)) is not None:
+            pairs = ((source, key, value) for key, found in party.labels.items() for source, value in found)
+            return tuple(sorted(f"{source}:{key}" + (f"={value}" if value else "") for source, key, value in pairs))
         return RESERVED_LABELS.get(number) or self._identities.labels(number)
 
     def services(self, address: Address) -> Mapping[tuple[int, int], ServiceName]:
@@ -78,8 +83,8 @@ class StoreDirectory:
         return self._services.get(address, {})
 
     def names(self, address: Address) -> tuple[str, ...]:
-        """DNS names; nobody collects them yet."""
-        return ()
+        """DNS names, as this node's DNS proxy learnt them."""
+        return self._names(address)
 
     def policies(self, rule: int, endpoint_id: int, *, ingress: bool, denied: bool) -> tuple[PolicyName, ...]:
         """The rules of a verdict; of a default denial the policies that switched it on."""

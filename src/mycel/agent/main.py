@@ -23,12 +23,14 @@ from mycel.agent import server
 from mycel.agent.answers import Answers
 from mycel.agent.cni_install import install_configuration, install_plugin
 from mycel.agent.directory import StoreDirectory
+from mycel.agent.dns_names import DnsNames, connection_ends
 from mycel.agent.endpoints import Endpoints
 from mycel.agent.envoy_configs import EnvoyConfigs
 from mycel.agent.identities import Identities
 from mycel.agent.ipam import Pool, router_address
 from mycel.agent.l2.announcer import Announcer
 from mycel.agent.l2.greet import greet
+from mycel.agent.learnt import Learnt
 from mycel.agent.node_network import Routes, datapath_settings, pod_networks, wait_own_node
 from mycel.agent.planner import Part, Planner
 from mycel.agent.pods import PodFacts
@@ -103,6 +105,13 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             cidr_modes=settings.policy_cidr_match_mode,
             enforcement=settings.enforcement,
         )
+        names = DnsNames(
+            settings.state_dir / "dns-proxy",
+            policies.engine,
+            connections=lambda: connection_ends(datapath.maps.ct.dump()),
+        )
+        learnt = Learnt(settings.state_dir / "dns-proxy" / "names.jsonl")
+        await asyncio.to_thread(names.adopt)
         await endpoints.restore()
         ready.unblock("datapath")
 
@@ -144,8 +153,10 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             planner=planner,
             policies=policies,
             this=lambda: this,
+            names=learnt.names,
             cluster=settings.cluster_name,
         )
+        learnt.changed = directory.changed
         watches.on_any((watches.endpoints, watches.nodes, watches.published_nodes), lambda: planner.touch(Part.CLUSTER))
         watches.on_any((watches.services, watches.slices), lambda: planner.touch(Part.SERVICES))
         watches.pods.subscribe(
@@ -182,6 +193,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             planner=planner,
             datapath=datapath,
             policies=policies,
+            learnt=learnt,
             report=report,
             ready=ready,
         )
@@ -191,6 +203,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             ready=ready,
         )
         app = server.build(cni, answers.views(), texts={"/v1/metrics": answers.metrics_text})
+        app.router.add_post("/v1/names", names.handle)
         socket_runner = await server.serve_socket(app, settings.socket)
         probes = await server.serve_probes(ready, answers.metrics_text, port=settings.health_port)
 
@@ -205,6 +218,8 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             spawn(group, reconcile(desired_routes, route_target, report), "routes")
             spawn(group, log_problems(report), "report")
             spawn(group, policies.follow(planner, datapath.maps.interfaces.dump), "policy revision")
+            spawn(group, names.run(planner), "names")
+            spawn(group, learnt.run(), "learnt names")
             await planner.realized.newer_than(0)
             ready.unblock("first plan")
             if settings.announce:

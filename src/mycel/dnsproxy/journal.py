@@ -12,22 +12,14 @@ from pathlib import Path
 import msgspec
 
 from mycel.model.address import format_address, parse_address
+from mycel.plan.dns import LearntLine
 from mycel.policy.name_cache import Entry
 
 _LIMIT = 256 << 20
 _SPARE_LINES = 20_000
 
 
-class Line(msgspec.Struct, frozen=True, rename={"name": "n", "address": "a", "until_s": "u", "source": "s"}):
-    """One line of the file; agents read it, too."""
-
-    name: str
-    address: str
-    until_s: float
-    source: str
-
-
-_DECODER = msgspec.json.Decoder(Line)
+_DECODER = msgspec.json.Decoder(LearntLine)
 
 
 class Journal:
@@ -75,5 +67,5 @@ class Journal:
 
 
 def _line(entry: Entry) -> bytes:
-    text = Line(entry.name, format_address(entry.address), round(entry.until_s, 1), format_address(entry.source))
+    text = LearntLine(entry.name, format_address(entry.address), round(entry.until_s, 1), format_address(entry.source))
     return msgspec.json.encode(text) + b"\n"

@@ -1,4 +1,4 @@
-"""What the agent tells the DNS proxy of its node, as a file: listeners, selectors, and identities there are."""
+"""What agent and DNS proxy of a node tell each other: rules as a file, requests, and what was learnt."""
 
 from __future__ import annotations
 
@@ -44,6 +44,15 @@ class NamesAnswer(msgspec.Struct, frozen=True):
 
     identities: tuple[int, ...] = ()
     live: tuple[str, ...] = ()
+
+
+class LearntLine(msgspec.Struct, frozen=True, rename={"name": "n", "address": "a", "until_s": "u", "source": "s"}):
+    """One line of the proxy's journal: an address of a name, until when (CLOCK_BOOTTIME), and who asked last."""
+
+    name: str
+    address: str
+    until_s: float
+    source: str
 
 
 def read_rules(content: bytes) -> DnsRules:
