@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -172,7 +173,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bed = Bed(Path(folder))
-        processes: list[multiprocessing.process.BaseProcess] = []
+        processes: list[BaseProcess] = []
         try:
             bed.start()
             bed.resolver.close()

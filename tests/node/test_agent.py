@@ -5,6 +5,7 @@ Everything is inside of one scratch network namespace, so nothing of the machine
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from mycel.dnsproxy.agent import Agent as DnsAgent
 from mycel.k8s.client import ApiClient
 from mycel.k8s.resources import (
     CILIUM_ENDPOINTS,
@@ -26,6 +28,7 @@ from mycel.k8s.resources import (
     PODS,
     SERVICES,
 )
+from mycel.plan.dns import NamesAnswer, NamesRequest, Wanted
 from tests.bpf.bed import NODE
 from tests.bpf.lab import inside, run
 from tests.clusters import eventually
@@ -72,6 +75,20 @@ def test_the_node_is_announced(world: World) -> None:
     assert (world.run_dir / "cilium.sock").stat().st_mode & 0o777 == 0o600
     assert world.cni("VERSION", "")[1]["supportedVersions"][-1] == "1.1.0"
     assert world.cni("STATUS", "")[0] == 0
+
+
+def test_identities_for_names(world: World) -> None:
+    """The DNS proxy's own client asks; what it is given is in the file a next agent goes on with."""
+    agent = DnsAgent(world.run_dir / "cilium.sock")
+    wanted = Wanted(("a.test.",), "0.0.0.0/0")
+    (number,) = asyncio.run(agent.ask(NamesRequest(wanted=(wanted,)))).identities
+    assert number >> 24 == 1
+    assert asyncio.run(agent.ask(NamesRequest(wanted=(wanted,), live=("192.0.2.9",)))) == NamesAnswer((number,))
+    path = world.run_dir / "dns-proxy" / "rules.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    world.kill_agent()
+    world.start_agent()
+    assert asyncio.run(agent.ask(NamesRequest(wanted=(wanted,)))).identities == (number,)
 
 
 def test_pods_talk_and_are_published(world: World) -> None:

@@ -104,6 +104,7 @@ class DnsNames:
             numbers = tuple(map(self._engine.name_identity, keys))
             if fresh or not self._written:
                 await self._realize()
+                self.tell()  # the next agent gives the same
         if asked.used is not None:
             self._release(frozenset(map(IdentityId, asked.used)))
         live: tuple[str, ...] = ()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections import defaultdict
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, NamedTuple
 
 from mycel.dnsproxy.learner import Learner
@@ -45,7 +46,7 @@ class Gate:
         self._ask = ask
         self._refuse = refuse
         self._allowed: dict[int, Selectors] = {}
-        self._judged: dict[tuple[int, bytes], Judged] = {}
+        self._judged: defaultdict[int, dict[bytes, Judged]] = defaultdict(dict)
         self._fresh: dict[bytes, float] = {}
         self._asking: asyncio.Task[None] | None = None
         self._missing: dict[Wanted, None] = {}
@@ -53,7 +54,8 @@ class Gate:
     def follow(self, rules: DnsRules) -> None:
         """New rules."""
         self._allowed = {port: Selectors(names) for port, names in rules.listeners.items()}
-        self._judged.clear()
+        for memo in self._judged.values():
+            memo.clear()
         self._fresh.clear()
         self.want(self.learner.follow(rules))
 
@@ -61,13 +63,19 @@ class Gate:
 
     def judge(self, port: int, wire: bytes) -> Judged:
         """A query's verdict. Clients repeat themselves, so it is remembered by what follows the id."""
-        key = (port, wire[2:])
-        found = self._judged.get(key)
+        memo = self._judged[port]
+        found = memo.get(wire[2:])
         if found is None:
-            if len(self._judged) >= _MEMO:
-                self._judged.clear()
-            found = self._judged[key] = self._judge(port, wire)
+            if len(memo) >= _MEMO:
+                memo.clear()
+            found = self._judge(port, wire)
+            if len(wire) > 2:  # a bit of an id says nothing
+                memo[wire[2:]] = found
         return found
+
+    def memo(self, port: int) -> Mapping[bytes, Judged]:
+        """The verdicts a listener has given, by what follows the id. Always the same object."""
+        return self._judged[port]
 
     def _judge(self, port: int, wire: bytes) -> Judged:
         query = read_query(wire)

@@ -57,6 +57,7 @@ class Learner:
         for address in changed:
             self._wanted.pop(address, None)
         self._journal.append(Entry(name, address, now_s + ttl, source) for address, ttl in answers)
+        self._journal.compact(self.cache.entries(), len(self.cache.addresses))
         return self._write({*changed, *(address for address, _ in answers)})
 
     def know(self, identities: Iterable[tuple[Wanted, int]]) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from mycel.dnsproxy.gate import Ask, Gate
 from mycel.dnsproxy.journal import Journal
 from mycel.dnsproxy.learner import Learner
 from mycel.dnsproxy.names_map import NamesMap, PinnedNames
+from mycel.dnsproxy.reads import Reads
 from mycel.dnsproxy.records import Records
 from mycel.dnsproxy.sockets import Place
 from mycel.dnsproxy.tcp import TcpListener
@@ -60,7 +62,7 @@ class Proxy:
         self.learner = Learner(cache, rows, Journal(self._folder / "names.jsonl"))
         self.gate = Gate(self.learner, ask, refuse=options.refuse)
         self.records = Records(options.state_dir / "l7-records.sock")
-        self.flight = Flight()
+        self.flight = Flight(Reads())
         self._listeners: dict[tuple[int, str], tuple[UdpListener, TcpListener]] = {}
         self._seen: tuple[int, int] | None = None
         self._poked = asyncio.Event()
@@ -86,6 +88,7 @@ class Proxy:
             for listener in self._listeners.values():
                 for each in listener:
                     each.close()
+            self.flight.reads.close()
 
     # ---- rules
 
@@ -115,6 +118,7 @@ class Proxy:
                 pass
             self._poked.clear()
             self._look()
+            self.records.look()
 
     def _look(self) -> None:
         """Take new rules in. A file that cannot be used changes nothing."""
@@ -173,6 +177,8 @@ def main(arguments: list[str] | None = None) -> int:
     """`cilium-dns-proxy [--state-dir DIR]`. Returns the exit code."""
     options, debug = _options(arguments)
     set_up_logs(debug=debug)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a socket per client and server
     return asyncio.run(_until_signal(options))
 
 

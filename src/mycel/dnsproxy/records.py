@@ -12,7 +12,6 @@ from mycel.flow.l7 import Dns, End, Half, L7Record, L7Verdict, encode
 from mycel.model.address import format_address
 
 _SHOWN = 64  # addresses of one answer
-_RETRY_S = 1.0
 
 
 class Records:
@@ -21,21 +20,20 @@ class Records:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._socket: socket.socket | None = None
-        self._next_try = 0.0
+        self.wanted = False
+        """Whether anybody takes records; if not, none is made."""
         self.lost = 0
 
-    @property
-    def wanted(self) -> bool:
-        """Whether anybody takes records; if not, none is made."""
-        if self._socket is None and time.monotonic() >= self._next_try:
+    def look(self) -> None:
+        """Find out, now and then, whether anybody takes records."""
+        if self._socket is None:
             made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
             try:
                 made.connect(str(self._path))
                 self._socket = made
             except OSError:
                 made.close()
-                self._next_try = time.monotonic() + _RETRY_S
-        return self._socket is not None
+        self.wanted = self._socket is not None
 
     def tell(
         self,
@@ -52,7 +50,7 @@ class Records:
         response: bool = False,
     ) -> None:
         """A query, or with `response` its answer."""
-        if not self.wanted or self._socket is None:
+        if self._socket is None:
             return
         addresses = answer.addresses if answer else ()
         told = Dns(
@@ -83,4 +81,4 @@ class Records:
             self.lost += 1
             self._socket.close()
             self._socket = None
-            self._next_try = time.monotonic() + _RETRY_S
+            self.wanted = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import socket
@@ -11,6 +12,7 @@ from collections import deque
 
 from mycel.dnsproxy import sockets
 from mycel.dnsproxy.gate import ANSWER_WITHIN_S, Gate, Judged
+from mycel.dnsproxy.reads import Reads
 from mycel.dnsproxy.records import Records
 from mycel.dnsproxy.sockets import Place
 from mycel.dnsproxy.wire import Answer, Query, is_answer, read_answer, refusal
@@ -58,20 +60,22 @@ class UdpListener:
         self._records = records
         self._flight = flight
         self._loop = asyncio.get_running_loop()
+        self._reads = flight.reads
+        self._memo = gate.memo(port)
         self._legs: dict[tuple[str, Place], Leg] = {}
         self._old: list[Leg] = []
         self._servers: dict[Place, socket.socket] = {}
         self._places: dict[bytes, Place] = {}
         self._buffer = bytearray(65_536)
         self._view = memoryview(self._buffer)
-        self._ids = b""
+        self._ids: list[bytes] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._socket = sockets.listen(place, socket.SOCK_DGRAM)
-        self._loop.add_reader(self._socket, self._queries)
+        self._reads.add(self._socket, self._queries)
 
     def close(self) -> None:
         """Give every socket back."""
-        self._loop.remove_reader(self._socket)
+        self._reads.remove(self._socket)
         self._socket.close()
         for leg in (*self._legs.values(), *self._old):
             self._close_leg(leg)
@@ -113,7 +117,7 @@ class UdpListener:
         return found
 
     def _query(self, wire: bytes, client: Place, server: Place, now_s: float) -> None:
-        judged = self._gate.judge(self._port, wire)
+        judged = self._memo.get(wire[2:]) or self._gate.judge(self._port, wire)
         if judged.silent:
             return
         if judged.refuse is not None or judged.query is None:
@@ -141,9 +145,10 @@ class UdpListener:
 
     def _number(self, leg: Leg) -> bytes:
         while True:
-            if len(self._ids) < 2:
-                self._ids = os.urandom(4096)
-            number, self._ids = self._ids[:2], self._ids[2:]
+            if not self._ids:
+                random = os.urandom(4096)
+                self._ids = [random[at : at + 2] for at in range(0, len(random), 2)]
+            number = self._ids.pop()
             if number not in leg.pending:
                 return number
 
@@ -173,11 +178,11 @@ class UdpListener:
             log.debug("no way to %s: %s", server, exc)
             return None
         self._legs[key] = leg
-        self._loop.add_reader(made, self._answers, leg)
+        self._reads.add(made, functools.partial(self._answers, leg))
         return leg
 
     def _close_leg(self, leg: Leg) -> None:
-        self._loop.remove_reader(leg.socket)
+        self._reads.remove(leg.socket)
         leg.socket.close()
         for pending in list(leg.pending.values()):
             self.give_up(pending)
@@ -291,7 +296,8 @@ class UdpListener:
 class Flight:
     """Queries on their way, oldest first: all have the same time, so the end is looked at only at one side."""
 
-    def __init__(self) -> None:
+    def __init__(self, reads: Reads) -> None:
+        self.reads = reads
         self._queue: deque[tuple[Pending, UdpListener]] = deque()
         self.count = 0
         self.held = 0
