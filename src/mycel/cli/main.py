@@ -34,6 +34,7 @@ VERBS = {
     "endpoint": Verb("mycel.cli.inspect:endpoint", "Show the workloads of every node."),
     "identity": Verb("mycel.cli.inspect:identity", "Show security identities."),
     "service": Verb("mycel.cli.inspect:service", "Show services and their backends."),
+    "fqdn": Verb("mycel.cli.fqdn:fqdn", "Show names that DNS answered for."),
     "bpf": Verb("mycel.cli.bpf:bpf", "Show what the kernel's maps hold."),
     "policy": Verb("mycel.cli.policy:policy", "Judge flows by policies, explain verdicts, find traps."),
     "doctor": Verb("mycel.cli.doctor:doctor", "Say what this machine has and lacks, and how to mend it."),
