@@ -14,6 +14,7 @@ from mycel.flow import l7
 from mycel.kit import dns
 from mycel.kit.dns import Message, Question, RCode, Record, Type
 from mycel.kit.dns_records import address_record, name_record
+from tests.bpf.lab import inside, run
 from tests.dnsproxy.bed import CLIENT, DEAD, PORT, Answerer, Bed
 
 pytestmark = pytest.mark.root
@@ -175,3 +176,18 @@ def test_records_of_questions_and_answers(bed: Bed) -> None:
     assert response.latency_ns > 0
     assert (denied.verdict, denied.half) == (l7.L7Verdict.DROPPED, l7.Half.REQUEST)
     assert msgspec.json.decode(l7.encode(denied))["dns"]["query"] == "a.other."
+
+
+def test_a_server_that_comes_back_is_asked_at_once(bed: Bed) -> None:
+    """The kernel tells of a closed port at the next send; that query is not lost for it."""
+    with inside(bed.resolver_ns):
+        late = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    run("ip", "-n", bed.resolver_ns, "address", "add", "10.77.2.4/24", "dev", "eth0")
+    with late, bed.client("10.77.2.4") as made:
+        query = dns.serialize(Message(9, dns.Flag.RD, questions=(Question("late.test.", Type.A),)))
+        made.send(query)
+        assert dns.parse(made.recv(4096)).rcode == RCode.SERVFAIL
+        late.bind(("10.77.2.4", 53))
+        late.settimeout(5)
+        made.send(query)
+        assert dns.parse(late.recv(4096)).questions[0].name == "late.test."

@@ -133,15 +133,23 @@ class UdpListener:
         pending = Pending(leg, wire, judged.query, client, server, now_s)
         number = self._number(leg)
         pending.id = number
-        try:
-            leg.socket.send(number + wire[2:])
-        except OSError as exc:
-            log.debug("query to %s: %s", server, exc)
-            if not isinstance(exc, ConnectionRefusedError | BlockingIOError):
-                self._reply(refusal(wire, RCode.SERVFAIL), client, server)
-                return
+        if not self._pass_on(leg, number + wire[2:], server):
+            self._reply(refusal(wire, RCode.SERVFAIL), client, server)
+            return
         leg.pending[number] = pending
         self._flight.add(pending, self)
+
+    def _pass_on(self, leg: Leg, wire: bytes, server: Place) -> bool:
+        for _ in range(2):
+            try:
+                leg.socket.send(wire)
+            except ConnectionRefusedError:
+                continue  # said of an earlier query, and said once
+            except OSError as exc:
+                log.debug("query to %s: %s", server, exc)
+                return False
+            return True
+        return False
 
     def _number(self, leg: Leg) -> bytes:
         while True:
