@@ -17,6 +17,17 @@ from google.protobuf.message import Message
 from mycel.envoy.resources import Resource, TypeUrl, resource
 
 _PREFIX = "type.googleapis.com/"
+# What protobuf's JSON reader raises of input that is not what it expects (a number for an @type, half a character).
+_REFUSALS = (
+    json_format.ParseError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    SystemError,
+    TypeError,
+    ValueError,
+)
 
 
 class InvalidResource(ValueError):
@@ -47,7 +58,7 @@ def from_json(type_url: TypeUrl, fields: Mapping[str, Any]) -> Message:
     message = message_class(type_url.removeprefix(_PREFIX))()
     try:
         return json_format.ParseDict(dict(fields), message, descriptor_pool=pool())
-    except (json_format.ParseError, TypeError) as error:
+    except _REFUSALS as error:
         raise InvalidResource(f"{type_url.rpartition('.')[2]}: {error}") from error
 
 

@@ -7,6 +7,7 @@ it. Endpoints are computed anew only for services that changed.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ from mycel.policy.labels import LabelMap, kubernetes_labels
 from mycel.policy.numbers import HashedNumbers
 from mycel.service.balance import Frontend, FrontendKey
 
+log = logging.getLogger(__name__)
 FIRST_PORT, PORTS = 20000, 10000
 _GATHER_S = 0.01
 _PATIENCE_S = 10.0
@@ -263,6 +265,9 @@ class Configs:
             problem = str(exc)
         except OverflowError:
             problem = f"spec.resources: all {PORTS} ports of listeners are in use"
+        except Exception as exc:
+            log.exception("%s cannot be read", ref)
+            problem = f"spec: cannot be read ({type(exc).__name__}): the agents' logs say more"
         created = str(metadata.get("creationTimestamp", ""))
         self._standing[ref] = Standing(ref, uid, labels, generation, created, config, problem)
 

@@ -115,8 +115,6 @@ def _messages(resources: Field) -> Messages:
             message: Any = from_json(kind, fields)
         except InvalidResource as exc:
             raise each.fail(str(exc)) from None
-        except RecursionError:
-            raise each.fail("is nested too deeply") from None
         name = message.name
         if not name or len(name) > _NAME_LIMIT or not name.isprintable():
             raise each["name"].fail(f"must be a name of at most {_NAME_LIMIT} printable characters")

@@ -189,8 +189,10 @@ def _regex(pattern: str, path: str) -> None:
 
     if len(pattern) > _REGEX_LIMIT:
         raise PolicyInvalid(path, f"has {len(pattern)} characters: a regular expression may have {_REGEX_LIMIT}")
+    quiet = re2.Options()
+    quiet.log_errors = False
     try:
-        size = re2.compile(pattern).programsize
+        size = re2.compile(pattern, options=quiet).programsize
     except re2.error as exc:
         said = exc.args[0].decode() if exc.args and isinstance(exc.args[0], bytes) else str(exc)
         raise PolicyInvalid(path, f"{pattern!r} is not a regular expression: {said}") from None

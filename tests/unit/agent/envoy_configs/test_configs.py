@@ -13,6 +13,7 @@ from mycel.agent.envoy_configs.configs import FIRST_PORT, PORTS, Configs
 from mycel.agent.envoy_configs.secrets import Secrets
 from mycel.agent.watches import Watches
 from mycel.envoy.config.model import ConfigRef
+from mycel.envoy.config.read import read
 from mycel.envoy.delta import Outcome
 from mycel.envoy.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Snapshot, TypeUrl
 from mycel.k8s.informer import Key
@@ -285,3 +286,18 @@ async def test_a_status_that_is_written_reads_nothing_anew():
     before = world.configs.configs[0]
     world.put(SERVED | {"status": {"conditions": []}})
     assert world.configs.configs[0] is before
+
+
+async def test_a_mistake_of_ours_costs_one_object(monkeypatch: pytest.MonkeyPatch):
+    """Reading raises what nobody thought of: the others are served, the object says so."""
+
+    def mistaken(item: Json, *arguments: Any, **more: Any) -> Any:
+        if item["metadata"]["name"] == "odd":
+            raise KeyError("unforeseen")
+        return read(item, *arguments, **more)
+
+    monkeypatch.setattr("mycel.agent.envoy_configs.configs.read", mistaken)
+    world = World(SERVED, config(name="odd"))
+    assert [each.ref.name for each in world.configs.configs] == ["mesh"]
+    standing = world.configs.standing(ConfigRef("shop", "odd"))
+    assert standing is not None and "KeyError" in standing.problem
