@@ -93,7 +93,7 @@ def test_status_is_healthy(walk: Walk) -> None:
     for pattern in (
         r"Agent:\s+OK 4/4",
         r"Operator:\s+OK 1/1",
-        r"Envoy:\s+disabled",
+        r"Envoy:\s+OK 4/4",
         r"Hubble Relay:\s+disabled",
         r"ClusterMesh:\s+disabled",
         r"Cluster Pods:\s+2/2 managed",

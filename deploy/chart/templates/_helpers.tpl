@@ -17,6 +17,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{- define "cilium.envoy.image" -}}
+{{- with .Values.envoy.image -}}
+{{- if .override }}{{ .override }}{{ else }}{{ .repository }}:{{ .tag }}{{ end }}
+{{- end }}
+{{- end }}
+
 {{/* Agents and operator talk to the API server before the `kubernetes` service works. */}}
 {{- define "cilium.apiserver.env" -}}
 {{- if .Values.k8sServiceHost }}

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from mycel.abi import ProxyKind
 from mycel.agent import server
 from mycel.agent.answers import Answers
 from mycel.agent.cni_install import install_configuration, install_plugin
@@ -38,6 +39,8 @@ from mycel.agent.policies import Policies
 from mycel.agent.policy_alarm import tell_overflows
 from mycel.agent.policy_files import PolicyFiles
 from mycel.agent.policy_status import PolicyStatus
+from mycel.agent.proxy.policy_listeners import PolicyListeners
+from mycel.agent.proxy.proxy import Proxy
 from mycel.agent.publish import EndpointPublisher, announce_ready, node_object, publish_node
 from mycel.agent.relabel import Relabeller
 from mycel.agent.settings import Settings, SettingsError, parse_settings, read_config_dir
@@ -134,8 +137,22 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             announced=lambda: announcer.addresses.value,
             underlays=[Underlay(link.ifindex, link.mac) for link in underlays],
             redirects=envoy_configs.configs.redirects,
+            proxies=lambda: proxy.groups,
         )
         planner = Planner(sources)
+        listeners = PolicyListeners(policies.engine, connected=lambda: proxy.connected)
+        proxy = Proxy(
+            settings.proxy_socket,
+            [listeners.snapshot, envoy_configs.configs.snapshot],
+            groups={
+                ProxyKind.ENVOY: settings.state_dir / "envoy" / "group",
+                ProxyKind.DNS: settings.state_dir / "dns-proxy" / "group",
+            },
+        )
+        proxy.adopt(await asyncio.to_thread(datapath.maps.proxies.dump))
+        proxy.changed = lambda: planner.touch(Part.SERVICES)
+        proxy.answered = [listeners.answered, envoy_configs.configs.answered]
+        policies.pending, policies.planned = listeners.pending, listeners.planned
         policies.connect(planner.touch)
         policies.adopt(
             await asyncio.to_thread(datapath.maps.interfaces.dump),
@@ -234,7 +251,10 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
                 "policy alarms",
             )
             spawn(group, PolicyStatus(client, watches, policies, node=settings.node_name).run(), "policy status")
+            spawn(group, listeners.run(planner), "policy listeners")
             spawn(group, envoy_configs.run(planner), "CiliumEnvoyConfigs")
+            if settings.l7_proxy:
+                spawn(group, proxy.run(), "proxy")
             spawn(group, publisher.run(), "endpoint publisher")
             spawn(group, relabeller.run(), "relabeller")
             relabeller.check_all()

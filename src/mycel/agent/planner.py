@@ -22,6 +22,8 @@ from mycel.abi import (
     IpcacheValue,
     PolicyKey,
     PolicyValue,
+    ProxyKey,
+    ProxyValue,
     ServiceKey,
     ServiceValue,
 )
@@ -95,6 +97,10 @@ class Sources(Protocol):
     def own_pods(self) -> Iterable[Workload]:
         """Pods of this node, for their host ports."""
         return ()
+
+    def proxies(self) -> Mapping[ProxyKey, ProxyValue]:
+        """Control groups of this node's proxies."""
+        return {}
 
     def announced(self) -> Iterable[Address]:
         """Addresses of services this node answers for."""
@@ -254,6 +260,7 @@ class Planner:
             "services": made.services,
             "service_slots": made.slots,
             "backends": made.backends,
+            "proxies": dict(self._sources.proxies()),
             "announced": rows.announced_rows(self._sources.announced(), self._sources.underlays()),
         }
         self.service_numbers.keep(frontend.group for frontend in self.frontends.values())

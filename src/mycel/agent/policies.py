@@ -89,6 +89,10 @@ class Policies:
         self._serial = 1
         self._unresolved = False
         self._touch: Callable[[Part], None] = lambda _part: None
+        self.pending: Callable[[tuple[int, int]], bool] = lambda _numbers: False
+        """Whether listeners that the rows of these sets name are still to come."""
+        self.planned: Callable[[], None] = lambda: None
+        self._waits = False
         self.changed: Callable[[PolicyKeyRef], None] = lambda _key: None
         self.enforced: Callable[[LocalEndpoint], None] = lambda _endpoint: None
         self._wake = asyncio.Event()
@@ -137,17 +141,18 @@ class Policies:
         by_identity = {identity: self.engine.subject(party) for identity, party in parties.items()}
         self._parties = {identity: known for identity, known in self._parties.items() if identity in parties}
         self.subjects = {each.endpoint_id: by_identity[each.identity] for each in local}
+        wanted = {number for subject in by_identity.values() for number in (side.number for side in subject)}
         self._in_force = self._enforce(local)
+        wanted |= {number for each in self._in_force.values() for number in each[:2]}
         aliases = self.engine.aliases((value.identity, Address(key.addr)) for key, value in ipcache.items())
-        sets = self.engine.sets(
-            number for subject in by_identity.values() for number in (subject.ingress.number, subject.egress.number)
-        )
+        sets = self.engine.sets(wanted)
+        self.planned()
         return PolicyPlan(
             endpoints=self._in_force,
             sets={number: each.rows for number, each in sets.items()},
             networks={(network.address, network.length): number for network, number in self.engine.networks.items()},
             aliases={AliasKey(address): AliasValue(number) for address, number in aliases.items()},
-            revision=self.revision,
+            revision=self.realized_revision if self._waits else self.revision,
         )
 
     def _party(self, identity: IdentityId, labels: tuple[str, ...]) -> Party:
@@ -157,14 +162,20 @@ class Policies:
         return known[1]
 
     def _enforce(self, local: Iterable[LocalEndpoint]) -> dict[EndpointId, EndpointPolicy]:
-        """Each endpoint's sets; a new revision where they are others than the kernel's."""
+        """Each endpoint's sets; a new revision where they are others than the kernel's.
+
+        An endpoint keeps the sets it has until the listeners are there that the new ones name.
+        """
         found: dict[EndpointId, EndpointPolicy] = {}
+        self._waits = False
         fresh = self._serial % 0xFFFF_FFFF + 1
         for each in local:
             subject = self.subjects[each.endpoint_id]
             wanted = EndpointPolicy(subject.ingress.number, subject.egress.number, fresh)
             known = self._in_force.get(each.endpoint_id) or self._adopted.pop(each.ifindex, None)
             same = known is not None and known[:2] == wanted[:2]
+            if known is not None and not same and self.engine.has_sets(known[:2]) and self.pending(wanted[:2]):
+                self._waits = same = True
             found[each.endpoint_id] = known if known is not None and same else wanted
             if not same:
                 self._serial = fresh

@@ -54,6 +54,7 @@ class Settings:
     policy_cidr_match_mode: frozenset[str] = frozenset()  # what else CIDR rules are about: nodes, pods
     announce: bool = True  # take part in announcing addresses of services
     announce_times: Times = USUAL_TIMES
+    l7_proxy: bool = True  # the node's Envoy is fed
     envoy_config: bool = False  # CiliumEnvoyConfigs are served
     ingress_controller: bool = False  # the operator's are, in any case
     debug: bool = False
@@ -62,6 +63,11 @@ class Settings:
     def socket(self) -> Path:
         """Where the agent answers."""
         return self.state_dir / "cilium.sock"
+
+    @property
+    def proxy_socket(self) -> Path:
+        """Where the node's Envoy asks for its configuration."""
+        return self.state_dir / "envoy" / "xds.sock"
 
     @property
     def trace_interval_s(self) -> float:
@@ -118,6 +124,7 @@ def parse_settings(config: Mapping[str, str], environment: Mapping[str, str]) ->
         policy_cidr_match_mode=_words(config, "policy-cidr-match-mode", ("nodes", "pods")),
         announce=_flag(config, "enable-l2-announcements", default=False),
         announce_times=_announce_times(config),
+        l7_proxy=_flag(config, "enable-l7-proxy", default=True),
         envoy_config=_flag(config, "enable-envoy-config", default=False),
         ingress_controller=_flag(config, "enable-ingress-controller", default=False),
         debug=_flag(config, "debug", default=False),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping
 
-from mycel.abi import IpcacheKey, IpcacheValue
+from mycel.abi import IpcacheKey, IpcacheValue, ProxyKey, ProxyValue
 from mycel.agent.endpoints import Endpoints
 from mycel.agent.ipam import ingress_address, router_address
 from mycel.agent.planner import PolicyPlan, Sources
@@ -36,12 +36,14 @@ class StoreSources(Sources):
         announced: Callable[[], Iterable[Address]],
         underlays: Iterable[Underlay],
         redirects: Callable[[Mapping[FrontendKey, Frontend]], Mapping[FrontendKey, Redirect]],
+        proxies: Callable[[], Mapping[ProxyKey, ProxyValue]],
     ) -> None:
         self._watches = watches
         self._policy = policy
         self._announced = announced
         self._underlays = tuple(underlays)
         self._redirects = redirects
+        self._proxies = proxies
         self._endpoints = endpoints
         self._this = this
         self._addresses: dict[str, Address] = {}
@@ -106,6 +108,10 @@ class StoreSources(Sources):
             if each.ref == _KUBERNETES
             for endpoint in each.endpoints
         ]
+
+    def proxies(self) -> Mapping[ProxyKey, ProxyValue]:
+        """Envoy's and the DNS proxy's."""
+        return self._proxies()
 
     def redirects(self, frontends: Mapping[FrontendKey, Frontend]) -> Mapping[FrontendKey, Redirect]:
         """Frontends whose connections go to listeners."""

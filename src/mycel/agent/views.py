@@ -213,7 +213,7 @@ def status(
             "ip": router,
             "port-range": "10000-20000",
             "redirects": [],
-            "envoy-deployment-mode": "embedded",
+            "envoy-deployment-mode": "external",
             "total-redirects": 0,
         },
         "kube-proxy-replacement": {

@@ -4,7 +4,8 @@ No I/O. The rules are those of the xDS protocol document ("Incremental xDS" and 
 where they are applied. Ours beyond it:
 
 - at most one response of a type is unanswered, so an answer is always about a known set of resources;
-- a type waits until what it points at was answered (make before break), and removals wait for every update;
+- a type waits until what it points at was answered (make before break; clusters, endpoints and secrets go together),
+  and removals wait for every update;
 - a response that is refused is taken apart: its resources are sent again one by one, so that a refusal names one
   resource. What was refused is not sent again until its content changes, and the client keeps what it had.
 
@@ -18,7 +19,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from mycel.envoy.resources import BREAK_ORDER, MAKE_ORDER, WILDCARD_TYPES, Resource, Snapshot, TypeUrl, Version
+from mycel.envoy.resources import (
+    BREAK_ORDER,
+    MAKE_ORDER,
+    TOGETHER,
+    WILDCARD_TYPES,
+    Resource,
+    Snapshot,
+    TypeUrl,
+    Version,
+)
 
 WILDCARD = "*"
 
@@ -136,7 +146,8 @@ class Stream:
             state = self._types.get(url)
             if state is None:
                 continue
-            updates = {} if state.in_flight or busy else self._updates(url, state)
+            waits = state.in_flight or (busy and url not in TOGETHER)
+            updates = {} if waits else self._updates(url, state)
             if updates:
                 responses.append(self._respond(url, state, _part(state, updates), ()))
             elif not state.in_flight:

@@ -24,6 +24,8 @@ ROUTES = TypeUrl(_PREFIX + "envoy.config.route.v3.RouteConfiguration")
 # a client gives them up by itself, and a cluster never stands without them
 # (xDS protocol, "Eventual consistency considerations").
 MAKE_ORDER = (SECRET, CLUSTER, ENDPOINTS, LISTENER, ROUTES)
+# Envoy answers for clusters only when they are warm, which they are by their endpoints and secrets: these do not wait.
+TOGETHER = frozenset({SECRET, CLUSTER, ENDPOINTS})
 BREAK_ORDER = (LISTENER, ROUTES, CLUSTER, ENDPOINTS, SECRET)
 
 # Types of which a first request without names asks for all

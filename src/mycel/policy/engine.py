@@ -12,6 +12,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
+from functools import partial
 from typing import NamedTuple
 
 from mycel.abi import LIMIT_POLICY_ROWS, Direction
@@ -89,6 +90,13 @@ class Named(NamedTuple):
     network: Network  # the longest prefix of policies over it; all of its family where there is none
 
 
+class HttpSections(NamedTuple):
+    """Sections that apply together, in one direction; None among them is "any request"."""
+
+    direction: Direction
+    sections: tuple[L7 | None, ...]
+
+
 class SubjectSide(NamedTuple):
     """One direction of a subject. `number` is that of its set; 0: nothing is enforced."""
 
@@ -149,7 +157,7 @@ class Engine:
             FIRST_ALIAS_IDENTITY, _LOCAL_COUNT
         )
         self._rule_numbers: HashedNumbers[tuple[RuleRef, ...]] = HashedNumbers(1, 2**32 - 1)
-        self._proxies: HashedNumbers[tuple[L7 | None, ...]] = HashedNumbers(_FIRST_PROXY_PORT, _PROXY_PORTS)
+        self._proxies: HashedNumbers[HttpSections] = HashedNumbers(_FIRST_PROXY_PORT, _PROXY_PORTS)
         self._dns_proxies: HashedNumbers[tuple[L7 | None, ...]] = HashedNumbers(FIRST_DNS_PORT, _DNS_PORTS)
         self._set_numbers: HashedNumbers[SetKey] = HashedNumbers(1, 2**32 - 1)
         self._sets: dict[int, PolicySet] = {}
@@ -325,7 +333,22 @@ class Engine:
 
     def proxy_rules(self, port: int) -> tuple[L7 | None, ...]:
         """The sections a proxy port stands for; None among them is "any request"."""
-        return self._proxies.key(port) or self._dns_proxies.key(port) or ()
+        found = self._proxies.key(port)
+        return found.sections if found else self._dns_proxies.key(port) or ()
+
+    @property
+    def http_listeners(self) -> dict[int, HttpSections]:
+        """Ports of Envoy's that rows of the sets in use name, with what applies there."""
+        ports = {port for each in self._sets.values() for port in each.proxy_ports}
+        return {port: found for port in sorted(ports) if (found := self._proxies.key(port)) is not None}
+
+    def ports_of(self, numbers: Iterable[int]) -> set[int]:
+        """Listeners that the rows of these sets name."""
+        return {port for number in numbers if number for port in self._sets[number].proxy_ports}
+
+    def has_sets(self, numbers: Iterable[int]) -> bool:
+        """Whether these sets are known, so that they may stay in use."""
+        return all(not number or number in self._sets for number in numbers)
 
     @property
     def dns_listeners(self) -> dict[int, tuple[str, ...]]:
@@ -483,7 +506,11 @@ class Engine:
                 switched_on_by=tuple(held.policy.ref for held, side in sides if side.default_deny),
             )
             made = self._sets[number] = PolicySet(
-                key, rules, proxies=self._proxy, numbers=self._rule_numbers.number, limit=self._row_limit
+                key,
+                rules,
+                proxies=partial(self._proxy, direction),
+                numbers=self._rule_numbers.number,
+                limit=self._row_limit,
             )
             made.fill(self._members, self._parties)
         return SubjectSide(number, made.rules)
@@ -496,11 +523,11 @@ class Engine:
         for each in self._sets.values():
             each.put(change)
 
-    def _proxy(self, sections: frozenset[L7 | None]) -> int:
+    def _proxy(self, direction: Direction, sections: frozenset[L7 | None]) -> int:
         key = tuple(sorted(sections, key=lambda each: (each is not None, each or ())))
         if all(each is None or each.parser == "dns" for each in key):
             try:
                 return self._dns_proxies.number(key)
             except OverflowError:
                 return _NO_LISTENER
-        return self._proxies.number(key)
+        return self._proxies.number(HttpSections(direction, key))

@@ -87,7 +87,7 @@ def test_agents_take_every_resource() -> None:
         config = read({"kind": "CiliumEnvoyConfig", **body}, ingress="10.244.0.254")
         assert config.unresolved == ()
         assert {(each.namespace, each.name) for each in config.secrets} == {("shop", name) for name in secrets}
-        assert [(str(each.service), set(each.ports)) for each in config.redirects] == [
+        assert [(str(each.service), set(each.ports)) for each in config.services] == [
             ("shop/cilium-ingress-web", {port})
         ]
         assert {name: str(backends) for name, backends in config.clusters.items()} == {

@@ -68,6 +68,11 @@ _MESH_COMMANDS = {
     "sh": Command(program="/usr/bin/dash"),
 }
 _MESH = Image("cilium", commands=_MESH_COMMANDS, carries_mesh=True)
+_ENVOY = Image(
+    "cilium-envoy",
+    commands={"cilium-envoy": Command(module="mycel.envoy.supervise", light=True)},
+    carries_mesh=True,
+)
 _COREDNS = Image(
     "coredns",
     ("/coredns",),
@@ -93,6 +98,7 @@ _IMAGES: dict[str, Image] = {
     "busybox": Image("busybox", arguments=("sh",), commands=_SHELL),
     "cilium/cilium": _MESH,
     "cilium/cilium-ci": _MESH,
+    "cilium/cilium-envoy": _ENVOY,
     "cilium/operator": _MESH,
     "cilium/operator-generic": _MESH,
     "cilium/operator-generic-ci": _MESH,

@@ -1,0 +1,88 @@
+"""Listeners for the HTTP rules of policies: made before the rows that name them, taken away after."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from mycel.agent.planner import Part, Planner
+from mycel.agent.proxy.ads import Answers
+from mycel.envoy.listeners import listener_name, snapshot
+from mycel.envoy.resources import LISTENER, Snapshot, merged
+from mycel.kit.latest import Latest
+from mycel.policy.engine import Engine
+
+_PATIENCE_S = 10.0
+
+
+class PolicyListeners:
+    """`snapshot` is for Envoy. An endpoint may switch to a set when `pending` names none of its listeners."""
+
+    def __init__(self, engine: Engine, *, connected: Callable[[], bool]) -> None:
+        self._engine = engine
+        self._connected = connected
+        self._answers: Answers = {}
+        self._asked: dict[int, float] = {}  # loop time since which a listener is waited for
+        self._wake = asyncio.Event()
+        self.snapshot: Latest[Snapshot] = Latest()
+        self.touch: Callable[[], None] = lambda: None
+
+    def answered(self, answers: Answers) -> None:
+        """What Envoy has said so far."""
+        before, self._answers = self._answers, answers
+        if any(kind == LISTENER and before.get((kind, name)) != found for (kind, name), found in answers.items()):
+            self.touch()
+
+    def planned(self) -> None:
+        """The sets in use may be others."""
+        self._wake.set()
+
+    def pending(self, numbers: tuple[int, int]) -> bool:
+        """Whether Envoy has yet to take or refuse a listener of these sets, and there is hope that it will soon."""
+        now = asyncio.get_running_loop().time()
+        listeners = self._engine.http_listeners
+        waiting = {
+            port
+            for port in self._engine.ports_of(numbers)
+            if port in listeners and (LISTENER, listener_name(port, listeners[port].direction)) not in self._answers
+        }
+        if not waiting or not self._connected():
+            return False
+        for port in waiting - self._asked.keys():
+            self._asked[port] = now
+            asyncio.get_running_loop().call_later(_PATIENCE_S, self.touch)  # then without it: closed, not as before
+        since = min(self._asked[port] for port in waiting)
+        return now - since < _PATIENCE_S
+
+    def refused(self, numbers: tuple[int, int]) -> str:
+        """Envoy's words on the first listener of these sets that it refuses; empty when there is none."""
+        listeners = self._engine.http_listeners
+        for port in sorted(self._engine.ports_of(numbers)):
+            if port in listeners:
+                found = self._answers.get((LISTENER, listener_name(port, listeners[port].direction)))
+                if found is not None and found.error:
+                    return found.error
+        return ""
+
+    async def run(self, planner: Planner) -> None:
+        """Keep `snapshot` until cancelled."""
+        self.touch = lambda: planner.touch(Part.POLICY)
+        while True:
+            self._wake.clear()
+            listeners = self._engine.http_listeners
+            wanted = snapshot(listeners)
+            self._asked = {port: since for port, since in self._asked.items() if port in listeners}
+            held: Snapshot = self.snapshot.value if self.snapshot.version else {}
+            if held.get(LISTENER, {}).keys() - wanted.get(LISTENER, {}).keys():
+                self.snapshot.set(merged(wanted, held))
+                await self._unnamed(planner)
+            self.snapshot.set(wanted)
+            await self._wake.wait()
+
+    async def _unnamed(self, planner: Planner) -> None:
+        """Until the kernel's rows are those of the plan, which does not name what goes."""
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await planner.applied(planner.desired.version)
+        except TimeoutError:
+            pass  # the kernel is behind; a row without a listener drops

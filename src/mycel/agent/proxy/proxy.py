@@ -1,0 +1,83 @@
+"""The node's Envoy as the rest of the agent knows it: what it is to hold, from several makers; what it has taken; where
+its sockets are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mycel.abi import ProxyKey, ProxyKind, ProxyValue
+from mycel.agent.proxy.ads import Ads, Answers
+from mycel.agent.proxy.server import serve_proxy
+from mycel.envoy.resources import Snapshot, merged
+from mycel.kit.groups import read_group
+from mycel.kit.latest import Latest
+
+_LOOK_S = 0.5
+
+
+class Proxy:
+    """One per node. `changed` is called when `groups` may be others, `answered` with what Envoy has said."""
+
+    def __init__(self, path: Path, parts: Sequence[Latest[Snapshot]], *, groups: Mapping[ProxyKind, Path]) -> None:
+        """`groups`: the files in which proxies say which control group they are in."""
+        self._path = path
+        self._files = groups
+        self._parts = parts
+        self._snapshot: Latest[Snapshot] = Latest()
+        self._ads = Ads(self._snapshot)
+        self.groups: dict[ProxyKey, ProxyValue] = {}
+        self.changed: Callable[[], None] = lambda: None
+        self.answered: list[Callable[[Answers], None]] = []
+
+    def adopt(self, groups: Mapping[ProxyKey, ProxyValue]) -> None:
+        """Go on with the groups the kernel knows: Envoy goes on, too."""
+        self.groups |= groups
+
+    @property
+    def connected(self) -> bool:
+        """Whether an Envoy is there."""
+        return self._ads.streams > 0
+
+    async def run(self, handlers: Collection[Any] = ()) -> None:
+        """Serve until cancelled; `handlers` are what else Envoy may call."""
+        server = await serve_proxy(self._path, [self._ads, *handlers])
+        try:
+            async with asyncio.TaskGroup() as group:
+                for part in self._parts:
+                    group.create_task(self._combine(part))
+                group.create_task(self._tell())
+                group.create_task(self._watch_groups())
+        finally:
+            server.close()
+            await server.wait_closed()
+            self._path.unlink(missing_ok=True)
+
+    async def _combine(self, part: Latest[Snapshot]) -> None:
+        seen = 0
+        while True:
+            seen = await part.newer_than(seen)
+            if all(each.version for each in self._parts):  # what one maker has not said is not taken away
+                self._snapshot.set(merged(*(each.value for each in self._parts)))
+
+    async def _tell(self) -> None:
+        seen = 0
+        while True:
+            seen = await self._ads.answers.newer_than(seen)
+            for listener in self.answered:
+                listener(self._ads.answers.value)
+
+    async def _watch_groups(self) -> None:
+        """Who the proxies are, by the files they leave: they are containers of their own and come and go."""
+        while True:
+            found = await asyncio.to_thread(lambda: {kind: read_group(path) for kind, path in self._files.items()})
+            groups = {ProxyKey(number): ProxyValue(kind) for kind, number in found.items() if number}
+            # A file that is not there tells nothing: what the kernel knows stays.
+            known = {key: value for key, value in self.groups.items() if not found.get(ProxyKind(value.kind))}
+            if known | groups != self.groups:
+                self.groups = known | groups
+                self.changed()
+            await asyncio.sleep(_LOOK_S)

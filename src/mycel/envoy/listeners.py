@@ -1,0 +1,115 @@
+"""Listeners of policies: one per set of HTTP rules and direction, on the port that policy rows name. Pure.
+
+Every listener hands on to whom the client dialled (`original-destination`), in the client's name; only what its rules
+allow. docs/l7.md, "Configuration", has the reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mycel.abi import Direction
+from mycel.envoy.http_rules import Json, Unsupported, policies
+from mycel.envoy.messages import from_json, to_resource
+from mycel.envoy.parts import (
+    MARK_UPSTREAM_EGRESS,
+    MARK_UPSTREAM_INGRESS,
+    access_log,
+    listener_fields,
+    upstream_bind,
+    upstream_mark,
+)
+from mycel.envoy.resources import CLUSTER, LISTENER, Resource, Snapshot
+from mycel.policy.engine import HttpSections
+
+ORIGINAL_DESTINATION = "original-destination"
+_TYPE = "type.googleapis.com/envoy.extensions."
+_OPTIONS = f"{_TYPE}upstreams.http.v3.HttpProtocolOptions"
+_BUFFER_BYTES = 32768
+_DENIED = "Access denied\r\n"
+
+
+def listener_name(port: int, direction: Direction) -> str:
+    """What a listener is called, also in its access log."""
+    return f"policy/{direction.name.lower()}/{port}"
+
+
+def snapshot(listeners: Mapping[int, HttpSections]) -> Snapshot:
+    """What Envoy holds for policies. Sets of rules that no listener can serve are left out: their ports stay closed."""
+    found: dict[str, Resource] = {}
+    for port, http in listeners.items():
+        try:
+            made = from_json(LISTENER, listener(port, http))
+        except Unsupported:
+            continue
+        found[listener_name(port, http.direction)] = to_resource(made)
+    return {CLUSTER: {ORIGINAL_DESTINATION: to_resource(from_json(CLUSTER, cluster()))}, LISTENER: found}
+
+
+def listener(port: int, http: HttpSections) -> Json:
+    """The listener in JSON form. Raises Unsupported."""
+    egress = http.direction == Direction.EGRESS
+    mark = upstream_mark(MARK_UPSTREAM_EGRESS if egress else MARK_UPSTREAM_INGRESS, port)
+    name = listener_name(port, http.direction)
+    return {
+        "name": name,
+        "traffic_direction": "OUTBOUND" if egress else "INBOUND",
+        **listener_fields(port, mark),
+        "per_connection_buffer_limit_bytes": _BUFFER_BYTES,
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": connection_manager(name, http)}]}],
+    }
+
+
+def connection_manager(name: str, http: HttpSections) -> Json:
+    """What happens on a connection, whatever brought it here. Raises Unsupported."""
+    rbac = {
+        "@type": f"{_TYPE}filters.http.rbac.v3.RBAC",
+        "rules": {"action": "ALLOW", "policies": policies(http.sections)},
+    }
+    router = {"@type": f"{_TYPE}filters.http.router.v3.Router", "suppress_envoy_headers": True}
+    route = {
+        "cluster": ORIGINAL_DESTINATION,
+        "timeout": "0s",
+        "retry_policy": {"retry_on": "reset-before-request", "num_retries": 1},
+    }
+    return {
+        "@type": f"{_TYPE}filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "policy",
+        "codec_type": "AUTO",
+        "use_remote_address": True,
+        "skip_xff_append": True,
+        "server_header_transformation": "APPEND_IF_ABSENT",
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "common_http_protocol_options": {"idle_timeout": "60s", "headers_with_underscores_action": "ALLOW"},
+        "local_reply_config": {"mappers": [_denied()]},
+        "access_log": [access_log(name)],
+        "http_filters": [{"name": "rbac", "typed_config": rbac}, {"name": "router", "typed_config": router}],
+        "route_config": {
+            "name": "all",
+            "virtual_hosts": [
+                {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": route}]}
+            ],
+        },
+    }
+
+
+def _denied() -> Json:
+    """Envoy's own 403 says what clients of this kind of policy know; a server's passes as it is."""
+    code: Any = {"comparison": {"op": "EQ", "value": {"default_value": 403, "runtime_key": "none"}}}
+    return {"filter": {"status_code_filter": code}, "body": {"inline_string": _DENIED}}
+
+
+def cluster() -> Json:
+    """To whom the client dialled, by the protocol the client speaks."""
+    options = {"@type": _OPTIONS, "use_downstream_protocol_config": {"http2_protocol_options": {}}}
+    return {
+        "name": ORIGINAL_DESTINATION,
+        "type": "ORIGINAL_DST",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "connect_timeout": "5s",
+        "upstream_bind_config": upstream_bind(),
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+    }
