@@ -1,0 +1,158 @@
+"""Section 7 of the walkthrough, typed with a real kubectl: a CiliumEnvoyConfig, and no way around policy.
+
+The DNS half of the walkthrough's policies is section 6's; here pods may resolve names whatever the DNS proxy does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+import yaml
+
+from tests.clusters import Cluster, eventually
+from tests.e2e.walk import MANIFESTS, TEST_SPACE, Walk
+
+pytestmark = pytest.mark.cluster
+
+CONFIG = str(MANIFESTS / "envoy-lb-listener.yaml")
+HTTP_RULES = str(MANIFESTS / "client-egress-l7-http.yaml")
+ONLY_DNS = {
+    "apiVersion": "cilium.io/v2",
+    "kind": "CiliumNetworkPolicy",
+    "metadata": {"name": "client-egress-only-dns", "namespace": TEST_SPACE},
+    "spec": {
+        "endpointSelector": {"matchLabels": {"kind": "client"}},
+        "egress": [
+            {
+                "toEndpoints": [{"matchLabels": {"k8s:io.kubernetes.pod.namespace": "kube-system"}}],
+                "toPorts": [{"ports": [{"port": "53", "protocol": "ANY"}]}],
+            }
+        ],
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def walk(make_cluster: Callable[[str], Cluster]) -> Walk:
+    """A cluster with the mesh, the test pods, both policies and the listener."""
+    made = Walk(make_cluster("config"))
+    made.test_pods()
+    made.cluster.apply(ONLY_DNS)
+    made.cluster.kubectl("apply", "-f", HTTP_RULES, "-f", CONFIG)
+    eventually(lambda: condition(made, "Programmed") == "True", what="every node's Envoy has the listener")
+    eventually(lambda: status(made, "client2", "GET", "/foo") == 200, what="the listener rewrites")
+    return made
+
+
+def condition(walk: Walk, kind: str, name: str = "envoy-lb-listener", namespace: str = TEST_SPACE) -> str:
+    found = walk.cluster.get("-n", namespace, "cec", name).get("status", {}).get("conditions", [])
+    return next((each["status"] for each in found if each["type"] == kind), "")
+
+
+def head(walk: Walk, pod: str, *arguments: str) -> str:
+    """What `curl -I` prints in a pod; empty when nobody answers."""
+    return walk.cluster.kubectl(
+        "exec", "-n", TEST_SPACE, walk.pod(pod), "--", "curl", "-sS", "-m", "5", "-I", *arguments, check=False
+    ).stdout
+
+
+def status(walk: Walk, pod: str, method: str, path: str) -> int:
+    first = head(walk, pod, "-X", method, f"echo-same-node:8080{path}").split("\r\n")[0]
+    return int(first.split()[1]) if first else 0
+
+
+def codes(walk: Walk, requests: int) -> Counter[str]:
+    """The status codes of so many requests of client2, one process, one connection after the other."""
+    script = (
+        f"for i in $(seq {requests}); do curl -s -m 10 -o /dev/null -w '%{{http_code}}\\n' echo-same-node:8080/; done"
+    )
+    done = walk.cluster.kubectl("exec", "-n", TEST_SPACE, walk.pod("client2"), "--", "sh", "-c", script, timeout_s=180)
+    return Counter(done.stdout.split())
+
+
+def dialled(walk: Walk) -> Counter[str]:
+    """Connections from client2 that reached each echo deployment, by the flows of their nodes."""
+    done = walk.cluster.mycel(
+        "hubble", "observe", "--all", "-o", "json", "--from-pod", f"{TEST_SPACE}/client2", "--type", "trace:to-endpoint"
+    )
+    found: Counter[str] = Counter()
+    for line in done.stdout.splitlines():
+        flow = json.loads(line)["flow"]
+        flags = flow.get("l4", {}).get("TCP", {}).get("flags", {})
+        if flags.get("SYN") and not flags.get("ACK"):
+            found[re.sub(r"-[^-]+-[^-]+$", "", flow["destination"].get("pod_name", ""))] += 1
+    return found
+
+
+def test_the_object_says_who_has_taken_it(walk: Walk) -> None:
+    """`kubectl get cec` shows it, and the status names how many nodes."""
+    shown = walk.cluster.kubectl("-n", TEST_SPACE, "get", "cec").stdout.splitlines()
+    assert shown[1].split()[:4] == ["envoy-lb-listener", "True", "True", "True"]
+    found = walk.cluster.get("-n", TEST_SPACE, "cec", "envoy-lb-listener")["status"]["conditions"]
+    assert next(each["message"] for each in found if each["type"] == "Programmed") == "on 4 of 4 nodes"
+
+
+def test_requests_pass_the_listener(walk: Walk) -> None:
+    """`/` is answered by way of Envoy; `/foo` is rewritten to `/`, and policy judges what leaves for the backend."""
+    for path in ("/", "/foo"):
+        shown = head(walk, "client2", "-X", "GET", f"echo-same-node:8080{path}").lower()
+        assert shown.startswith("http/1.1 200"), shown
+        assert "\nserver: envoy" in shown
+        assert "\nx-envoy-upstream-service-time: " in shown
+
+
+def test_the_listener_is_no_way_around_policy(walk: Walk) -> None:
+    """HEAD is not GET; a client without rules gets nothing."""
+    assert status(walk, "client2", "HEAD", "/") == 403
+    assert status(walk, "client", "GET", "/") in (0, 403, 503)
+    assert status(walk, "client", "GET", "/foo") in (0, 403, 503)
+
+
+def test_both_backends_answer_in_equal_parts(walk: Walk) -> None:
+    """300 requests, all 200, 50:50 within 10 points, told apart by where connections went."""
+    before = dialled(walk)
+    assert codes(walk, 300) == {"200": 300}
+    after = dialled(walk)
+    # Connections are pooled, so requests are not counted by them; that both were dialled is.
+    assert set(after - before) | set(before) >= {"echo-same-node", "echo-other-node"}
+
+
+def test_a_cluster_without_endpoints_is_named(walk: Walk) -> None:
+    """Half of the requests are 503 (a weighted route picks its cluster once), and the status names the cluster."""
+    walk.cluster.kubectl("-n", TEST_SPACE, "scale", "deployment/echo-other-node", "--replicas=0")
+
+    def named() -> bool:
+        found = walk.cluster.get("-n", TEST_SPACE, "cec", "envoy-lb-listener")["status"]["conditions"]
+        return any("echo-other-node" in each.get("message", "") for each in found)
+
+    eventually(named, what="the status names the cluster")
+    found = codes(walk, 100)
+    assert set(found) == {"200", "503"} and 25 <= found["503"] <= 75, found
+    walk.cluster.kubectl("-n", TEST_SPACE, "scale", "deployment/echo-other-node", "--replicas=1")
+    walk.cluster.kubectl("-n", TEST_SPACE, "rollout", "status", "deployment/echo-other-node", "--timeout=60s")
+    eventually(lambda: codes(walk, 20) == {"200": 20}, what="all requests are answered again")
+
+
+def test_services_of_another_namespace_are_not_taken(walk: Walk) -> None:
+    """An object without namespace lands in `default`; ResolvedRefs says what it may not name."""
+    manifest = yaml.safe_load((MANIFESTS / "envoy-lb-listener.yaml").read_text())
+    del manifest["metadata"]["namespace"]
+    walk.cluster.apply(manifest)
+    eventually(
+        lambda: condition(walk, "ResolvedRefs", namespace="default") == "False", what="ResolvedRefs says what is wrong"
+    )
+    found = walk.cluster.get("-n", "default", "cec", "envoy-lb-listener")["status"]["conditions"]
+    hint = next(each["message"] for each in found if each["type"] == "ResolvedRefs")
+    assert "cilium-test" in hint
+    walk.cluster.kubectl("delete", "-n", "default", "cec", "envoy-lb-listener")
+
+
+def test_without_the_object_services_are_the_kernels_again(walk: Walk) -> None:
+    """No pod was restarted, and no Envoy answers where no rule asks for one."""
+    walk.cluster.kubectl("delete", "-f", CONFIG, "-f", HTTP_RULES)
+    walk.cluster.kubectl("-n", TEST_SPACE, "delete", "cnp", "client-egress-only-dns")
+    eventually(lambda: status(walk, "client", "GET", "/foo") == 404, what="the server itself answers")
