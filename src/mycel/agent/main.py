@@ -152,7 +152,8 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
         proxy.adopt(await asyncio.to_thread(datapath.maps.proxies.dump))
         proxy.changed = lambda: planner.touch(Part.SERVICES)
         proxy.answered = [listeners.answered, envoy_configs.configs.answered]
-        policies.pending, policies.planned = listeners.pending, listeners.planned
+        policies.pending, policies.planned, policies.refused = listeners.pending, listeners.planned, listeners.refused
+        listeners.touch = policies.listeners_answered
         policies.connect(planner.touch)
         policies.adopt(
             await asyncio.to_thread(datapath.maps.interfaces.dump),

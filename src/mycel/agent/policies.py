@@ -92,6 +92,8 @@ class Policies:
         self.pending: Callable[[tuple[int, int]], bool] = lambda _numbers: False
         """Whether listeners that the rows of these sets name are still to come."""
         self.planned: Callable[[], None] = lambda: None
+        self.refused: Callable[[int], str] = lambda _number: ""
+        """Why a listener that the rows of this set name is not there for good."""
         self._waits = False
         self.changed: Callable[[PolicyKeyRef], None] = lambda _key: None
         self.enforced: Callable[[LocalEndpoint], None] = lambda _endpoint: None
@@ -220,6 +222,23 @@ class Policies:
             if (row.ingress_set, row.egress_set) != policy[:2]:
                 return False
         return True
+
+    def listeners_answered(self) -> None:
+        """A listener was taken or refused: policies with rules for the proxy may stand differently."""
+        self._touch(Part.POLICY)
+        for key, policies in self.engine.policies.items():
+            if any(rule.l7 for policy in policies for side in policy.sides for rule in side.rules):
+                self.changed(key)
+
+    def refusal(self, key: PolicyKeyRef) -> str:
+        """Why this object's rules for the proxy are not in force on this node; empty when they are."""
+        for subject in self.subjects.values():
+            for side in subject:
+                rules = side.rules.rules if side.rules else ()
+                of_object = any(rule.l7 and PolicyKeyRef(*rule.ref[:3]) == key for rule in rules)
+                if of_object and self.engine.has_sets((side.number,)) and (words := self.refused(side.number)):
+                    return words
+        return ""
 
     def overflows(self) -> dict[EndpointId, str]:
         """Endpoints that are closed because their rows do not fit, with the directions."""

@@ -20,9 +20,19 @@ from mycel.policy.engine import PolicyKeyRef
 
 
 def status_patch(
-    status: Mapping[str, Any], state: PolicyState, *, node: str, enforced: bool, judge: bool, now: str
+    status: Mapping[str, Any],
+    state: PolicyState,
+    *,
+    node: str,
+    enforced: bool,
+    judge: bool,
+    now: str,
+    refusal: str = "",
 ) -> dict[str, Any]:
-    """What has to change in a status; empty when nothing has. `judge`: validity is ours to say."""
+    """What has to change in a status; empty when nothing has. `judge`: validity is ours to say.
+
+    `refusal`: why ports with rules for the proxy are closed on this node.
+    """
     patch: dict[str, Any] = {}
     if judge and not _says(status, state):
         valid = not state.problem
@@ -37,13 +47,13 @@ def status_patch(
         others = [each for each in status.get("conditions") or [] if each.get("type") != "Valid"]
         patch["conditions"] = [*others, condition]
     entry: dict[str, Any] = {
-        "ok": not state.problem,
+        "ok": not state.problem and not refusal,
         "enforcing": enforced and not state.problem,
         "localPolicyRevision": state.revision,
         "observedGeneration": state.generation,
     }
-    if state.problem:
-        entry["error"] = state.problem
+    if state.problem or refusal:
+        entry["error"] = state.problem or refusal
     held: Mapping[str, Any] = (status.get("nodes") or {}).get(node) or {}
     if any(held.get(name) != entry.get(name) for name in {*entry, "error"}):
         cleared = {"error": None} if "error" in held and "error" not in entry else {}
@@ -114,7 +124,8 @@ class PolicyStatus:
         if not judge and not _says(status, state):
             self._queue.touch_after(key, PATIENCE_S - waited_s)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        body = status_patch(status, state, node=self._node, enforced=enforced, judge=judge, now=now)
+        refusal = self._policies.refusal(key)
+        body = status_patch(status, state, node=self._node, enforced=enforced, judge=judge, now=now, refusal=refusal)
         if body:
             await self._client.patch(
                 resource,

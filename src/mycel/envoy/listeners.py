@@ -6,6 +6,7 @@ allow. docs/l7.md, "Configuration", has the reasons.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,12 +40,19 @@ def snapshot(listeners: Mapping[int, HttpSections]) -> Snapshot:
     """What Envoy holds for policies. Sets of rules that no listener can serve are left out: their ports stay closed."""
     found: dict[str, Resource] = {}
     for port, http in listeners.items():
-        try:
-            made = from_json(LISTENER, listener(port, http))
-        except Unsupported:
-            continue
-        found[listener_name(port, http.direction)] = to_resource(made)
+        if not unserved(http):
+            found[listener_name(port, http.direction)] = to_resource(from_json(LISTENER, listener(port, http)))
     return {CLUSTER: {ORIGINAL_DESTINATION: to_resource(from_json(CLUSTER, cluster()))}, LISTENER: found}
+
+
+@functools.lru_cache(maxsize=4096)
+def unserved(http: HttpSections) -> str:
+    """Why no listener can serve these sections; empty when one can."""
+    try:
+        policies(http.sections)
+    except Unsupported as exc:
+        return f"{exc} is not supported yet: the ports of these rules stay closed"
+    return ""
 
 
 def listener(port: int, http: HttpSections) -> Json:

@@ -58,7 +58,9 @@ FIRST_CIDR_IDENTITY = 1 << 24
 FIRST_ALIAS_IDENTITY = 3 << 24
 """An identity among whose addresses ipBlocks tell apart (scope byte 3); never on the wire, never in ipcache."""
 _LOCAL_COUNT = 1 << 24
-_FIRST_PROXY_PORT, _PROXY_PORTS = 10000, 5000
+_FIRST_PROXY_PORT, _PROXY_PORTS = 10000, 4999
+_NO_HTTP_LISTENER = _FIRST_PROXY_PORT + _PROXY_PORTS
+"""Named when there are more sets of rules than numbers: no listener is ever there, so such ports are closed."""
 FIRST_DNS_PORT, _DNS_PORTS = 15000, 999
 _NO_LISTENER = FIRST_DNS_PORT + _DNS_PORTS
 """Where rows lead when every port has a listener: nothing is ever there, so they drop."""
@@ -321,6 +323,7 @@ class Engine:
         self._set_numbers.keep(each.key for each in kept.values())
         ports = {port for each in kept.values() for port in each.proxy_ports}
         self._dns_proxies.keep(key for port in ports if (key := self._dns_proxies.key(port)) is not None)
+        self._proxies.keep(http for port in ports if (http := self._proxies.key(port)) is not None)
         return kept
 
     def one_set(self, number: int) -> PolicySet:
@@ -530,4 +533,7 @@ class Engine:
                 return self._dns_proxies.number(key)
             except OverflowError:
                 return _NO_LISTENER
-        return self._proxies.number(HttpSections(direction, key))
+        try:
+            return self._proxies.number(HttpSections(direction, key))
+        except OverflowError:
+            return _NO_HTTP_LISTENER

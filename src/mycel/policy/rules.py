@@ -240,6 +240,11 @@ class Policy:
     egress: DirectionRules | None
     of_nodes: bool = False  # nodeSelector: about nodes, which have no policy here
 
+    @property
+    def sides(self) -> tuple[DirectionRules, ...]:
+        """The directions it says something of."""
+        return tuple(side for side in (self.ingress, self.egress) if side is not None)
+
     def side(self, direction: Direction) -> DirectionRules | None:
         """What it says of a direction."""
         return self.ingress if direction == Direction.INGRESS else self.egress

@@ -319,3 +319,19 @@ def test_dns_rules_have_listeners_of_their_own() -> None:
     assert names == ("*.b.", "a.b.")
     engine.sets([])
     assert engine.dns_listeners == {}
+
+
+# ---- listeners
+
+
+def test_numbers_of_listeners_are_given_back() -> None:
+    """More sets of rules than there are numbers, one after the other, and those in use keep theirs."""
+    made = engine()
+    kept: dict[int, object] = {}
+    for number in range(60):
+        rule = [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [{"path": f"/{number}"}]}}]
+        put(made, cnp({"endpointSelector": {}, "ingress": [{"fromEndpoints": [{}], "toPorts": rule}]}))
+        made.sets([made.subject(WEB).ingress.number])
+        kept = dict(made.http_listeners)
+        assert len(kept) == 1
+    assert len(made._proxies._numbers) == 1  # pyright: ignore[reportPrivateUsage]

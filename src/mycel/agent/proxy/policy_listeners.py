@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from mycel.agent.planner import Part, Planner
+from mycel.agent.planner import Planner
 from mycel.agent.proxy.ads import Answers
-from mycel.envoy.listeners import listener_name, snapshot
+from mycel.envoy.listeners import listener_name, snapshot, unserved
 from mycel.envoy.resources import LISTENER, Snapshot, merged
 from mycel.kit.latest import Latest
 from mycel.policy.engine import Engine
@@ -44,7 +44,9 @@ class PolicyListeners:
         waiting = {
             port
             for port in self._engine.ports_of(numbers)
-            if port in listeners and (LISTENER, listener_name(port, listeners[port].direction)) not in self._answers
+            if port in listeners
+            and not unserved(listeners[port])
+            and (LISTENER, listener_name(port, listeners[port].direction)) not in self._answers
         }
         if not waiting or not self._connected():
             return False
@@ -54,11 +56,13 @@ class PolicyListeners:
         since = min(self._asked[port] for port in waiting)
         return now - since < _PATIENCE_S
 
-    def refused(self, numbers: tuple[int, int]) -> str:
-        """Envoy's words on the first listener of these sets that it refuses; empty when there is none."""
+    def refused(self, number: int) -> str:
+        """Why a listener of this set is not there for good: Envoy's words, or ours; empty when there is no such one."""
         listeners = self._engine.http_listeners
-        for port in sorted(self._engine.ports_of(numbers)):
+        for port in sorted(self._engine.ports_of((number,))):
             if port in listeners:
+                if words := unserved(listeners[port]):
+                    return words
                 found = self._answers.get((LISTENER, listener_name(port, listeners[port].direction)))
                 if found is not None and found.error:
                     return found.error
@@ -66,7 +70,6 @@ class PolicyListeners:
 
     async def run(self, planner: Planner) -> None:
         """Keep `snapshot` until cancelled."""
-        self.touch = lambda: planner.touch(Part.POLICY)
         while True:
             self._wake.clear()
             listeners = self._engine.http_listeners
