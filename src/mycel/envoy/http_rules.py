@@ -7,6 +7,7 @@ the path without its query, after normalisation (docs/l7.md). Pure.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,8 +16,15 @@ from mycel.policy.rules import L7
 Json = dict[str, Any]
 
 ANY: Json = {"any": True}
-# `/a;b/../c` is one path to us and another to servers that know parameters: no rule about paths lets it through.
-_NO_PARAMETERS: Json = {"not_rule": {"url_path": {"path": {"safe_regex": {"regex": ".*;.*/.*"}}}}}
+# What all servers read as one path: no parameters (`/a;b/../c` has two readings), nothing but letters of paths.
+_ESCAPE = "%[0-24-9a-f][0-9a-f]|%3[0-9ac-f]"
+_LETTER = rf"[!\"$&-.0-:<-\[\]-~]|{_ESCAPE}"
+_PLAIN = rf"(?i)/(?:(?:{_LETTER})(?:/|{_LETTER})*)?"  # not `//`, which Envoy leaves as it is
+_PARAMETERS_LAST = rf"{_PLAIN}(?:;(?:[!\"$&-.0-\[\]-~]|{_ESCAPE})*)?"
+_HOST = r"(?:(?:[a-z0-9_-]+\.)*[a-z0-9_-]+|\[[0-9a-f:.]+\])"
+_PORT = ":[0-9]{1,5}"
+_AFTER_HOSTS = ("", r"\.", _PORT, rf"\.{_PORT}")
+_COLONS_OF_SYNTAX = re.compile(r"\(\?[a-zA-Z-]*:|\[:\^?[a-z]+:\]")
 _ACTIONS = ("ADD", "DELETE", "REPLACE")
 
 
@@ -48,33 +56,57 @@ def permission(rule: Mapping[str, Any]) -> Json:
     """One HTTP rule: all of its fields must match; a field that is empty or absent matches everything."""
     parts: list[Json] = []
     if rule.get("method"):
-        parts.append(_header(":method", {"safe_regex": {"regex": rule["method"]}}))
+        parts.append(_header(":method", _expression(rule["method"])))
     if rule.get("path"):
-        parts += [{"url_path": {"path": {"safe_regex": {"regex": rule["path"]}}}}, _NO_PARAMETERS]
+        plain = _PARAMETERS_LAST if ";" in rule["path"] else _PLAIN
+        parts += [{"url_path": {"path": _expression(each)}} for each in (rule["path"], plain)]
     if rule.get("host"):
-        parts.append(_header(":authority", {"safe_regex": {"regex": host_expression(rule["host"])}}))
+        parts.append(_host(rule["host"]))
     for text in rule.get("headers") or ():
         name, colon, value = text.partition(":")
-        parts.append(_header(name.strip(), {"exact": value.strip()} if colon else None))
+        parts.append(_has(name.strip(), value.strip() if colon else None))
     for match in rule.get("headerMatches") or ():
         if match.get("mismatch") in _ACTIONS or match.get("secret"):
             raise Unsupported("headerMatches with an action or a secret")
         if match.get("mismatch") != "LOG":
-            parts.append(_header(match["name"], {"exact": match["value"]} if match.get("value") else None))
+            parts.append(_has(match["name"], match.get("value") or None))
     if not parts:
         return ANY
+    return _all(parts)
+
+
+def _host(text: str) -> Json:
+    """A host's expression, without case; without trailing dot and port, but one that has a colon sees the port.
+
+    What may follow a host is taken off first: `svc-.*5` must not find its 5 in the port of `svc-1:8085`.
+    """
+    inner = text.removesuffix("$") if not text.endswith("\\$") else text
+    if ":" in _COLONS_OF_SYNTAX.sub("", inner):
+        return _all([_authority(f"{_HOST}(?:{_PORT})?"), _authority(f"(?:{inner})")])
+    either = [_all([_authority(_HOST + after), _authority(f"(?:{inner}){after}")]) for after in _AFTER_HOSTS]
+    return {"or_rules": {"rules": either}}
+
+
+def _authority(expression: str) -> Json:
+    return _header(":authority", _expression(f"(?i){expression}"))
+
+
+def _all(parts: list[Json]) -> Json:
     return parts[0] if len(parts) == 1 else {"and_rules": {"rules": parts}}
 
 
-def host_expression(text: str) -> str:
-    """A host's expression as it is compared with `:authority`: without case, a trailing dot and the port."""
-    inner = text.removesuffix("$") if not text.endswith("\\$") else text
-    return rf"(?i)(?:{inner})\.?(?::[0-9]{{1,5}})?"
+def _expression(text: str) -> Json:
+    return {"safe_regex": {"regex": text}}
 
 
-def _header(name: str, match: Json | None) -> Json:
-    """A header with this value alone; None: any. A value repeated or in a list is another value (RFC 9110 5.3)."""
+def _header(name: str, match: Json) -> Json:
+    return {"header": {"name": name, "string_match": match}}
+
+
+def _has(name: str, value: str | None) -> Json:
+    """A header with this value alone (None: any). Several headers of a name are one value, a list (RFC 9110 5.3).
+
+    That is so because the bootstrap says so: Envoy on its own lets one of them speak for the others.
+    """
     lower = name.lower()
-    return {
-        "header": {"name": lower, "present_match": True} if match is None else {"name": lower, "string_match": match}
-    }
+    return {"header": {"name": lower, "present_match": True}} if value is None else _header(lower, {"exact": value})

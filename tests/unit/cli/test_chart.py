@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -170,3 +173,12 @@ def test_agents_read_secrets_by_name_only(chart: Chart) -> None:
     """Those that objects name, one by one; never a list or a watch of all."""
     role = render(chart)[("ClusterRole", "cilium")]
     assert [rule["verbs"] for rule in role["rules"] if "secrets" in rule["resources"]] == [["get"]]
+
+
+def test_envoys_runtime_is_the_pages(chart: Chart) -> None:
+    """Rules about headers rely on it; the tests with the real Envoy read docs/l7.md."""
+    made = render(chart)[("ConfigMap", "cilium-envoy-config")]["data"]
+    page = (Path(__file__).parents[3] / "docs/l7.md").read_text()
+    told = next(json.loads(block) for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL) if "layered" in block)
+    (text,) = made.values()
+    assert json.loads(text)["layered_runtime"] == told["layered_runtime"]

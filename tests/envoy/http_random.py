@@ -1,0 +1,76 @@
+"""Random HTTP rules, and requests that come near to them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from tests.oracle.http import Request, Rule
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+_METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "PROPFIND")
+_METHOD_RULES = ("GET", "POST", "GET|HEAD", "P.*", "[A-Z]+", "(?i)get", "DELETE|PUT")
+_PATHS = _words("/ // /public /public/a /public/a/b.css /admin /admin/x /api/v1/items /api/v2/items/17")
+_PATH_RULES = _words(
+    r"/public/.* /public/[a-z]+ /.* .*\.css /api/v[0-9]+/.* /admin /api/v1/items$ ^/public$ / /|/public "
+    r"/api/v2/items/[0-9]{1,3} (/[a-z]+)+ /a;.* /api/v1/[^/]+ .*[^a-z] /%20a.* /.+"
+)
+_TRICKS = _words(
+    r"// /./ /../ /%2e%2e/ /.%2E/ /%2e/ %2f %5C \ ;a=b ;a=b/.. /..;/ %00 %3b %3B ?q=/../admin ?x;y %41 %7e %20 %zz % "
+    r"+ ~ : @ /... /. /.. a Z %c3%a4"
+)
+_HOSTS = _words("app.example.com svc-1 db.internal svc-5 svc-evil example.com 10.0.0.5")
+_HOST_RULES = _words(
+    r"app.example.com app\.example\.com .*\.example\.com svc-[0-9] svc-.*5 [^.]+ App.Example.COM svc-1$ "
+    r"example.com:8080 .*[^a-z] db.*|svc-1 10\..* .*"
+)
+_SUFFIXES = ("", "", "", ":80", ":8085", ".", ".:443", "..", ":", ":123456", ":8080")
+_HEADERS = ("X-Role", "x-token", "X-Team", "x-tier")
+_VALUES = ("user", "admin", "User", "a,b", "user,admin", "user, admin", "", "x y", "us\xe9r")
+
+
+def rules(rand: random.Random) -> list[dict[str, Any]]:
+    """One to four rules."""
+    return [_rule(rand) for _ in range(rand.randint(1, 4))]
+
+
+def _rule(rand: random.Random) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    fields = rand.sample(("method", "path", "host", "headers", "headerMatches"), rand.choice((1, 1, 2, 2, 3)))
+    for field, choices in (("method", _METHOD_RULES), ("path", _PATH_RULES), ("host", _HOST_RULES)):
+        if field in fields:
+            found[field] = rand.choice(choices)
+    if "headers" in fields:
+        text = rand.choice(_HEADERS)
+        found["headers"] = [text if rand.random() < 0.5 else f"{text}: {rand.choice(_VALUES[:3])}"]
+    if "headerMatches" in fields:
+        match = {"name": rand.choice(_HEADERS), "value": rand.choice(_VALUES[:3])}
+        found["headerMatches"] = [match | ({"mismatch": "LOG"} if rand.random() < 0.2 else {})]
+    return found
+
+
+def requests(rand: random.Random, near: Sequence[Rule], count: int) -> list[Request]:
+    """Requests of which a good part matches some of these rules, but for one thing or another."""
+    return [_request(rand, rand.choice(near)) for _ in range(count)]
+
+
+def _request(rand: random.Random, rule: Rule) -> Request:
+    path = rand.choice(_PATHS)
+    for _ in range(rand.choice((0, 0, 1, 2))):
+        at = rand.randint(1, len(path))
+        path = path[:at] + rand.choice(_TRICKS) + path[at:]
+    headers = [(rand.choice(_HEADERS), rand.choice(_VALUES)) for _ in range(rand.choice((0, 1, 1, 2, 3)))]
+    for text in (rule.get("headers") or ()) if rand.random() < 0.7 else ():
+        name, _, value = text.partition(":")
+        headers.append((name, value.strip() or rand.choice(_VALUES)))
+    for each in (rule.get("headerMatches") or ()) if rand.random() < 0.7 else ():
+        headers.append((each["name"], each["value"]))
+    host = rand.choice(_HOSTS)
+    host = host.upper() if rand.random() < 0.1 else host
+    method = rule["method"] if rand.random() < 0.5 and rule.get("method", "").isalpha() else rand.choice(_METHODS)
+    return Request(method, host + rand.choice(_SUFFIXES), path, tuple(headers))

@@ -1,0 +1,130 @@
+"""HTTP rules as RBAC: which are said how, what is refused, and what is the same."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import re2
+
+from mycel.abi import Direction
+from mycel.envoy.http_rules import ANY, Unsupported, permission, policies
+from mycel.envoy.listeners import ORIGINAL_DESTINATION, snapshot
+from mycel.envoy.resources import CLUSTER, LISTENER
+from mycel.policy.engine import HttpSections
+from mycel.policy.rules import L7
+
+
+def http(*rules: Any, **others: Any) -> L7:
+    return L7("http", json.dumps({"rules": list(rules), **others}))
+
+
+def passes(allowed: Any, request: dict[str, str]) -> bool:
+    """What RBAC does with what rules may say; a request is its headers, `:path` without a query."""
+    kind, inner = next(iter(allowed.items()))
+    if kind in ("and_rules", "or_rules"):
+        return (all if kind == "and_rules" else any)(passes(each, request) for each in inner["rules"])
+    if kind == "url_path":
+        return re2.fullmatch(inner["path"]["safe_regex"]["regex"], request[":path"]) is not None
+    if kind == "any":
+        return True
+    value = request.get(inner["name"])
+    if value is None or inner.get("present_match"):
+        return value is not None
+    match = inner["string_match"]
+    expression = match.get("safe_regex")
+    return value == match.get("exact") if expression is None else re2.fullmatch(expression["regex"], value) is not None
+
+
+@pytest.mark.parametrize("rule", [{}, {"method": ""}, {"headers": [], "headerMatches": []}, {"path": "", "host": ""}])
+def test_what_is_empty_matches_everything(rule: dict[str, Any]):
+    assert permission(rule) == ANY
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "expected"),
+    [
+        ("/a", "/a", True),
+        ("/a", "/a/b", False),
+        ("/a|/b", "/b", True),
+        (".*\\.css", "/admin;.css", False),
+        (".*\\.css", "/admin%3B.css", False),
+        (".*\\.css", "/a%3a.css", True),
+        ("/.*", "/a;b/../c", False),
+        ("/a;.*", "/a;b=c", True),
+        ("/a;.*", "/a;b/c", False),
+        ("/.*", "/%zz", False),
+        ("/.*", "/\xff", False),
+        ("/.*", "/a#b", False),
+        ("/.+", "//", False),
+        ("/.*", "/", True),
+        ("/.*", "/!$&'()*+,-.:<=>@[]^_`{|}~%20%ff", True),
+    ],
+)
+def test_paths(rule: str, path: str, expected: bool):
+    assert passes(permission({"path": rule}), {":path": path}) == expected
+
+
+@pytest.mark.parametrize(
+    ("rule", "host", "expected"),
+    [
+        ("a.example", "A.example.:8080", True),
+        ("A.example$", "a.example", True),
+        ("svc-.*5", "svc-1:8085", False),
+        ("svc-.*5", "svc-15:80", True),
+        (".*[^a-z]", "evil.", False),
+        ("a.example:80", "a.example:80", True),
+        ("a.example:80", "a.example", False),
+        ("(?:a|b):80", "b:80", True),
+        ("(?:a|b)", "b:80", True),
+        (".*", "a@b", False),
+        (".*", "a,b", False),
+        (".*", "a..", False),
+        (".*", "[fd00::1]:80", True),
+    ],
+)
+def test_hosts(rule: str, host: str, expected: bool):
+    assert passes(permission({"host": rule}), {":authority": host}) == expected
+
+
+@pytest.mark.parametrize(
+    ("rule", "headers", "expected"),
+    [
+        ({"headers": ["X-Role: user"]}, {"x-role": "user"}, True),
+        ({"headers": ["X-Role: user"]}, {"x-role": "user,admin"}, False),
+        ({"headers": ["X-Role: user"]}, {}, False),
+        ({"headers": ["X-Role"]}, {"x-role": ""}, True),
+        ({"headerMatches": [{"name": "X-Role", "value": "user"}]}, {"x-role": "admin"}, False),
+        ({"headerMatches": [{"name": "X-Role", "value": "user", "mismatch": "LOG"}]}, {}, True),
+        ({"headerMatches": [{"name": "X-Role"}], "method": "GET|HEAD"}, {"x-role": "a", ":method": "HEAD"}, True),
+        ({"headerMatches": [{"name": "X-Role"}], "method": "GET"}, {"x-role": "a", ":method": "GETS"}, False),
+    ],
+)
+def test_headers_and_methods(rule: dict[str, Any], headers: dict[str, str], expected: bool):
+    assert passes(permission(rule), headers) == expected
+
+
+def test_sections_add_up_and_one_without_rules_allows_everything():
+    assert list(policies([http({"path": "/a"}), http({"path": "/b"}, {"path": "/c"})])) == ["0/0", "1/0", "1/1"]
+    assert list(policies([http({"path": "/a"}), None])) == ["any"]
+    assert policies([http()]) == {}  # nothing is allowed
+
+
+UNSUPPORTED = [
+    http({"headerMatches": [{"name": "a", "mismatch": "ADD"}]}),
+    http({"headerMatches": [{"name": "a", "secret": {"name": "s"}}]}),
+    http({}, terminatingTLS={"secret": {"name": "s"}}),
+    L7("dns", json.dumps({"rules": ["a."]})),
+    L7("listener", json.dumps({"rules": {}})),
+]
+
+
+@pytest.mark.parametrize("section", UNSUPPORTED)
+def test_what_envoy_cannot_be_given_has_no_listener(section: L7):
+    with pytest.raises(Unsupported):
+        policies([section])
+    good = HttpSections(Direction.EGRESS, (http({"path": "/a"}),))
+    made = snapshot({10001: HttpSections(Direction.INGRESS, (section,)), 10002: good})
+    assert list(made[LISTENER]) == ["policy/egress/10002"]
+    assert list(made[CLUSTER]) == [ORIGINAL_DESTINATION]
