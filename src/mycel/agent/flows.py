@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from mycel.agent.answers import Answers
 from mycel.agent.directory import StoreDirectory
+from mycel.agent.proxy.records import Records, receive
 from mycel.agent.settings import VERSION, Settings
 from mycel.agent.watches import Watches
 from mycel.datapath.node import Datapath
@@ -55,7 +56,12 @@ class Losses:
 
 
 async def run_flows(
-    settings: Settings, datapath: Datapath, directory: StoreDirectory, answers: Answers, watches: Watches
+    settings: Settings,
+    datapath: Datapath,
+    directory: StoreDirectory,
+    answers: Answers,
+    watches: Watches,
+    records: Records,
 ) -> None:
     """Read events and serve flows until cancelled."""
     pipeline = FlowPipeline(
@@ -82,11 +88,24 @@ async def run_flows(
     answers.hubble_problem = ""
     log.info("flows are served at %s", settings.hubble_socket)
     losses = Losses(reader.lost_by_cpu, pipeline.lost)
+    datagrams = await receive(settings.records_socket, records)
+    proxies = asyncio.create_task(_feed_l7(records, pipeline), name="records of layer 7")
     try:
         async for batch in reader.batches():
             pipeline.feed(batch)
             losses.look_now_and_later()
     finally:
+        proxies.cancel()
+        datagrams.close()
         losses.close()
         reader.close()
         await server.aclose()
+
+
+async def _feed_l7(records: Records, pipeline: FlowPipeline) -> None:
+    lost = 0
+    while True:
+        pipeline.feed_l7(await records.take())
+        if records.lost > lost:
+            pipeline.lost(records.lost - lost)
+            lost = records.lost

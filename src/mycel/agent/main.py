@@ -39,8 +39,10 @@ from mycel.agent.policies import Policies
 from mycel.agent.policy_alarm import tell_overflows
 from mycel.agent.policy_files import PolicyFiles
 from mycel.agent.policy_status import PolicyStatus
+from mycel.agent.proxy.access_log import AccessLogs
 from mycel.agent.proxy.policy_listeners import PolicyListeners
 from mycel.agent.proxy.proxy import Proxy
+from mycel.agent.proxy.records import Records
 from mycel.agent.publish import EndpointPublisher, announce_ready, node_object, publish_node
 from mycel.agent.relabel import Relabeller
 from mycel.agent.settings import Settings, SettingsError, parse_settings, read_config_dir
@@ -141,6 +143,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
         )
         planner = Planner(sources)
         listeners = PolicyListeners(policies.engine, connected=lambda: proxy.connected)
+        records = Records()
         proxy = Proxy(
             settings.proxy_socket,
             [listeners.snapshot, envoy_configs.configs.snapshot],
@@ -255,7 +258,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             spawn(group, listeners.run(planner), "policy listeners")
             spawn(group, envoy_configs.run(planner), "CiliumEnvoyConfigs")
             if settings.l7_proxy:
-                spawn(group, proxy.run(), "proxy")
+                spawn(group, proxy.run([AccessLogs(records)]), "proxy")
             spawn(group, publisher.run(), "endpoint publisher")
             spawn(group, relabeller.run(), "relabeller")
             relabeller.check_all()
@@ -282,7 +285,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
                 # Imported when pods can start already: it costs a third of the start-up.
                 from mycel.agent.flows import run_flows
 
-                await run_flows(settings, datapath, directory, answers, watches)
+                await run_flows(settings, datapath, directory, answers, watches, records)
             else:
                 await asyncio.Event().wait()
         finally:

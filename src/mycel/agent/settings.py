@@ -70,6 +70,11 @@ class Settings:
         return self.state_dir / "envoy" / "xds.sock"
 
     @property
+    def records_socket(self) -> Path:
+        """Where the DNS proxy tells what it saw."""
+        return self.state_dir / "l7-records.sock"
+
+    @property
     def trace_interval_s(self) -> float:
         """Seconds between traces of a connection; 0: every packet."""
         return 0.0 if self.monitor_aggregation in ("none", "lowest", "low") else self.monitor_interval_s

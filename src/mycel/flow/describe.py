@@ -10,6 +10,7 @@ from mycel import abi
 from mycel.api import flow_pb2 as pb
 from mycel.flow import text
 from mycel.flow.enrich import Records
+from mycel.flow.l7_rows import describe_l7
 from mycel.flow.records import Endpoint, PolicyName
 
 _TO_ENDPOINT = 101  # the API's number for the kernel's 0
@@ -26,6 +27,7 @@ class Names(NamedTuple):
     destination_names: int = 0
     interface: int = 0
     policies: int = 0
+    l7: int = 0
 
 
 def describe(event: abi.FlowEvent, names: Names, records: Records, *, node_name: str) -> pb.Flow:
@@ -46,6 +48,8 @@ def describe(event: abi.FlowEvent, names: Names, records: Records, *, node_name:
         flow.interface.index, flow.interface.name = interface
     flow.proxy_port = event.proxy_port
     _set_policies(flow, event, records.policies[names.policies] or ())
+    if (record := records.l7[names.l7]) is not None:
+        describe_l7(flow, record)
     return flow
 
 

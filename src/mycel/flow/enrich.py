@@ -4,13 +4,16 @@ Addresses of a batch are grouped first, so the directory is asked once per new a
 answers are remembered until the directory's version changes.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from mycel import abi
+from mycel.flow.l7 import L7Record
+from mycel.flow.l7_rows import detail, event_of
 from mycel.flow.records import Address, Directory, Endpoint, Interner, PolicyName, ServiceName
-from mycel.flow.rows import ROW, Events, Mask, Numbers, Rows, Words, group, has_ports
+from mycel.flow.rows import EVENT, ROW, Events, Mask, Numbers, Rows, Words, group, has_ports
 from mycel.flow.text import RESERVED_IDENTITIES
 
 _CACHED_ENDS = 65_536
@@ -35,6 +38,8 @@ class Records:
         self.names: Interner[tuple[str, ...]] = Interner()
         self.interfaces: Interner[tuple[int, str]] = Interner()
         self.policies: Interner[tuple[PolicyName, ...]] = Interner()
+        self.l7: Interner[L7Record] = Interner()
+        """Messages without their time and ends, which are the row's own."""
 
     def keep(self, rows: Rows) -> None:
         """Forget what no row refers to any more."""
@@ -44,6 +49,7 @@ class Records:
             (self.names, ("source_names", "destination_names")),
             (self.interfaces, ("interface",)),
             (self.policies, ("policies",)),
+            (self.l7, ("l7",)),
         ):
             interner.keep({int(number) for column in columns for number in np.unique(rows[column])})
 
@@ -70,6 +76,16 @@ class Enricher:
         self._name_ends(rows)
         self._name_interfaces(rows)
         self._name_policies(rows)
+        return rows
+
+    def enrich_l7(self, messages: Sequence[L7Record]) -> Rows:
+        """Rows of what proxies saw, in the order given."""
+        events = np.zeros(len(messages), EVENT)
+        for place, each in enumerate(messages):
+            events[place] = np.frombuffer(event_of(each, self._directory).pack(), EVENT)[0]
+        rows = self.enrich(events, wall_offset_ns=0)
+        by_time = sorted(messages, key=lambda each: each.time_ns)
+        rows["l7"] = [self._records.l7.number(detail(each)) for each in by_time]
         return rows
 
     def forget(self) -> None:

@@ -66,6 +66,7 @@ class L7Record(msgspec.Struct, frozen=True, omit_defaults=True):
     listener: int  # the proxy's port
     latency_ns: int = 0  # of a response
     trace_id: str = ""
+    ingress: bool = False  # the server's rules were asked, not the client's
     http: Http | None = None
     dns: Dns | None = None
 

@@ -1,4 +1,4 @@
-"""Rows: a kernel event plus the numbers of its names, 160 bytes, the unit that is stored, filtered and
+"""Rows: a kernel event plus the numbers of its names, 168 bytes, the unit that is stored, filtered and
 encoded.
 
 Rows come from `enrich`, live in the store of `observe`, and are grouped by `group` into kinds: rows that
@@ -33,10 +33,13 @@ NAMES = (
     "destination_names",
     "interface",
     "policies",
+    "l7",
 )
 """Columns with numbers of interned records."""
 
-ROW: np.dtype[Any] = np.dtype([("event", EVENT), ("wall_ns", "<u8"), *((name, "<u4") for name in NAMES)])
+ROW: np.dtype[Any] = np.dtype(
+    [("event", EVENT), ("wall_ns", "<u8"), *((name, "<u4") for name in NAMES), ("pad", "<u4")]
+)
 assert ROW.itemsize % 8 == 0
 
 PORT_PROTOCOLS = (6, 17, 132)

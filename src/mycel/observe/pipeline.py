@@ -6,10 +6,12 @@ gathered and told once per window, so that a flood of them does not become a flo
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 from mycel.flow.enrich import Enricher
+from mycel.flow.l7 import L7Record
 from mycel.flow.records import Directory
-from mycel.flow.rows import Events
+from mycel.flow.rows import Events, Rows
 from mycel.observe.metrics import FlowMetrics
 from mycel.observe.store import DEFAULT_CAPACITY, FlowStore
 
@@ -41,13 +43,21 @@ class FlowPipeline:
     def feed(self, events: Events) -> None:
         """Take a batch of `abi.FlowEvent` records (any order) in."""
         if len(events):
-            rows = self._enricher.enrich(events, wall_offset_ns=self._wall_offset_ns())
-            self.metrics.count(rows)
-            self.store.namespaces.note(rows)
-            self.store.append(rows)
-            if len(self.store.records.endpoints) > _MANY_RECORDS or len(self.store.records.names) > _MANY_RECORDS:
-                self.store.forget_unused_records()
-                self._enricher.forget()
+            self._keep(self._enricher.enrich(events, wall_offset_ns=self._wall_offset_ns()))
+
+    def feed_l7(self, messages: Sequence[L7Record]) -> None:
+        """Take in what proxies saw."""
+        if messages:
+            self._keep(self._enricher.enrich_l7(messages))
+
+    def _keep(self, rows: Rows) -> None:
+        self.metrics.count(rows)
+        self.store.namespaces.note(rows)
+        self.store.append(rows)
+        records = self.store.records
+        if max(map(len, (records.endpoints, records.names, records.l7))) > _MANY_RECORDS:
+            self.store.forget_unused_records()
+            self._enricher.forget()
 
     def lost(self, count: int, *, cpu: int | None = None) -> None:
         """Note `count` events that the kernel had no room for. To be called in the event loop."""

@@ -1,0 +1,109 @@
+"""From Envoy's log and the DNS proxy's records to the lines people read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mycel.agent.proxy.access_log import records_of, trace_id
+from mycel.agent.proxy.records import Records
+from mycel.envoy.messages import message_class
+from mycel.flow.enrich import Enricher
+from mycel.flow.enrich import Records as Names_
+from mycel.flow.kinds import Kinds
+from mycel.flow.l7 import Dns, End, Half, L7Record, L7Verdict
+from mycel.model.address import format_address
+from mycel.observe.printer import event_type
+from tests.unit.flow.samples import CLIENT, ECHO, Names
+
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+def entry(path: str = "/", *, code: int = 200, details: str = "via_upstream", **headers: str) -> Any:
+    """An HTTPAccessLogEntry of client and echo."""
+    made: Any = message_class("envoy.data.accesslog.v3.HTTPAccessLogEntry")()
+    common = made.common_properties
+    for end, address, port in (
+        (common.downstream_remote_address, CLIENT, 40212),
+        (common.downstream_local_address, ECHO, 8080),
+    ):
+        end.socket_address.address, end.socket_address.port_value = format_address(address), port
+    common.start_time.FromNanoseconds(1_700_000_000_000_000_000)
+    common.time_to_last_downstream_tx_byte.FromNanoseconds(5_900_000)
+    made.protocol_version = 2
+    made.request.request_method, made.request.scheme = 1, "http"
+    made.request.authority, made.request.path = "echo:8080", path
+    made.request.request_headers.update(headers)
+    made.response.response_code.value, made.response.response_code_details = code, details
+    return made
+
+
+def lines(*records: L7Record) -> list[str]:
+    """Type, verdict, arrow and summary of each record's flow."""
+    names = Names_()
+    rows = Enricher(Names(), names).enrich_l7(records)
+    sorted_ = Kinds(names, node_name="default/n1").sort(rows)
+    found: list[str] = []
+    for number in sorted_.kind_of.tolist():
+        flow = sorted_.kinds[number].flow
+        assert flow.drop_reason_desc == 0
+        found.append(f"{event_type(flow)} {'<-' if flow.is_reply.value else '->'} {flow.Summary}")
+    return found
+
+
+def test_a_request_and_its_answer() -> None:
+    """With the URL as the client wrote it, before anything was rewritten, and the time it took."""
+    asked = entry("/rewritten")
+    asked.request.original_path = "/foo?a=1"
+    assert lines(*records_of(asked, log_name="shop/web/listener")) == [
+        "http-request -> HTTP/1.1 GET http://echo:8080/foo?a=1",
+        "http-response <- HTTP/1.1 200 5ms (GET http://echo:8080/foo?a=1)",
+    ]
+
+
+def test_a_denied_request_has_no_answer() -> None:
+    """The 403 is no server's."""
+    (record,) = records_of(
+        entry("/foo", code=403, details="rbac_access_denied_matched_policy[none]", traceparent=PARENT),
+        log_name="policy/ingress/10007",
+    )
+    assert (record.verdict, record.ingress, record.listener) == (L7Verdict.DROPPED, True, 10007)
+    assert record.trace_id == "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert lines(record) == ["http-request -> HTTP/1.1 GET http://echo:8080/foo"]
+
+
+@pytest.mark.parametrize("header", ["", "00-short-1-01", PARENT.replace("4bf92f3577b34da6a3ce929d0e0e4736", "0" * 32)])
+def test_what_is_no_trace(header: str) -> None:
+    assert trace_id(header) == ""
+
+
+@pytest.mark.parametrize(
+    ("half", "dns", "line"),
+    [
+        (Half.REQUEST, Dns("x.example.", ("A",)), "dns-request proxy -> DNS Query x.example. A"),
+        (
+            Half.RESPONSE,
+            Dns("x.example.", ("A",), ips=("1.2.3.4", "5.6.7.8"), ttl=30, cnames=("y.",)),
+            'dns-response proxy <- DNS Answer "1.2.3.4,5.6.7.8" CNAMEs: "y." TTL: 30 (Proxy x.example. A)',
+        ),
+        (
+            Half.RESPONSE,
+            Dns("x.example.", ("AAAA",), rcode=3),
+            "dns-response proxy <- DNS Answer RCode: Non-Existent Domain TTL: 4294967295 (Proxy x.example. AAAA)",
+        ),
+    ],
+)
+def test_names(half: Half, dns: Dns, line: str) -> None:
+    """As Hubble words them."""
+    ends = End(format_address(CLIENT), 40000), End(format_address(ECHO), 53)
+    assert lines(L7Record(1, half, L7Verdict.FORWARDED, *ends, "UDP", 15001, dns=dns)) == [line]
+
+
+async def test_records_that_find_no_room_are_counted() -> None:
+    """And nobody waits."""
+    records = Records()
+    (record,) = records_of(entry(code=0), log_name="")
+    records.add(*[record] * 20_000)
+    assert len(await records.take()) + records.lost == 20_000
+    assert records.lost
