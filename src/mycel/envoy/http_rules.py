@@ -48,6 +48,14 @@ def policies(sections: Iterable[L7 | None]) -> Json:
     return found
 
 
+def underscores(sections: Iterable[L7 | None]) -> str:
+    """What Envoy does with names like `x_role`: refused where rules read `x-role`, which to CGI servers is the same."""
+    rules = [rule for each in sections if each is not None for rule in json.loads(each.rules)["rules"]]
+    named = [text.partition(":")[0] for rule in rules for text in rule.get("headers") or ()]
+    named += [match["name"] for rule in rules for match in rule.get("headerMatches") or ()]
+    return "REJECT_REQUEST" if any("-" in name for name in named) else "ALLOW"
+
+
 def _policy(allowed: Json) -> Json:
     return {"principals": [ANY], "permissions": [allowed]}
 

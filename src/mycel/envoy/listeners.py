@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mycel.abi import Direction
-from mycel.envoy.http_rules import Json, Unsupported, policies
+from mycel.envoy.http_rules import Json, Unsupported, policies, underscores
 from mycel.envoy.messages import from_json, to_resource
 from mycel.envoy.parts import (
     MARK_UPSTREAM_EGRESS,
@@ -75,6 +75,7 @@ def connection_manager(name: str, http: HttpSections) -> Json:
         "@type": f"{_TYPE}filters.http.rbac.v3.RBAC",
         "rules": {"action": "ALLOW", "policies": policies(http.sections)},
     }
+    names = underscores(http.sections)
     router = {"@type": f"{_TYPE}filters.http.router.v3.Router", "suppress_envoy_headers": True}
     route = {
         "cluster": ORIGINAL_DESTINATION,
@@ -91,7 +92,7 @@ def connection_manager(name: str, http: HttpSections) -> Json:
         "normalize_path": True,
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
-        "common_http_protocol_options": {"idle_timeout": "60s", "headers_with_underscores_action": "ALLOW"},
+        "common_http_protocol_options": {"idle_timeout": "60s", "headers_with_underscores_action": names},
         "local_reply_config": {"mappers": [_denied()]},
         "access_log": [access_log(name)],
         "http_filters": [{"name": "rbac", "typed_config": rbac}, {"name": "router", "typed_config": router}],

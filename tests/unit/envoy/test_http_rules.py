@@ -9,7 +9,7 @@ import pytest
 import re2
 
 from mycel.abi import Direction
-from mycel.envoy.http_rules import ANY, Unsupported, permission, policies
+from mycel.envoy.http_rules import ANY, Unsupported, permission, policies, underscores
 from mycel.envoy.listeners import ORIGINAL_DESTINATION, snapshot
 from mycel.envoy.resources import CLUSTER, LISTENER
 from mycel.policy.engine import HttpSections
@@ -103,6 +103,13 @@ def test_hosts(rule: str, host: str, expected: bool):
 )
 def test_headers_and_methods(rule: dict[str, Any], headers: dict[str, str], expected: bool):
     assert passes(permission(rule), headers) == expected
+
+
+def test_names_with_underscores_are_refused_where_rules_read_their_twins():
+    assert underscores([http({"path": "/a"}, {"headers": ["X-Role: a"]})]) == "REJECT_REQUEST"
+    assert underscores([None, http({"headerMatches": [{"name": "x-role"}]})]) == "REJECT_REQUEST"
+    assert underscores([http({"headers": ["role: a-b"]}, {"path": "/a-b"})]) == "ALLOW"
+    assert underscores([None]) == "ALLOW"
 
 
 def test_sections_add_up_and_one_without_rules_allows_everything():
