@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,11 @@ def as_dry_run(options: WriteOptions) -> WriteOptions:
         force=options.force,
         warnings=options.warnings,
     )
+
+
+def as_trial(options: WriteOptions) -> WriteOptions:
+    """The same options for a look at what a write would come to; its warnings are said by the write itself."""
+    return dataclasses.replace(options, dry_run=True, warnings=[])
 
 
 def respond(value: Any, wanted: Wanted | None = None, *, status: int = 200) -> web.Response:

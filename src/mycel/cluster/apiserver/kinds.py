@@ -173,6 +173,13 @@ def builtin_kinds() -> tuple[Kind, ...]:
             sub="status",
             generation=True,
         ),
+        _row(
+            "admissionregistration.k8s.io/v1",
+            "validatingwebhookconfigurations",
+            "ValidatingWebhookConfiguration",
+            cluster=True,
+            generation=True,
+        ),
         _row("scheduling.k8s.io/v1", "priorityclasses", "PriorityClass", short="pc", cluster=True, generation=True),
         _row("coordination.k8s.io/v1", "leases", "Lease"),
         _row("discovery.k8s.io/v1", "endpointslices", "EndpointSlice", generation=True),

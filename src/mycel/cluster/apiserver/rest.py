@@ -7,6 +7,7 @@ write does and what a table shows is decided elsewhere.
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from mycel.cluster.apiserver import codec, errors, selectors, tables
-from mycel.cluster.apiserver.answers import as_dry_run, metadata_only, page, renderer, respond, respond_raw
+from mycel.cluster.apiserver.answers import as_dry_run, as_trial, metadata_only, page, renderer, respond, respond_raw
 from mycel.cluster.apiserver.authn import User
 from mycel.cluster.apiserver.negotiate import Form, Wanted, choose
 from mycel.cluster.apiserver.options import ListOptions, WriteOptions, list_options, write_options
@@ -27,6 +28,7 @@ from mycel.cluster.apiserver.paths import Target
 from mycel.cluster.apiserver.registry import Kind
 from mycel.cluster.apiserver.schema.types import struct
 from mycel.cluster.apiserver.watch import Schedule, Watcher, bookmark
+from mycel.cluster.apiserver.webhooks import Operation, Webhooks, Write
 from mycel.cluster.apiserver.writes import Writes, Written, now_text
 from mycel.cluster.store import Record, Revision, RevisionTooOld, Store
 
@@ -38,6 +40,7 @@ PATCH_TYPES = (
     "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 )
+_TRIES = 5  # as often as clients of busy objects do
 _WATCH_S = (1800.0, 3600.0)
 
 
@@ -69,9 +72,10 @@ class Call:
 class Rest:
     """The verbs over one store."""
 
-    def __init__(self, store: Store, writes: Writes) -> None:
+    def __init__(self, store: Store, writes: Writes, webhooks: Webhooks) -> None:
         self._store = store
         self._writes = writes
+        self._webhooks = webhooks
         self.closing = asyncio.Event()
         self._watchers: set[Watcher] = set()
 
@@ -200,34 +204,22 @@ class Rest:
         """POST to a collection."""
         options = call.write_options()
         obj = codec.decode_object(call.content_type, call.body, call.kind)
-        return await self.finish(
-            call, self._writes.create(call.kind, call.target.namespace, obj, options), options, created=True
-        )
+        return await self.finish(call, await self._create(call, obj, options), options, created=True)
 
     async def update(self, call: Call) -> web.StreamResponse:
         """PUT to an object or its status; creates where the kind allows that is not offered (404)."""
         options = call.write_options()
         obj = codec.decode_object(call.content_type, call.body, call.kind)
-        written = self._writes.change(
-            call.kind,
-            call.target.namespace,
-            call.target.name,
-            lambda _: obj,
-            options=options,
-            subresource=call.target.subresource,
-        )
+        written = await self._change(call, lambda _: copy.deepcopy(obj), options)
         return await self.finish(call, written, options)
 
     async def patch(self, call: Call) -> web.StreamResponse:
         """PATCH in any of the four types."""
         options = call.write_options()
-        target, kind = call.target, call.kind
         if codec.media_type(call.content_type) == "application/apply-patch+yaml":
             return await self._apply(call, options)
-        change = patcher(call.content_type, call.body, kind)
-        written = self._writes.change(
-            kind, target.namespace, target.name, change, options=options, subresource=target.subresource
-        )
+        change = patcher(call.content_type, call.body, call.kind)
+        written = await self._change(call, change, options)
         return await self.finish(call, written, options)
 
     async def _apply(self, call: Call, options: WriteOptions) -> web.StreamResponse:
@@ -261,18 +253,45 @@ class Rest:
         if self._store.head(kind.resource, target.namespace, target.name) is None:
             if target.subresource:
                 raise errors.not_found(kind.plural, kind.group, target.name)
-            written = self._writes.create(kind, target.namespace, merge(None), options)
+            written = await self._create(call, merge(None), options)
             return await self.finish(call, written, options, created=True)
-        written = self._writes.change(
-            kind,
-            target.namespace,
-            target.name,
-            merge,
-            options=options,
-            subresource=target.subresource,
-            tracked=False,
-        )
+        written = await self._change(call, merge, options, tracked=False)
         return await self.finish(call, written, options)
+
+    async def _create(self, call: Call, obj: Object, options: WriteOptions) -> Written:
+        """Try the write, ask the webhooks about what would come of it, then make it."""
+        kind, namespace = call.kind, call.target.namespace
+        if self._webhooks.any:
+            planned = self._writes.create(kind, namespace, copy.deepcopy(obj), as_trial(options)).obj
+            await self._webhooks.ask(Write(Operation.CREATE, kind, "", planned, None), options)
+            obj.setdefault("metadata", {})["name"] = planned["metadata"]["name"]  # it may have been generated
+        return self._writes.create(kind, namespace, obj, options)
+
+    async def _change(self, call: Call, change: Transform, options: WriteOptions, *, tracked: bool = True) -> Written:
+        """Like `_create`; what others change while the webhooks think is asked about again."""
+        kind, target = call.kind, call.target
+
+        def write(how: WriteOptions) -> Written:
+            return self._writes.change(
+                kind,
+                target.namespace,
+                target.name,
+                change,
+                options=how,
+                subresource=target.subresource,
+                tracked=tracked,
+            )
+
+        for _ in range(_TRIES if self._webhooks.any else 0):
+            old = self._writes.newest(kind, target.namespace, target.name)
+            planned = write(as_trial(options)).obj
+            await self._webhooks.ask(Write(Operation.UPDATE, kind, target.subresource, planned, old.obj), options)
+            if self._store.head(kind.resource, target.namespace, target.name) is old:
+                break
+        else:
+            if self._webhooks.any:
+                raise errors.stale(kind.plural, kind.group, target.name)
+        return write(options)
 
     async def delete(self, call: Call) -> web.StreamResponse:
         """DELETE one object."""
@@ -280,6 +299,9 @@ class Rest:
         wishes = self._wishes(call)
         if wishes.get("dryRun"):
             options = as_dry_run(options)
+        if self._webhooks.any:
+            old = self._writes.newest(call.kind, call.target.namespace, call.target.name)
+            await self._webhooks.ask(Write(Operation.DELETE, call.kind, "", None, old.obj), options)
         written = self._writes.delete(call.kind, call.target.namespace, call.target.name, wishes, options)
         if written.done is not None:
             await written.done
@@ -301,6 +323,9 @@ class Rest:
             selectors.field_selector(listing.field_selector, call.kind),
         )
         records = self._select(call, predicate)
+        if self._webhooks.any:
+            for record in records:
+                await self._webhooks.ask(Write(Operation.DELETE, call.kind, "", None, record.obj), options)
         waiting: list[asyncio.Future[None]] = []
         for record in records:
             try:

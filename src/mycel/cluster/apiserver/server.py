@@ -24,6 +24,7 @@ from mycel.cluster.apiserver.settings import Listen, Settings
 from mycel.cluster.apiserver.subresources import Subresources
 from mycel.cluster.apiserver.tokens import ISSUER, Tokens
 from mycel.cluster.apiserver.tunnel import Tunnels
+from mycel.cluster.apiserver.webhooks import Webhooks
 from mycel.cluster.apiserver.writes import Writes
 from mycel.cluster.store import ResourceId, Store, StoreFailed
 
@@ -58,7 +59,7 @@ class Server:
         self._tokens = tokens
         self._pki = pki
         self._settings = settings
-        self._rest = Rest(store, writes)
+        self._rest = Rest(store, writes, Webhooks(store, registry))
         self._subresources = Subresources(store, writes, self._rest, tokens, registry)
         self._tunnels = Tunnels(store, pki)
         self._runner: web.ServerRunner | None = None

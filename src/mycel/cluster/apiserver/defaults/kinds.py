@@ -195,6 +195,20 @@ def _crd(obj: Object, old: Object | None) -> None:
         obj["spec"].setdefault("conversion", {"strategy": "None"})
 
 
+def _webhooks(obj: Object, old: Object | None) -> None:
+    for webhook in obj.get("webhooks") or ():
+        webhook.setdefault("failurePolicy", "Fail")
+        webhook.setdefault("matchPolicy", "Equivalent")
+        webhook.setdefault("namespaceSelector", {})
+        webhook.setdefault("objectSelector", {})
+        webhook.setdefault("timeoutSeconds", 10)
+        for rule in webhook.get("rules") or ():
+            rule.setdefault("scope", "*")
+        service = (webhook.get("clientConfig") or {}).get("service")
+        if service:
+            service.setdefault("port", 443)
+
+
 DEFAULTS: dict[str, Setter] = {
     "pods": _pod,
     "podtemplates": lambda obj, old: _template(obj),
@@ -214,5 +228,6 @@ DEFAULTS: dict[str, Setter] = {
     "clusterrolebindings.rbac.authorization.k8s.io": _role_binding,
     "namespaces": _namespace,
     "nodes": _node,
+    "validatingwebhookconfigurations.admissionregistration.k8s.io": _webhooks,
     "customresourcedefinitions.apiextensions.k8s.io": _crd,
 }

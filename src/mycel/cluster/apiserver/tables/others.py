@@ -86,6 +86,10 @@ def _binding(obj: Object) -> list[Any]:
     ]
 
 
+def _webhooks(obj: Object) -> list[Any]:
+    return [_name(obj), len(obj.get("webhooks") or ()), age_of(obj)]
+
+
 def _priority_class(obj: Object) -> list[Any]:
     return [
         _name(obj),
@@ -111,6 +115,9 @@ OTHERS: dict[str, Printer] = {
     f"roles.{_RBAC}": Printer(columns("Name", "Created At"), _role),
     f"clusterrolebindings.{_RBAC}": Printer(_BINDING_COLUMNS, _binding),
     f"rolebindings.{_RBAC}": Printer(_BINDING_COLUMNS, _binding),
+    "validatingwebhookconfigurations.admissionregistration.k8s.io": Printer(
+        columns("Name", "Webhooks#", "Age"), _webhooks
+    ),
     "priorityclasses.scheduling.k8s.io": Printer(
         columns("Name", "Value#", "Global-Default", "Age", "PreemptionPolicy"), _priority_class
     ),

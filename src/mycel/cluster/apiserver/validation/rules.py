@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mycel.cluster.apiserver.schema.problems import Problem
-from mycel.cluster.apiserver.validation import others, pods, services, workloads
+from mycel.cluster.apiserver.validation import others, pods, services, webhooks, workloads
 from mycel.cluster.apiserver.validation.metadata import NameRule
 from mycel.cluster.apiserver.validation.names import dns_label, dns_label_1035, path_segment
 
@@ -41,6 +41,7 @@ VALIDATORS: dict[str, Validator] = {
     "clusterrolebindings.rbac.authorization.k8s.io": others.validate_role_binding,
     "rolebindings.rbac.authorization.k8s.io": others.validate_role_binding,
     "nodes": others.validate_node,
+    "validatingwebhookconfigurations.admissionregistration.k8s.io": webhooks.validate_configuration,
     "leases.coordination.k8s.io": others.validate_lease,
     "customresourcedefinitions.apiextensions.k8s.io": others.validate_crd,
 }
