@@ -1,0 +1,1 @@
+"""Validation at apply time: what is said of objects before they are stored."""
