@@ -53,6 +53,7 @@ def canonical(target: str) -> str | None:
     if re.search(r"%2f|%5c|%00", path, re.IGNORECASE):
         return None
     path = path.replace("\\", "/")
+    path = re.sub(r"/(\.\.?);[^/]*", r"/\1", path)  # dots have no parameters; written as %2e they keep them
     path = re.sub(r"%([0-9a-fA-F]{2})", _decoded, path)
     kept: list[str] = []
     parts = path.split("/")[1:]
