@@ -133,7 +133,7 @@ def test_the_systems_pods_run(typed: Walk) -> None:
 
     def running() -> bool:
         found = rows(typed.cluster.kubectl("-n", "kube-system", "get", "pods", "-o", "wide").stdout)
-        return all(row[1] == "1/1" and row[2] == "Running" for row in found)
+        return all(len(set(row[1].split("/"))) == 1 and row[2] == "Running" for row in found)
 
     eventually(running, timeout_s=60, what="every pod of kube-system Running")
     table = typed.cluster.kubectl("-n", "kube-system", "get", "pods", "-o", "wide", "--no-headers").stdout

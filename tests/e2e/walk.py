@@ -44,7 +44,8 @@ class Walk:
 
     def create(self) -> str:
         """Section 1."""
-        arguments = ("cluster", "create", "--config", str(MANIFESTS / "kind-config.yaml"))
+        config = str(MANIFESTS / "kind-config.yaml")
+        arguments = ("cluster", "create", "--name", self.cluster.name, "--config", config)
         return self.once("create", lambda: said(self.cluster.mycel(*arguments)))
 
     def install(self) -> str:

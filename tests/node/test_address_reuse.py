@@ -28,8 +28,8 @@ from tests.node.bare_node import NAME, World, bare_node
 
 pytestmark = pytest.mark.root
 
-NETWORK = "10.244.91.0/29"  # of its addresses one is the server's, four are for the others
-OTHERS = 4
+NETWORK = "10.244.91.0/29"  # of its addresses one is the server's, one the ingress's, three are for the others
+OTHERS = 3
 SERVER_PORT, CLIENT_PORT = 7000, 5000
 _TURN = struct.Struct("!Q")
 

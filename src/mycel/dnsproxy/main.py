@@ -42,7 +42,7 @@ class Options:
     """What the process is told."""
 
     state_dir: Path = Path("/var/run/cilium")
-    names: Path = Path("/sys/fs/bpf/mycel/mycel_names")
+    names: Path = Path("/sys/fs/bpf/mycel/maps/mycel_names")
     addresses: tuple[str, ...] = (sockets.LISTEN_IPV4, sockets.LISTEN_IPV6)
     min_ttl_s: int = 0
     per_name: int = 1000

@@ -62,6 +62,7 @@ _MESH_COMMANDS = {
     "cilium-health": Command(module="mycel.agent.health", light=True),
     "cilium-operator": Command(module="mycel.operator"),
     "cilium-operator-generic": Command(module="mycel.operator"),
+    "cilium-dns-proxy": Command(module="mycel.dnsproxy.supervise"),
     "hubble-dial": Command(module="mycel.observe.dial", light=True),
     "hubble": Command(module="mycel.cli.main", words=("hubble",)),
     "mycel": Command(module="mycel.cli.main"),

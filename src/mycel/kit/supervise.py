@@ -1,0 +1,67 @@
+"""The first process of a container that keeps another one running: what ends is started again at once.
+
+Kubernetes would start the container again as well, but waits longer each time. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mycel.kit.groups import write_group
+
+STEADY_S = 2.0  # one that ran so long did not fail at its configuration
+LONGEST_PAUSE_S = 2.0
+
+
+def supervise(name: str, command: list[str], *, group: Path, cgroup_root: Path) -> int:
+    """Keep a proxy running until asked to stop; `group` is the file that says whose marks the kernel is to believe."""
+    while not write_group(group, cgroup_root):
+        print(f"{name}: not below {cgroup_root} yet", file=sys.stderr, flush=True)
+        time.sleep(0.5)
+    supervisor = Supervisor(name, command)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, supervisor.stop)
+    return supervisor.run()
+
+
+def pause_s(failures: int) -> float:
+    """How long to wait before the next start, after so many that failed at once: 0, then 0.1 s doubling."""
+    return min(0.1 * 2 ** (failures - 1), LONGEST_PAUSE_S) if failures else 0.0
+
+
+class Supervisor:
+    """Starts a command again whenever it ends, until asked to stop."""
+
+    def __init__(self, name: str, command: list[str]) -> None:
+        self._name = name
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = False
+
+    def stop(self, *_: object) -> None:
+        """Let the command end, and do not start it again."""
+        self._stopping = True
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+
+    def run(self) -> int:
+        """Until stopped."""
+        failures = 0
+        while not self._stopping:
+            began_s = time.monotonic()
+            self._process = subprocess.Popen(self._command)
+            if self._stopping:
+                self.stop()
+            code = self._process.wait()
+            if self._stopping:
+                break
+            failures = failures + 1 if time.monotonic() - began_s < STEADY_S else 0
+            print(f"{self._name}: ended with {code}; it is started again", file=sys.stderr, flush=True)
+            time.sleep(pause_s(failures))
+        return 0

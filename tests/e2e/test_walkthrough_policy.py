@@ -1,0 +1,147 @@
+"""Section 6 of the walkthrough, typed with a real kubectl: HTTP and DNS policy through the node's proxy, as
+flows show it.
+
+One cluster for the file; every kubectl of this machine types each step.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.clusters import Cluster, eventually
+from tests.e2e.walk import MANIFESTS, TEST_SPACE, Follower, Walk, lines_of
+from tests.kubectls import kubectls
+
+pytestmark = pytest.mark.cluster
+
+POLICIES = ("client-egress-only-dns", "client-egress-l7-http")
+FILES = tuple(word for name in POLICIES for word in ("-f", str(MANIFESTS / f"{name}.yaml")))
+
+
+@pytest.fixture(scope="module")
+def walk(make_cluster: Callable[[str], Cluster]) -> Walk:
+    """A cluster with the mesh and the test pods."""
+    made = Walk(make_cluster("layer7"))
+    made.test_pods()
+    return made
+
+
+@pytest.fixture(params=sorted(kubectls()) or ["none"])
+def typed(walk: Walk, request: pytest.FixtureRequest) -> Iterator[Walk]:
+    """The walk with both policies in force, typed with one kubectl after the other."""
+    with walk.typed_with(request.param):
+        walk.cluster.kubectl("apply", *FILES)
+        eventually(lambda: valid(walk) == dict.fromkeys(POLICIES, "True"), what="both policies Valid")
+        yield walk
+
+
+def valid(walk: Walk) -> dict[str, str]:
+    """VALID of each policy, as `kubectl get cnp` prints it."""
+    table = walk.cluster.kubectl("-n", TEST_SPACE, "get", "cnp").stdout.splitlines()
+    column = table[0].split().index("VALID") if table else 0
+    return {line.split()[0]: line.split()[column] for line in table[1:]}
+
+
+def curl(walk: Walk, pod: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """curl in a pod of the test namespace, as a person types it."""
+    return walk.cluster.kubectl(
+        "exec", "-n", TEST_SPACE, walk.pod(pod), "--", "curl", "-sS", "-m", "10", *arguments, check=False
+    )
+
+
+def headers(shown: str) -> dict[str, str]:
+    """Header names of an answer, in lower case, and their values, from `curl -v` or `curl -I`."""
+    pairs = re.findall(r"^(?:< )?([\w-]+): (.*?)\r?$", shown, re.MULTILINE)
+    return {name.lower(): value for name, value in pairs}
+
+
+def test_both_policies_are_valid(typed: Walk) -> None:
+    """`kubectl get cnp` says so."""
+    assert valid(typed) == dict.fromkeys(POLICIES, "True")
+
+
+def test_a_request_the_rules_allow(typed: Walk, follow: Callable[..., Follower]) -> None:
+    """200; flows show DNS through the proxy, the connection handed to the proxy, and the request."""
+    client, server = typed.pod("client2"), typed.pod("echo-other-node")
+    follower = follow("--from-pod", f"{TEST_SPACE}/{client}")
+    dns = lines_of(f"{TEST_SPACE}/{client}", r"kube-system/coredns-\S+:53")
+    http = lines_of(f"{TEST_SPACE}/{client}", f"{TEST_SPACE}/{server}:8080")
+    name = r"echo-other-node\.cilium-test\.svc\.cluster\.local\."
+    expected = [
+        dns + r"policy-verdict:L3-L4 EGRESS ALLOWED \(UDP\)$",
+        dns + r"to-proxy FORWARDED \(UDP\)$",
+        dns + rf"dns-request proxy FORWARDED \(DNS Query {name} A\)$",
+        dns + rf"dns-request proxy FORWARDED \(DNS Query {name} AAAA\)$",
+        http + r"policy-verdict:L3-L4 EGRESS ALLOWED \(TCP Flags: SYN\)$",
+        http + r"to-proxy FORWARDED \(TCP Flags: SYN\)$",
+        http + r"http-request FORWARDED \(HTTP/1\.1 GET http://echo-other-node:8080/\)$",
+    ]
+
+    def ask() -> list[str]:
+        done = curl(typed, "client2", "-v", "echo-other-node:8080/")
+        assert re.search(r"< HTTP/1\.1 200 OK", done.stderr), done.stderr
+        return [pattern for pattern in expected if not follower.saw(pattern)]
+
+    eventually(lambda: not ask(), what="all lines of the request")
+
+
+def test_a_path_the_rules_do_not_allow(typed: Walk, follow: Callable[..., Follower]) -> None:
+    """403 in the very words of the contract, and a flow that says DROPPED with the URL."""
+    client, server = typed.pod("client2"), typed.pod("echo-same-node")
+    follower = follow("--from-pod", f"{TEST_SPACE}/{client}")
+    done = curl(typed, "client2", "-v", "echo-same-node:8080/foo")
+    assert re.search(r"< HTTP/1\.1 403 Forbidden", done.stderr)
+    said = headers(done.stderr)
+    assert {key: said.get(key) for key in ("content-length", "content-type", "server")} == {
+        "content-length": "15",
+        "content-type": "text/plain",
+        "server": "envoy",
+    }
+    assert done.stdout == "Access denied\n"  # its carriage return is lost as text
+    line = lines_of(f"{TEST_SPACE}/{client}", f"{TEST_SPACE}/{server}:8080")
+    wanted = line + r"http-request DROPPED \(HTTP/1\.1 GET http://echo-same-node:8080/foo\)$"
+    # The first one may have been before the follower was there.
+    eventually(
+        lambda: follower.saw(wanted) or not curl(typed, "client2", "echo-same-node:8080/foo"), what="the denied request"
+    )
+
+
+def test_a_method_the_rules_do_not_allow(typed: Walk) -> None:
+    """HEAD is not GET."""
+    assert curl(typed, "client2", "-I", "echo-same-node:8080/").stdout.startswith("HTTP/1.1 403 Forbidden")
+
+
+def test_a_client_without_rules_hears_nothing(typed: Walk, follow: Callable[..., Follower]) -> None:
+    """DNS answers, TCP is dropped without an answer: curl times out (28), and a flow names the denial."""
+    client, server = typed.pod("client"), typed.pod("echo-same-node")
+    follower = follow("--from-pod", f"{TEST_SPACE}/{client}")
+    line = lines_of(f"{TEST_SPACE}/{client}", f"{TEST_SPACE}/{server}:8080", arrow="<>")
+    wanted = line + r"Policy denied DROPPED \(TCP Flags: SYN\)$"
+
+    def ask() -> bool:
+        done = curl(typed, "client", "--max-time", "3", "echo-same-node:8080/")
+        assert (done.returncode, done.stdout) == (28, ""), done.stderr
+        return follower.saw(wanted)
+
+    eventually(ask, what="the denial")
+
+
+def test_without_the_policies_everything_is_open_again(walk: Walk) -> None:
+    """No pod was restarted."""
+    before = {pod["metadata"]["name"] for pod in walk.cluster.get("pods", "-n", TEST_SPACE)["items"]}
+    walk.cluster.kubectl("delete", "--ignore-not-found", *FILES)
+    for pod in ("client", "client2"):
+        eventually(
+            lambda pod=pod: (
+                curl(walk, pod, "-o", "/dev/null", "-w", "%{http_code}", "echo-same-node:8080/foo").stdout == "404"
+            ),
+            what=f"{pod} reaches the server itself",
+        )
+    pods = walk.cluster.get("pods", "-n", TEST_SPACE)["items"]
+    assert {pod["metadata"]["name"] for pod in pods} == before
+    restarts = [status["restartCount"] for pod in pods for status in pod["status"]["containerStatuses"]]
+    assert restarts == [0] * len(restarts)
