@@ -37,9 +37,8 @@ def kubectl_path() -> str:
     return found[max(found, key=lambda version: [int(part) for part in version.split(".")])]
 
 
-@pytest.fixture(scope="session")
-def make_cluster(tmp_path_factory: pytest.TempPathFactory, kubectl_path: str) -> Iterator[Callable[[str], Cluster]]:
-    """`make_cluster("name")` gives a cluster to create; whatever is left of it is deleted in the end."""
+def making_clusters(tmp_path_factory: pytest.TempPathFactory, kubectl_path: str) -> Iterator[Callable[[str], Cluster]]:
+    """What `make_cluster` gives; whatever is left of the clusters is deleted in the end."""
     if os.geteuid() != 0:
         pytest.skip("a cluster needs root")
     made: list[Cluster] = []
@@ -52,6 +51,12 @@ def make_cluster(tmp_path_factory: pytest.TempPathFactory, kubectl_path: str) ->
     yield make
     for cluster in made:
         cluster.delete()
+
+
+@pytest.fixture(scope="session")
+def make_cluster(tmp_path_factory: pytest.TempPathFactory, kubectl_path: str) -> Iterator[Callable[[str], Cluster]]:
+    """`make_cluster("name")` gives a cluster to create; it lives as long as the tests."""
+    yield from making_clusters(tmp_path_factory, kubectl_path)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.clusters import Cluster
+from tests.conftest import making_clusters
 from tests.e2e.walk import Follower, Walk
 
 
@@ -21,3 +23,9 @@ def follow(walk: Walk) -> Iterator[Callable[..., Follower]]:
     yield begin
     for one in begun:
         one.close()
+
+
+@pytest.fixture(scope="module")
+def make_cluster(tmp_path_factory: pytest.TempPathFactory, kubectl_path: str) -> Iterator[Callable[[str], Cluster]]:
+    """`make_cluster("name")` gives a cluster to create; it goes with its file, so that few run at a time."""
+    yield from making_clusters(tmp_path_factory, kubectl_path)
