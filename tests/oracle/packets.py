@@ -167,7 +167,7 @@ def cells(objects: list[Object], names: list[str]) -> list[Cell]:
 
 
 def expected(objects: list[Object], policies: list[Object], asked: list[Cell]) -> dict[Cell, bool]:
-    """What the model lets pass. Nothing passes that needs the proxy, while there is none."""
+    """What the model lets pass. Nothing passes that needs the proxy: there is none."""
     world = Cluster(objects)
     return {cell: verdict(world, policies, cell.flow()).verdict == "allowed" for cell in asked}
 

@@ -118,7 +118,9 @@ def difference(
     denied = next((each for each in step.sides if each.side.verdict != "allowed" and not each.silent), None)
     reason = step.reason
     if denied is not None:
-        reason = PROXIED if denied.side.verdict == "l7" else REASONS[denied.side.reason]
+        # A proxy takes TCP and UDP.
+        proxied = PROXIED if all(each.protocol in (6, 17) for each in events) else "PROXY_UNSUPPORTED"
+        reason = proxied if denied.side.verdict == "l7" else REASONS[denied.side.reason]
     drops = [abi.DropReason(each.sub_type).name for each in events if each.kind == abi.EventKind.DROP]
     if drops != ([reason] if reason else []):
         return f"drop events {drops}, expected {reason}"
@@ -145,9 +147,12 @@ def _told(
         return f"verdict event of direction {event.direction}, expected {judged.direction}"
     if event.endpoint_id != table.endpoint_ids[judged.subject.ref]:
         return f"verdict event of endpoint {event.endpoint_id}, expected {judged.subject.ref}"
-    if event.sub_type != (abi.DropReason[reason] if reason else 0):
+    # No listener is there: the verdict sends the connection to it all the same, and the packet is dropped after.
+    to_proxy = reason == PROXIED
+    if event.sub_type != (abi.DropReason[reason] if reason and not to_proxy else 0):
         return f"verdict event with reason {event.sub_type}, expected {reason}"
-    if event.verdict != (abi.Verdict.DROPPED if reason else abi.Verdict.FORWARDED):
+    outcome = abi.Verdict.REDIRECTED if to_proxy else abi.Verdict.DROPPED if reason else abi.Verdict.FORWARDED
+    if event.verdict != outcome or bool(event.proxy_port) != to_proxy:
         return f"verdict event with verdict {event.verdict}"
     own = event.source_identity if judged.direction == abi.Direction.EGRESS else event.destination_identity
     if own != party.identity:
