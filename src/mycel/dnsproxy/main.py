@@ -113,7 +113,8 @@ class Proxy:
     async def _watch(self) -> None:
         while True:
             try:
-                await asyncio.wait_for(self._poked.wait(), _LOOK_S)
+                async with asyncio.timeout(_LOOK_S):
+                    await self._poked.wait()
             except TimeoutError:
                 pass
             self._poked.clear()

@@ -61,12 +61,14 @@ class TcpListener:
         leg = _Leg(client.address, server, self._port)
         try:
             while True:
-                wire = await asyncio.wait_for(_read(reader), _IDLE_S)
+                async with asyncio.timeout(_IDLE_S):
+                    wire = await _read(reader)
                 answer = await self._answer(wire, client, server, leg)
                 if answer is None:
                     return
                 writer.write(struct.pack("!H", len(answer)) + answer)
-                await asyncio.wait_for(writer.drain(), _IDLE_S)
+                async with asyncio.timeout(_IDLE_S):
+                    await writer.drain()
         except (OSError, EOFError, TimeoutError):
             return
         finally:

@@ -163,7 +163,8 @@ async def reconcile(
             if realized is not None:
                 realized.set(version)
         try:
-            await asyncio.wait_for(_newer(desired, version, disturbed), wait_s)
+            async with asyncio.timeout(wait_s):
+                await _newer(desired, version, disturbed)
             fresh = failures > 0 or (disturbed is not None and disturbed.is_set())
         except TimeoutError:
             fresh = True

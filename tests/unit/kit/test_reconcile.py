@@ -206,3 +206,20 @@ def test_what_disturbs_a_target_is_mended_at_once() -> None:
     place, log = virtual_time.run(disturb())
     assert place.rows == {"a": 1}
     assert log == ["place read", "place +1 -0", "place read", "place +1 -0"]
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_a_cancellation_ends_the_loop_whatever_arrives_with_it(turns: int) -> None:
+    async def main() -> None:
+        place, desired = Place(), Latest[Mapping[str, int]]()
+        desired.set({"a": 1})
+        task = asyncio.create_task(reconcile(desired, place, Report()))
+        await asyncio.sleep(0.1)
+        desired.set({"a": 2})
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=5)
+        assert done and task.cancelled()
+
+    virtual_time.run(main())

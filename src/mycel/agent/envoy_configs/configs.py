@@ -190,7 +190,8 @@ class Configs:
             if leaving:
                 self.snapshot.set(merged(wanted_now, held))
                 try:
-                    await asyncio.wait_for(realize(), _PATIENCE_S)
+                    async with asyncio.timeout(_PATIENCE_S):
+                        await realize()
                 except TimeoutError:
                     pass  # the kernel is behind; a row without a listener drops
             self.snapshot.set(wanted_now)

@@ -47,7 +47,8 @@ class Secrets:
             for place in sorted(self._wanted):
                 await self._ask(place)
             try:
-                await asyncio.wait_for(self._wake.wait(), _EVERY_S)
+                async with asyncio.timeout(_EVERY_S):
+                    await self._wake.wait()
             except TimeoutError:
                 continue
 

@@ -196,7 +196,8 @@ async def _call(verb: str, plugin: Object, attachment: Attachment, config: Objec
     except OSError as exc:
         raise CniError(f'failed to find plugin "{kind}" in path [{BINARIES}]: {exc.strerror}') from exc
     try:
-        output, errors = await asyncio.wait_for(process.communicate(msgspec.json.encode(config)), _TIMEOUT_S)
+        async with asyncio.timeout(_TIMEOUT_S):
+            output, errors = await process.communicate(msgspec.json.encode(config))
     except TimeoutError as exc:
         process.kill()
         await process.wait()

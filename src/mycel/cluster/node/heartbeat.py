@@ -165,7 +165,8 @@ class Heartbeat:
                 log.info("heartbeat: %s", exc)
                 delay_s = 1.0
             try:
-                await asyncio.wait_for(self._poked.wait(), delay_s)
+                async with asyncio.timeout(delay_s):
+                    await self._poked.wait()
             except TimeoutError:
                 continue
 

@@ -185,7 +185,8 @@ async def stream(path: Path, wanted: Options, *, ended: Callable[[], bool]) -> A
                 if over:
                     return
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), 1.0)
+                    async with asyncio.timeout(1.0):
+                        await changed.wait()
         finally:
             watcher.close()
     finally:

@@ -123,7 +123,8 @@ class Objects:
             self._tasks.append(asyncio.create_task(informer.run(), name=f"informer {resource}"))
         if not informer.synced:
             try:
-                await asyncio.wait_for(informer.wait_synced(), _SYNC_TIMEOUT_S)
+                async with asyncio.timeout(_SYNC_TIMEOUT_S):
+                    await informer.wait_synced()
             except TimeoutError as exc:
                 raise VolumeError(f"{resource} could not be listed within {_SYNC_TIMEOUT_S} s") from exc
         return informer

@@ -96,7 +96,8 @@ class SpdyChannel:
 
     async def wait_streams(self) -> None:
         """Until the client has opened every stream it asked for. Raises TimeoutError."""
-        await asyncio.wait_for(self._complete.wait(), _SETUP_TIMEOUT_S)
+        async with asyncio.timeout(_SETUP_TIMEOUT_S):
+            await self._complete.wait()
 
     async def run(self) -> None:
         """Read frames until the connection ends."""
@@ -169,7 +170,8 @@ class SpdyChannel:
             await self._writer.drain()
             # The client closes when it has read everything; closing first could cut off what is under way.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.closed.wait(), 2)
+                async with asyncio.timeout(2):
+                    await self.closed.wait()
 
 
 _CHANNELS = {Stream.STDIN: 0, Stream.STDOUT: 1, Stream.STDERR: 2, Stream.ERROR: 3, Stream.RESIZE: 4}
@@ -228,7 +230,8 @@ class WebSocketChannel:
         self._writer.write(websocket.encode(websocket.Op.BINARY, part) + websocket.close(1000))
         with contextlib.suppress(ConnectionError, TimeoutError):
             await self._writer.drain()
-            await asyncio.wait_for(self.closed.wait(), 2)
+            async with asyncio.timeout(2):
+                await self.closed.wait()
 
 
 def _resize(data: bytes, sizes: asyncio.Queue[Size]) -> None:

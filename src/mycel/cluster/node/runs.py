@@ -279,7 +279,8 @@ class Runs:
                 return False
             self._owner.changed.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._owner.changed.wait(), min(left, 5.0))
+                async with asyncio.timeout(min(left, 5.0)):
+                    await self._owner.changed.wait()
         return True
 
     def grace_s(self) -> float:

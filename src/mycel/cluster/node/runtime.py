@@ -71,7 +71,8 @@ async def create(container: ContainerId, bundle: Path, config: Object, log: Path
     finally:
         os.close(sync_w)
     try:
-        said = await asyncio.wait_for(_read_line(sync_r), _CREATE_TIMEOUT_S)
+        async with asyncio.timeout(_CREATE_TIMEOUT_S):
+            said = await _read_line(sync_r)
     except TimeoutError as exc:
         raise RunError(f"the container was not created within {_CREATE_TIMEOUT_S} s") from exc
     await process.wait()
@@ -168,7 +169,8 @@ async def execute(
         start_new_session=True,
     )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            output, _ = await process.communicate()
     except TimeoutError:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -59,7 +59,8 @@ class Server:
         finally:
             with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError):
                 writer.close()
-                await asyncio.wait_for(writer.wait_closed(), 2)
+                async with asyncio.timeout(2):
+                    await writer.wait_closed()
 
     async def _route(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         match request.path:
