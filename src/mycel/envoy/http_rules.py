@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mycel.policy.rules import L7
@@ -33,27 +33,44 @@ class Unsupported(ValueError):
 
 
 def policies(sections: Iterable[L7 | None]) -> Json:
-    """RBAC's `policies` for sections that apply together: one per rule, named `section/rule`. Raises Unsupported."""
-    found: Json = {}
-    for number, section in enumerate(sections):
+    """RBAC's `policies` for sections that apply together: one per rule, named `section/rule`. None among them allows
+    every request. Raises Unsupported.
+    """
+    rules = _rules(sections)
+    if any(each is None for each in rules):
+        return {"any": _policy(ANY)}
+    return {
+        f"{number}/{place}": _policy(permission(rule))
+        for number, each in enumerate(rules)
+        for place, rule in enumerate(each or ())
+    }
+
+
+def underscores(sections: Iterable[L7 | None]) -> str:
+    """What Envoy does with names like `x_role`: refused where rules read `x-role`, which to CGI servers is the same.
+
+    Raises Unsupported.
+    """
+    rules = [rule for each in _rules(sections) for rule in each or ()]
+    named = [text.partition(":")[0] for rule in rules for text in rule.get("headers") or ()]
+    named += [match["name"] for rule in rules for match in rule.get("headerMatches") or ()]
+    return "REJECT_REQUEST" if any("-" in name for name in named) else "ALLOW"
+
+
+def _rules(sections: Iterable[L7 | None]) -> list[Sequence[Mapping[str, Any]] | None]:
+    """The HTTP rules of each section. What is no HTTP is refused beside None too: this listener cannot speak it."""
+    found: list[Sequence[Mapping[str, Any]] | None] = []
+    for section in sections:
         if section is None:
-            return {"any": _policy(ANY)}
+            found.append(None)
+            continue
         if section.parser != "http":
             raise Unsupported(f"a section of kind {section.parser}")
         content: Mapping[str, Any] = json.loads(section.rules)
         if content.keys() - {"rules"}:
             raise Unsupported(" and ".join(sorted(content.keys() - {"rules"})))
-        for place, rule in enumerate(content["rules"]):
-            found[f"{number}/{place}"] = _policy(permission(rule))
+        found.append(content["rules"])
     return found
-
-
-def underscores(sections: Iterable[L7 | None]) -> str:
-    """What Envoy does with names like `x_role`: refused where rules read `x-role`, which to CGI servers is the same."""
-    rules = [rule for each in sections if each is not None for rule in json.loads(each.rules)["rules"]]
-    named = [text.partition(":")[0] for rule in rules for text in rule.get("headers") or ()]
-    named += [match["name"] for rule in rules for match in rule.get("headerMatches") or ()]
-    return "REJECT_REQUEST" if any("-" in name for name in named) else "ALLOW"
 
 
 def _policy(allowed: Json) -> Json:

@@ -10,7 +10,7 @@ import re2
 
 from mycel.abi import Direction
 from mycel.envoy.http_rules import ANY, Unsupported, permission, policies, underscores
-from mycel.envoy.listeners import ORIGINAL_DESTINATION, snapshot
+from mycel.envoy.listeners import ORIGINAL_DESTINATION, snapshot, unserved
 from mycel.envoy.resources import CLUSTER, LISTENER
 from mycel.policy.engine import HttpSections
 from mycel.policy.rules import L7
@@ -124,6 +124,7 @@ UNSUPPORTED = [
     http({}, terminatingTLS={"secret": {"name": "s"}}),
     L7("dns", json.dumps({"rules": ["a."]})),
     L7("listener", json.dumps({"rules": {}})),
+    L7("tls", json.dumps({"serverNames": ["a.test"]})),
 ]
 
 
@@ -135,3 +136,10 @@ def test_what_envoy_cannot_be_given_has_no_listener(section: L7):
     made = snapshot({10001: HttpSections(Direction.INGRESS, (section,)), 10002: good})
     assert list(made[LISTENER]) == ["policy/egress/10002"]
     assert list(made[CLUSTER]) == [ORIGINAL_DESTINATION]
+
+
+@pytest.mark.parametrize("section", [section for section in UNSUPPORTED if section.parser != "http"])
+def test_what_is_no_http_has_no_listener_beside_a_rule_for_everything_either(section: L7):
+    both = HttpSections(Direction.EGRESS, (None, section))
+    assert "not supported" in unserved(both)
+    assert snapshot({10001: both})[LISTENER] == {}
