@@ -262,8 +262,9 @@ class Bed:
                 made.send(wire)
                 return made.recv(65535)
             made.sendall(struct.pack("!H", len(wire)) + wire)
-            (size,) = struct.unpack("!H", made.recv(2, socket.MSG_WAITALL))
-            return made.recv(size, socket.MSG_WAITALL)
+            with made.makefile("rb") as answer:  # MSG_WAITALL does not wait on a socket with a timeout
+                (size,) = struct.unpack("!H", answer.read(2))
+                return answer.read(size)
 
     # ---- the map
 
