@@ -24,8 +24,9 @@ import numpy as np
 from mycel import abi
 from mycel.api import observer_pb2
 from mycel.api.observer_grpc import ObserverBase
-from mycel.flow.records import Address, Endpoint, ServiceName, Workload
+from mycel.flow.records import Endpoint, ServiceName, Workload
 from mycel.flow.rows import EVENT, Events
+from mycel.model.address import Address
 from mycel.observe.client import connect
 from mycel.observe.pipeline import FlowPipeline
 from mycel.observe.server import serve

@@ -31,19 +31,23 @@ static __always_inline struct addr addr_proxy(bool v6)
 	return addr;
 }
 
-/* The packet's source and the given destination, as socket lookups take them. Returns the size. */
-static __always_inline __u32 proxy_tuple(struct bpf_sock_tuple *tuple, const struct packet *p, const struct addr *to,
-					 __be16 port)
+/* From the packet's source to the listener on `port`, or (0) to the packet's own destination, as socket lookups take
+ * it. Returns the size.
+ */
+static __always_inline __u32 proxy_tuple(struct bpf_sock_tuple *tuple, const struct packet *p, __be16 port)
 {
+	struct addr to = port ? addr_proxy(p->family == 6) : p->t.destination;
+
+	port = port ?: p->t.destination_port;
 	if (p->family == 4) {
 		tuple->ipv4.saddr = addr_to_v4(&p->t.source);
-		tuple->ipv4.daddr = addr_to_v4(to);
+		tuple->ipv4.daddr = addr_to_v4(&to);
 		tuple->ipv4.sport = p->t.source_port;
 		tuple->ipv4.dport = port;
 		return sizeof(tuple->ipv4);
 	}
 	__builtin_memcpy(tuple->ipv6.saddr, &p->t.source, sizeof(tuple->ipv6.saddr));
-	__builtin_memcpy(tuple->ipv6.daddr, to, sizeof(tuple->ipv6.daddr));
+	__builtin_memcpy(tuple->ipv6.daddr, &to, sizeof(tuple->ipv6.daddr));
 	tuple->ipv6.sport = p->t.source_port;
 	tuple->ipv6.dport = port;
 	return sizeof(tuple->ipv6);
@@ -55,13 +59,11 @@ __subprogram int proxy_assign_tcp(struct __sk_buff *skb, const struct packet *p,
 {
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *socket;
-	struct addr to;
 	__u32 size;
 	bool given;
 
 	REQUIRE(p, false);
-	to = port ? addr_proxy(p->family == 6) : p->t.destination;
-	size = proxy_tuple(&tuple, p, &to, port ?: p->t.destination_port);
+	size = proxy_tuple(&tuple, p, port);
 	socket = bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!socket)
 		return false;
@@ -76,13 +78,11 @@ __subprogram int proxy_assign_udp(struct __sk_buff *skb, const struct packet *p,
 {
 	struct bpf_sock_tuple tuple = {};
 	struct bpf_sock *socket;
-	struct addr to;
 	__u32 size;
 	bool given;
 
 	REQUIRE(p, false);
-	to = port ? addr_proxy(p->family == 6) : p->t.destination;
-	size = proxy_tuple(&tuple, p, &to, port ?: p->t.destination_port);
+	size = proxy_tuple(&tuple, p, port);
 	socket = bpf_sk_lookup_udp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!socket)
 		return false;

@@ -11,9 +11,9 @@ from mycel.agent.ipam import ingress_address
 from mycel.agent.planner import Planner
 from mycel.agent.policies import Policies
 from mycel.agent.watches import Watches
-from mycel.flow.records import Address, Endpoint, PolicyName, ServiceName, Workload
+from mycel.flow.records import Endpoint, PolicyName, ServiceName, Workload
 from mycel.identity.reserved import HOST, INGRESS, RESERVED_LABELS
-from mycel.model.address import ANY_IPV4, parse_address
+from mycel.model.address import ANY_IPV4, Address, parse_address
 from mycel.model.workload import IdentityId, LocalEndpoint, PodRef
 from mycel.plan.rows import ThisNode
 

@@ -12,7 +12,6 @@ import asyncio
 import gc
 import logging
 import os
-import signal
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,7 @@ from mycel.kit.backoff import backoff_s
 from mycel.kit.logfmt import set_up as set_up_logs
 from mycel.kit.readiness import Readiness
 from mycel.kit.reconcile import Report, log_problems, reconcile
-from mycel.kit.tasks import spawn
+from mycel.kit.tasks import spawn, until_signal
 from mycel.model.address import Address, format_address, is_ipv4
 from mycel.plan.node_plan import APPLY_ORDER
 from mycel.plan.rows import Underlay
@@ -371,21 +370,4 @@ def main(arguments: list[str] | None = None) -> int:
         log.error("%s", exc)
         return 2
     log.info("agent of node %s, API server %s", settings.node_name, endpoint.server)
-    return asyncio.run(_until_signal(settings, endpoint))
-
-
-async def _until_signal(settings: Settings, endpoint: Endpoint) -> int:
-    task = asyncio.create_task(run_agent(settings, endpoint), name="agent")
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    try:
-        await task
-    except asyncio.CancelledError:
-        log.info("stopped; the datapath stays as it is")
-        return 0
-    except BaseExceptionGroup as group:
-        for problem in group.exceptions:
-            log.error("stopped by %s: %s", type(problem).__name__, problem, exc_info=problem)
-        return 1
-    return 0
+    return asyncio.run(until_signal(run_agent(settings, endpoint), "agent", stopped="the datapath stays as it is"))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from aiohttp import web
 
 from mycel.agent.endpoints import AddFailed, AddRequest, Endpoints
 from mycel.kit.readiness import Readiness
+from mycel.kit.sockets import owner_only
 from mycel.model.address import format_address, is_ipv4
 from mycel.model.workload import LocalEndpoint, PodRef
 
@@ -162,11 +162,8 @@ async def serve_socket(app: web.Application, path: Path) -> web.AppRunner:
     path.parent.mkdir(parents=True, exist_ok=True)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
     await runner.setup()
-    before = os.umask(0o177)  # the socket must never be open to others, not for a moment
-    try:
+    with owner_only():
         await web.UnixSite(runner, str(path)).start()
-    finally:
-        os.umask(before)
     return runner
 
 

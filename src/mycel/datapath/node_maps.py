@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from mycel import abi
@@ -143,14 +142,3 @@ PLANNED: Final = (
     "announced",
 )
 NAMES: Final = (*PLANNED, "names", "ct", "nat", "affinity", "socket_nat", "fragments", "metrics", "lost", "events")
-
-
-def open_names(pins: Path) -> KernelMap[abi.NameKey, abi.IpcacheValue]:
-    """The one map that another process than the agent writes, by its pin. Its descriptor is open for as long as the
-    process lives. Raises DatapathError when no agent has made it yet.
-    """
-    path = pins / "maps" / f"{PREFIX}names"
-    fd = syscall.get_pinned(path)
-    if fd is None:
-        raise DatapathError(f"there is no map {path}: the agent of this node makes it")
-    return KernelMap(PREFIX + "names", fd, key=abi.NameKey, value=abi.IpcacheValue)

@@ -20,15 +20,14 @@ from mycel.datapath.netlink import Link, Network, Route
 from mycel.datapath.rtnetlink import Netlink, NetlinkRefused
 from mycel.datapath.settings import VXLAN_OVERHEAD, DatapathSettings
 from mycel.kit.reconcile import Diff, TargetError
+from mycel.model.proxy import UPSTREAM_PORTS
 
 HOST_DEVICE: Final = "cilium_host"
 NET_DEVICE: Final = "cilium_net"
 VXLAN_DEVICE: Final = "cilium_vxlan"
 _IFLA_VXLAN_PORT, _IFLA_VXLAN_METADATA = 15, 25
 _SO_NETNS_COOKIE: Final = 71
-PROXY_PORTS: Final = (16384, 29999)
-"""Source ports of the proxies' upstream sockets: below those of pods and NodePorts."""
-_LOCAL_PORTS_FIRST: Final = PROXY_PORTS[0]  # IP_LOCAL_PORT_RANGE is cut to this range, and ignored outside of it
+_LOCAL_PORTS_FIRST: Final = UPSTREAM_PORTS[0]  # IP_LOCAL_PORT_RANGE is cut to this range, and ignored outside of it
 _TO_PROXY_TABLE, _OF_PROXY_TABLE = 2004, 2005
 _PROXY_RULES: Final = (
     ((int(ProxyMark.TO_PROXY), int(ProxyMark.KIND)), _TO_PROXY_TABLE),

@@ -9,14 +9,11 @@ import argparse
 import asyncio
 import gc
 import logging
-import os
 import resource
-import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from mycel.dnsproxy import sockets
 from mycel.dnsproxy.agent import Agent
 from mycel.dnsproxy.gate import Ask, Gate
 from mycel.dnsproxy.journal import Journal
@@ -29,7 +26,9 @@ from mycel.dnsproxy.tcp import TcpListener
 from mycel.dnsproxy.udp import Flight, UdpListener
 from mycel.kit.dns import RCode
 from mycel.kit.logfmt import set_up as set_up_logs
-from mycel.kit.tasks import spawn
+from mycel.kit.sockets import bind_unix
+from mycel.kit.tasks import spawn, until_signal
+from mycel.model.proxy import LISTEN_IPV4, LISTEN_IPV6
 from mycel.plan.dns import DnsRules, read_rules
 from mycel.policy.name_cache import NameCache
 
@@ -43,7 +42,7 @@ class Options:
 
     state_dir: Path = Path("/var/run/cilium")
     names: Path = Path("/sys/fs/bpf/mycel/maps/mycel_names")
-    addresses: tuple[str, ...] = (sockets.LISTEN_IPV4, sockets.LISTEN_IPV6)
+    addresses: tuple[str, ...] = (LISTEN_IPV4, LISTEN_IPV6)
     min_ttl_s: int = 0
     per_name: int = 1000
     put_off: int = 10_000
@@ -72,7 +71,7 @@ class Proxy:
         """Until cancelled."""
         self.learner.restore()
         self._look()
-        poke = self._poke_socket()
+        poke = bind_unix(socket.SOCK_DGRAM, self._folder / "poke.sock")
         loop = asyncio.get_running_loop()
         loop.add_reader(poke, self._poke, poke)
         gc.collect()
@@ -91,17 +90,6 @@ class Proxy:
             self.flight.reads.close()
 
     # ---- rules
-
-    def _poke_socket(self) -> socket.socket:
-        path = self._folder / "poke.sock"
-        path.unlink(missing_ok=True)
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        before = os.umask(0o177)
-        try:
-            made.bind(str(path))
-        finally:
-            os.umask(before)
-        return made
 
     def _poke(self, poke: socket.socket) -> None:
         try:
@@ -180,7 +168,11 @@ def main(arguments: list[str] | None = None) -> int:
     set_up_logs(debug=debug)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a socket per client and server
-    return asyncio.run(_until_signal(options))
+    return asyncio.run(until_signal(_run(options), "proxy", stopped="rows stay as they are"))
+
+
+async def _run(options: Options) -> None:
+    await Proxy(options, rows=PinnedNames(options.names), ask=Agent(options.state_dir / "cilium.sock").ask).run()
 
 
 def _options(arguments: list[str] | None) -> tuple[Options, bool]:
@@ -206,21 +198,3 @@ def _options(arguments: list[str] | None) -> tuple[Options, bool]:
         refuse=refuse,
     )
     return options, given.debug
-
-
-async def _until_signal(options: Options) -> int:
-    proxy = Proxy(options, rows=PinnedNames(options.names), ask=Agent(options.state_dir / "cilium.sock").ask)
-    task = asyncio.create_task(proxy.run(), name="proxy")
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    try:
-        await task
-    except asyncio.CancelledError:
-        log.info("stopped; rows stay as they are")
-        return 0
-    except BaseExceptionGroup as group:
-        for problem in group.exceptions:
-            log.error("stopped by %s: %s", type(problem).__name__, problem, exc_info=problem)
-        return 1
-    return 0

@@ -8,9 +8,9 @@ from __future__ import annotations
 import socket
 from typing import NamedTuple
 
-LISTEN_IPV4, LISTEN_IPV6 = "192.0.0.8", "100::8"
-MARK_DOWNSTREAM, MARK_UPSTREAM_EGRESS = 0xA00, 0xC00
-_FIRST_PORT, _LAST_PORT = 16384, 29999
+from mycel.abi import ProxyMark
+from mycel.model.proxy import UPSTREAM_PORTS, upstream_mark
+
 _IP_TRANSPARENT, _IP_RECVORIGDSTADDR, _IP_LOCAL_PORT_RANGE = 19, 20, 51
 _IPV6_TRANSPARENT, _IPV6_RECVORIGDSTADDR = 75, 74
 ANCILLARY = 64
@@ -57,7 +57,7 @@ def _transparent(family: int, kind: int, mark: int) -> socket.socket:
 
 def listen(place: Place, kind: int) -> socket.socket:
     """A listener for UDP or TCP."""
-    made = _transparent(place.family, kind, MARK_DOWNSTREAM)
+    made = _transparent(place.family, kind, ProxyMark.DOWNSTREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if kind == socket.SOCK_DGRAM:
@@ -77,7 +77,7 @@ def listen(place: Place, kind: int) -> socket.socket:
 
 def reply_from(server: Place) -> socket.socket:
     """A socket whose datagrams come from the server a client asked."""
-    made = _transparent(server.family, socket.SOCK_DGRAM, MARK_DOWNSTREAM)
+    made = _transparent(server.family, socket.SOCK_DGRAM, ProxyMark.DOWNSTREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
@@ -91,9 +91,10 @@ def reply_from(server: Place) -> socket.socket:
 def upstream(client: str, kind: int, *, listener: int) -> socket.socket:
     """A leg that goes on as the client; not connected yet."""
     family = Place(client, 0).family
-    made = _transparent(family, kind, MARK_UPSTREAM_EGRESS | listener << 16)
+    made = _transparent(family, kind, upstream_mark(ProxyMark.UPSTREAM_EGRESS, listener))
+    first, last = UPSTREAM_PORTS
     try:
-        made.setsockopt(socket.IPPROTO_IP, _IP_LOCAL_PORT_RANGE, _LAST_PORT << 16 | _FIRST_PORT)
+        made.setsockopt(socket.IPPROTO_IP, _IP_LOCAL_PORT_RANGE, last << 16 | first)
         if kind == socket.SOCK_DGRAM:
             made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
         made.bind((client, 0))

@@ -10,18 +10,12 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from mycel.abi import Direction
+from mycel.abi import Direction, ProxyMark
 from mycel.envoy.http_rules import Json, Unsupported, policies, underscores
 from mycel.envoy.messages import from_json, to_resource
-from mycel.envoy.parts import (
-    MARK_UPSTREAM_EGRESS,
-    MARK_UPSTREAM_INGRESS,
-    access_log,
-    listener_fields,
-    upstream_bind,
-    upstream_mark,
-)
+from mycel.envoy.parts import access_log, listener_fields, upstream_bind
 from mycel.envoy.resources import CLUSTER, LISTENER, Resource, Snapshot
+from mycel.model.proxy import upstream_mark
 from mycel.policy.engine import HttpSections
 
 ORIGINAL_DESTINATION = "original-destination"
@@ -58,7 +52,7 @@ def unserved(http: HttpSections) -> str:
 def listener(port: int, http: HttpSections) -> Json:
     """The listener in JSON form. Raises Unsupported."""
     egress = http.direction == Direction.EGRESS
-    mark = upstream_mark(MARK_UPSTREAM_EGRESS if egress else MARK_UPSTREAM_INGRESS, port)
+    mark = upstream_mark(ProxyMark.UPSTREAM_EGRESS if egress else ProxyMark.UPSTREAM_INGRESS, port)
     name = listener_name(port, http.direction)
     return {
         "name": name,

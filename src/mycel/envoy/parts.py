@@ -5,26 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mycel.abi import ProxyMark
+from mycel.model.proxy import LISTEN_IPV4, UPSTREAM_PORTS
+
 Json = Mapping[str, Any]
 
-LISTEN_IPV4 = "192.0.0.8"  # RFC 7600: no interface has it, so nobody can dial a listener
 AGENT_CLUSTER = "agent"  # static in the bootstrap
-UPSTREAM_PORTS = (16384, 29999)
-
-MARK_DOWNSTREAM = 0xA00
-MARK_UPSTREAM_SERVICE = 0xB00
-MARK_UPSTREAM_EGRESS = 0xC00
-MARK_UPSTREAM_INGRESS = 0xD00
 
 _TYPE = "type.googleapis.com/envoy.extensions."
 _SOL_SOCKET, _SO_MARK = 1, 36
 _SOL_IP, _IP_LOCAL_PORT_RANGE = 0, 51
 ADS: Json = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
-
-
-def upstream_mark(kind: int, port: int) -> int:
-    """The mark of what leaves for a server: what was judged (`MARK_UPSTREAM_…`), and the listener's port."""
-    return port << 16 | kind
 
 
 def listener_fields(port: int, mark: int | None) -> Json:
@@ -36,7 +27,7 @@ def listener_fields(port: int, mark: int | None) -> Json:
     return {
         "address": {"socket_address": {"address": LISTEN_IPV4, "port_value": port}},
         "transparent": True,
-        "socket_options": [_option(_SOL_SOCKET, _SO_MARK, MARK_DOWNSTREAM, "SO_MARK 0xa00")],
+        "socket_options": [_option(_SOL_SOCKET, _SO_MARK, ProxyMark.DOWNSTREAM, "SO_MARK 0xa00")],
         "listener_filters": [
             {"name": "original_dst", "typed_config": {"@type": f"{_TYPE}filters.listener.original_dst.v3.OriginalDst"}},
             *client,
@@ -59,7 +50,7 @@ def upstream_bind(source: str = "") -> Json:
     ports = _option(_SOL_IP, _IP_LOCAL_PORT_RANGE, last << 16 | first, text)
     if not source:
         return {"socket_options": [ports]}
-    mark = _option(_SOL_SOCKET, _SO_MARK, MARK_UPSTREAM_SERVICE, "SO_MARK 0xb00")
+    mark = _option(_SOL_SOCKET, _SO_MARK, ProxyMark.UPSTREAM_SERVICE, "SO_MARK 0xb00")
     return {"source_address": {"address": source, "port_value": 0}, "socket_options": [ports, mark]}
 
 

@@ -12,9 +12,10 @@ import numpy as np
 from mycel import abi
 from mycel.flow.l7 import L7Record
 from mycel.flow.l7_rows import detail, event_of
-from mycel.flow.records import Address, Directory, Endpoint, Interner, PolicyName, ServiceName
+from mycel.flow.records import Directory, Endpoint, Interner, PolicyName, ServiceName
 from mycel.flow.rows import EVENT, ROW, Events, Mask, Numbers, Rows, Words, group, has_ports
 from mycel.flow.text import RESERVED_IDENTITIES
+from mycel.model.address import Address
 
 _CACHED_ENDS = 65_536
 _REPLY = 1

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 import msgspec
 
 from mycel import abi
 from mycel.api import flow_pb2 as pb
 from mycel.flow.l7 import End, Half, L7Record, L7Verdict
-from mycel.flow.records import Address, Directory
+from mycel.flow.records import Directory
+from mycel.model.address import Address, parse_address
 
 L7_EVENT = 129
 """flow.CiliumEventType.type of what a proxy saw."""
@@ -24,11 +23,6 @@ _NO_TTL = 4294967295  # as Hubble says of errors
 _RCODES = {1: "Format Error", 2: "Server Failure", 3: "Non-Existent Domain", 4: "Not Implemented", 5: "Query Refused"}
 
 
-def _address(text: str) -> Address:
-    found = ipaddress.ip_address(text)
-    return Address(found.packed if found.version == 6 else bytes(10) + b"\xff\xff" + found.packed)
-
-
 def detail(record: L7Record) -> L7Record:
     """A message without what is its row's own, so that equal ones are stored once."""
     return msgspec.structs.replace(record, time_ns=0, source=_NOWHERE, destination=_NOWHERE)
@@ -38,7 +32,7 @@ def event_of(record: L7Record, directory: Directory) -> abi.FlowEvent:
     """The row's event: a response goes from the server to the client. `time_ns` is the wall clock's."""
     ends = (record.source, record.destination)
     source, destination = ends if record.half == Half.REQUEST else ends[::-1]
-    first, second = _address(source.address), _address(destination.address)
+    first, second = parse_address(source.address), parse_address(destination.address)
     fields = dict.fromkeys(abi.FlowEvent._fields, 0)
     nothing = {name: bytes(size) for name, size in (("original", 16), ("source_mac", 6), ("destination_mac", 6))}
     return abi.FlowEvent(

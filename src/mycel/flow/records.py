@@ -8,8 +8,7 @@ looked up once per address and not once per packet.
 from collections.abc import Mapping
 from typing import Generic, NamedTuple, NewType, Protocol, TypeVar
 
-Address = NewType("Address", bytes)
-"""16 bytes in network order; IPv4 is v4-mapped (RFC 4291, 2.5.5.2)."""
+from mycel.model.address import Address
 
 RecordNumber = NewType("RecordNumber", int)
 """Place of a record in an `Interner`; 0 is "nothing"."""

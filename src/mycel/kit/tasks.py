@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import Coroutine
 from typing import Any
 
@@ -28,3 +29,22 @@ def spawn(
 ) -> asyncio.Task[None]:
     """Start `work` in the process's task group under `name`, guarded."""
     return group.create_task(guard(work, name, finishes=finishes), name=name)
+
+
+async def until_signal(work: Coroutine[Any, Any, Any], name: str, *, stopped: str = "") -> int:
+    """Run a process's whole work until it ends or SIGTERM or SIGINT cancels it. Returns the exit code: 1 when it
+    failed. `stopped` is what the log says of what stays behind.
+    """
+    task = asyncio.create_task(work, name=name)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        _log.info("%s", "; ".join(filter(None, ("stopped", stopped))))
+    except BaseExceptionGroup as group:
+        for problem in group.exceptions:
+            _log.error("stopped by %s: %s", type(problem).__name__, problem, exc_info=problem)
+        return 1
+    return 0

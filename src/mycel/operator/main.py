@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from mycel.k8s.errors import ApiError
 from mycel.kit.backoff import backoff_s
 from mycel.kit.logfmt import set_up as set_up_logs
 from mycel.kit.reconcile import Report, log_problems
-from mycel.kit.tasks import spawn
+from mycel.kit.tasks import spawn, until_signal
 from mycel.operator import crds
 from mycel.operator.announcements import Announcements
 from mycel.operator.collect import Collector
@@ -116,19 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (SettingsError, ConfigError) as exc:
         log.error("%s", exc)
         return 2
-    return asyncio.run(_until_signal(settings, endpoint))
-
-
-async def _until_signal(settings: Settings, endpoint: Endpoint) -> int:
-    task = asyncio.create_task(run_operator(settings, endpoint), name="operator")
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    try:
-        await task
-    except asyncio.CancelledError:
-        log.info("stopped")
-    return 0
+    return asyncio.run(until_signal(run_operator(settings, endpoint), "operator"))
 
 
 if __name__ == "__main__":

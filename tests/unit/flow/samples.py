@@ -9,9 +9,10 @@ import numpy as np
 from mycel import abi
 from mycel.flow.enrich import Enricher, Records
 from mycel.flow.kinds import Batch, Kinds
-from mycel.flow.records import Address, Endpoint, PolicyName, ServiceName, Workload
+from mycel.flow.records import Endpoint, PolicyName, ServiceName, Workload
 from mycel.flow.rows import EVENT, Events, Rows
 from mycel.flow.uuids import UuidSpace
+from mycel.model.address import Address
 
 WALL_NS = 1_790_000_000_000_000_000
 UUIDS = UuidSpace(bytes(range(8)))

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 from collections import deque
 from pathlib import Path
 
 from mycel.flow.l7 import L7Record, decode
+from mycel.kit.sockets import bind_unix
 
 log = logging.getLogger(__name__)
 _MOST = 16_384
@@ -60,17 +60,6 @@ class _Receiver(asyncio.DatagramProtocol):
 async def receive(path: Path, records: Records) -> asyncio.DatagramTransport:
     """Take in what comes to a datagram socket of mode 0600, until the transport is closed."""
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(lambda: _Receiver(records), sock=_bound(path))
+    sock = bind_unix(socket.SOCK_DGRAM, path)
+    transport, _ = await loop.create_datagram_endpoint(lambda: _Receiver(records), sock=sock)
     return transport
-
-
-def _bound(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)
-    receiving = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    receiving.setblocking(False)
-    before = os.umask(0o177)
-    try:
-        receiving.bind(str(path))
-    finally:
-        os.umask(before)
-    return receiving

@@ -13,6 +13,8 @@ from typing import Any
 
 from grpclib.server import Server
 
+from mycel.kit.sockets import bind_unix
+
 log = logging.getLogger(__name__)
 
 
@@ -42,18 +44,7 @@ def peer_user(connection: socket.socket) -> int:
 
 async def serve_proxy(path: Path, handlers: Collection[Any]) -> ProxyServer:
     """Serve on a unix socket of mode 0600 in a folder of mode 0700."""
-    server = ProxyServer(handlers)
-    await server.start(sock=_bound(path))
-    return server
-
-
-def _bound(path: Path) -> socket.socket:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.unlink(missing_ok=True)
-    listening = socket.socket(socket.AF_UNIX)
-    before = os.umask(0o177)
-    try:
-        listening.bind(str(path))
-    finally:
-        os.umask(before)
-    return listening
+    server = ProxyServer(handlers)
+    await server.start(sock=bind_unix(socket.SOCK_STREAM, path))
+    return server

@@ -7,10 +7,12 @@ from typing import Any, cast
 
 from google.protobuf.message import Message
 
+from mycel.abi import ProxyMark
 from mycel.envoy import parts
 from mycel.envoy.config.names import Names
 from mycel.envoy.messages import from_json, message_class
 from mycel.envoy.resources import CLUSTER, LISTENER, ROUTES, TypeUrl
+from mycel.model.proxy import upstream_mark
 from mycel.policy.errors import PolicyInvalid
 
 _TYPE = "type.googleapis.com/"
@@ -74,7 +76,7 @@ class Filler:
         mine = [each for each in listener.listener_filters if not _is_transparency(each)]
         for each in mine:
             _configure(each)
-        mark = None if self._source else parts.upstream_mark(parts.MARK_UPSTREAM_SERVICE, self._port)
+        mark = None if self._source else upstream_mark(ProxyMark.UPSTREAM_SERVICE, self._port)
         fields = parts.listener_fields(self._port, mark)
         ours: Any = from_json(LISTENER, {**fields, "traffic_direction": "OUTBOUND"})
         ours.listener_filters.extend(mine)
