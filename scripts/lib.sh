@@ -104,3 +104,22 @@ unpack_package() {
 apt_install() {
 	DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "$@"
 }
+
+# Test runs keep their clusters in folders with this name and six letters.
+runs=${TMPDIR:-/tmp}/mycel-test
+
+# The clusters and folders of test runs that ended without deleting them.
+delete_dead_runs() {
+	for dead in "$runs".??????; do
+		[ -e "$dead/lock" ] && flock -n "$dead/lock" true || continue
+		for record in "$dead"/tests/*/state/clusters/*/cluster.json; do
+			[ -e "$record" ] || continue
+			cluster=${record%/cluster.json}
+			step "Deleting cluster ${cluster##*/} of a test run that was killed"
+			MYCEL_STATE_DIR=${cluster%/clusters/*} MYCEL_RUN_DIR=${cluster%/state/clusters/*}/run \
+				.venv/bin/mycel cluster delete --name "${cluster##*/}" || true
+		done
+		awk -v inside="$dead/" 'index($2, inside) == 1 { print $2 }' /proc/self/mounts | sort -r | xargs -r umount --lazy
+		rm -rf --one-file-system "$dead"
+	done
+}
