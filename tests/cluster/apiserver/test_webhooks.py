@@ -193,6 +193,7 @@ def test_what_changes_while_a_webhook_thinks_is_asked_about_again(server: Runnin
         ({"sideEffects": None}, "webhooks[0].sideEffects"),
         ({"timeoutSeconds": 31}, "webhooks[0].timeoutSeconds"),
         ({"clientConfig": {"url": "http://x/"}}, "webhooks[0].clientConfig.url"),
+        ({"clientConfig": {"url": "https://a..b/"}}, "webhooks[0].clientConfig.url"),
         ({"clientConfig": {}}, "webhooks[0].clientConfig"),
         (
             {"rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"]}]},

@@ -10,7 +10,7 @@ import asyncio
 import copy
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiohttp import web
@@ -261,9 +261,10 @@ class Rest:
     async def _create(self, call: Call, obj: Object, options: WriteOptions) -> Written:
         """Try the write, ask the webhooks about what would come of it, then make it."""
         kind, namespace = call.kind, call.target.namespace
-        if self._webhooks.any:
+        write = Write(Operation.CREATE, kind)
+        if concerned := self._webhooks.concerned(write, namespace):
             planned = self._writes.create(kind, namespace, copy.deepcopy(obj), as_trial(options)).obj
-            await self._webhooks.ask(Write(Operation.CREATE, kind, "", planned, None), options)
+            await self._webhooks.ask(concerned, replace(write, new=planned), options)
             obj.setdefault("metadata", {})["name"] = planned["metadata"]["name"]  # it may have been generated
         return self._writes.create(kind, namespace, obj, options)
 
@@ -271,7 +272,7 @@ class Rest:
         """Like `_create`; what others change while the webhooks think is asked about again."""
         kind, target = call.kind, call.target
 
-        def write(how: WriteOptions) -> Written:
+        def make(how: WriteOptions) -> Written:
             return self._writes.change(
                 kind,
                 target.namespace,
@@ -282,16 +283,17 @@ class Rest:
                 tracked=tracked,
             )
 
-        for _ in range(_TRIES if self._webhooks.any else 0):
+        write = Write(Operation.UPDATE, kind, target.subresource)
+        concerned = self._webhooks.concerned(write, target.namespace)
+        if not concerned:
+            return make(options)
+        for _ in range(_TRIES):
             old = self._writes.newest(kind, target.namespace, target.name)
-            planned = write(as_trial(options)).obj
-            await self._webhooks.ask(Write(Operation.UPDATE, kind, target.subresource, planned, old.obj), options)
+            planned = make(as_trial(options)).obj
+            await self._webhooks.ask(concerned, replace(write, new=planned, old=old.obj), options)
             if self._store.head(kind.resource, target.namespace, target.name) is old:
-                break
-        else:
-            if self._webhooks.any:
-                raise errors.stale(kind.plural, kind.group, target.name)
-        return write(options)
+                return make(options)
+        raise errors.stale(kind.plural, kind.group, target.name)
 
     async def delete(self, call: Call) -> web.StreamResponse:
         """DELETE one object."""
@@ -299,9 +301,10 @@ class Rest:
         wishes = self._wishes(call)
         if wishes.get("dryRun"):
             options = as_dry_run(options)
-        if self._webhooks.any:
+        write = Write(Operation.DELETE, call.kind)
+        if concerned := self._webhooks.concerned(write, call.target.namespace):
             old = self._writes.newest(call.kind, call.target.namespace, call.target.name)
-            await self._webhooks.ask(Write(Operation.DELETE, call.kind, "", None, old.obj), options)
+            await self._webhooks.ask(concerned, replace(write, old=old.obj), options)
         written = self._writes.delete(call.kind, call.target.namespace, call.target.name, wishes, options)
         if written.done is not None:
             await written.done
@@ -323,9 +326,9 @@ class Rest:
             selectors.field_selector(listing.field_selector, call.kind),
         )
         records = self._select(call, predicate)
-        if self._webhooks.any:
-            for record in records:
-                await self._webhooks.ask(Write(Operation.DELETE, call.kind, "", None, record.obj), options)
+        for record in records:
+            write = Write(Operation.DELETE, call.kind, old=record.obj)
+            await self._webhooks.ask(self._webhooks.concerned(write, record.namespace), write, options)
         waiting: list[asyncio.Future[None]] = []
         for record in records:
             try:

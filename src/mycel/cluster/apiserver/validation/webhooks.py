@@ -50,7 +50,7 @@ def _client(client: Object, here: str) -> list[Problem]:
     if url is not None:
         try:
             parts = urllib.parse.urlsplit(url)
-            good = parts.scheme == "https" and parts.hostname and not parts.username and parts.port != 0
+            good = parts.scheme == "https" and _is_host(parts.hostname) and not parts.username and parts.port != 0
         except ValueError:
             return [invalid(f"{here}.url", url, "is no URL")]
         if not good or parts.query or parts.fragment:
@@ -64,6 +64,11 @@ def _client(client: Object, here: str) -> list[Problem]:
     if not service.get("path", "/").startswith("/"):
         problems.append(invalid(f"{here}.service.path", service["path"], "must start with a '/'"))
     return problems
+
+
+def _is_host(host: str | None) -> bool:
+    """An IPv6 address, or labels that DNS can carry."""
+    return host is not None and (":" in host or all(0 < len(each) < 64 for each in host.removesuffix(".").split(".")))
 
 
 def _rule(rule: Object, here: str) -> list[Problem]:

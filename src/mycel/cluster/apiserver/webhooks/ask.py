@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from mycel.cluster.apiserver import errors
 from mycel.cluster.apiserver.options import WriteOptions
 from mycel.cluster.apiserver.registry import Kind, Registry
 from mycel.cluster.apiserver.webhooks.call import CallFailed, Verdict, addresses, call
-from mycel.cluster.apiserver.webhooks.match import Operation, Write, matching_kind, selected
+from mycel.cluster.apiserver.webhooks.match import Operation, Write, matching_kind, takes_namespace, takes_objects
 from mycel.cluster.store import ResourceId, Store
 
 log = logging.getLogger("mycel.apiserver")
@@ -26,6 +27,13 @@ _MOST_WARNINGS = 16
 _WARNING_LIMIT = 256
 
 
+class Concerned(NamedTuple):
+    """A webhook to ask about a write, and the kind it wants to see it as."""
+
+    webhook: Object
+    kind: Kind
+
+
 class Webhooks:
     """All webhooks the store has configurations of."""
 
@@ -33,24 +41,21 @@ class Webhooks:
         self._store = store
         self._registry = registry
 
-    @property
-    def any(self) -> bool:
-        """Whether there is one at all."""
-        return bool(self._store.list(_CONFIGURATIONS))
-
-    async def ask(self, write: Write, options: WriteOptions) -> None:
-        """Nothing when the write may be made, with warnings added to `options`; else ApiFault."""
-        concerned = [
-            (webhook, kind)
+    def concerned(self, write: Write, namespace: str) -> tuple[Concerned, ...]:
+        """Those whose rules and namespaceSelector take a write, whatever its objects: known before it is tried."""
+        return tuple(
+            Concerned(webhook, kind)
             for record in sorted(self._store.list(_CONFIGURATIONS), key=lambda each: each.name)
             for webhook in record.obj.get("webhooks") or ()
             if (kind := matching_kind(webhook, write, self._registry.kinds)) is not None
-            and selected(webhook, write, self._namespace_labels)
-        ]
-        if not concerned:
-            return
-        answers = await asyncio.gather(*(self._one(webhook, kind, write, options) for webhook, kind in concerned))
-        for (webhook, _), verdict in zip(concerned, answers, strict=True):
+            and takes_namespace(webhook, kind, lambda: self._namespace_labels(namespace))
+        )
+
+    async def ask(self, concerned: Iterable[Concerned], write: Write, options: WriteOptions) -> None:
+        """Nothing when the write may be made, with warnings added to `options`; else ApiFault."""
+        asked = [each for each in concerned if takes_objects(each.webhook, write)]
+        answers = await asyncio.gather(*(self._one(webhook, kind, write, options) for webhook, kind in asked))
+        for (webhook, _), verdict in zip(asked, answers, strict=True):
             if verdict is not None:
                 options.warnings.extend(text[:_WARNING_LIMIT] for text in verdict.warnings[:_MOST_WARNINGS])
                 if not verdict.allowed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import ssl
 from typing import Any, NamedTuple
 
@@ -100,7 +101,7 @@ async def call(webhook: Object, targets: tuple[Target, ...], review: Object) -> 
                 continue
             except TimeoutError as error:
                 raise CallFailed(f"failed to call webhook: {target.url}: no answer within {limit.total} s") from error
-            except aiohttp.ClientError as error:
+            except (aiohttp.ClientError, UnicodeError) as error:  # UnicodeError: a host that is no name
                 raise CallFailed(f"failed to call webhook: {error}") from error
             return _verdict(body, review["request"]["uid"])
     raise CallFailed(failure)
@@ -125,6 +126,7 @@ def _verdict(body: bytes, uid: str) -> Verdict:
     return Verdict(response.allowed, response.status or {}, tuple(response.warnings or ()))
 
 
+@functools.lru_cache(maxsize=64)
 def _context(bundle: str | None) -> ssl.SSLContext:
     if not bundle:
         return ssl.create_default_context()

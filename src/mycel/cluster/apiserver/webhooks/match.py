@@ -24,13 +24,13 @@ class Operation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One write that is about to be made. Objects are as they are stored; None: there is none."""
+    """One write that is about to be made. Objects are as they are stored; None: there is none, or not yet known."""
 
     operation: Operation
     kind: Kind
-    subresource: str
-    new: Object | None
-    old: Object | None
+    subresource: str = ""
+    new: Object | None = None
+    old: Object | None = None
 
     @property
     def metadata(self) -> Object:
@@ -60,16 +60,17 @@ def matching_kind(webhook: Object, write: Write, kinds: Callable[[], Iterable[Ki
     return None
 
 
-def selected(webhook: Object, write: Write, namespace_labels: Callable[[str], Object]) -> bool:
-    """Whether both selectors take the write; either the new or the old object is enough for objectSelector."""
+def takes_namespace(webhook: Object, kind: Kind, labels: Callable[[], Object]) -> bool:
+    """Whether the namespaceSelector takes a write of this kind; `labels` are those of the object's namespace."""
     wanted = webhook.get("namespaceSelector")
-    if wanted:
-        meta = write.metadata
-        if write.kind.resource == "namespaces":
-            if not labels_match(wanted, meta.get("labels") or {}):
-                return False
-        elif write.kind.namespaced and not labels_match(wanted, namespace_labels(meta.get("namespace", ""))):
-            return False
+    return not wanted or not kind.namespaced or labels_match(wanted, labels())
+
+
+def takes_objects(webhook: Object, write: Write) -> bool:
+    """Whether the objectSelector takes the new or the old object; of Namespaces the namespaceSelector, too."""
+    wanted = webhook.get("namespaceSelector")
+    if wanted and write.kind.resource == "namespaces" and not labels_match(wanted, write.metadata.get("labels") or {}):
+        return False
     wanted = webhook.get("objectSelector")
     if not wanted:
         return True
