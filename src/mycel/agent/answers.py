@@ -15,6 +15,7 @@ from mycel.agent.identities import Identities
 from mycel.agent.learnt import Learnt
 from mycel.agent.planner import Planner
 from mycel.agent.policies import Policies
+from mycel.agent.proxy.records import Cause, Records, words
 from mycel.agent.server import View
 from mycel.agent.settings import VERSION, Settings
 from mycel.agent.watches import Watches
@@ -40,6 +41,7 @@ class Answers:
         datapath: Datapath,
         policies: Policies,
         learnt: Learnt,
+        records: Records,
         report: Report,
         ready: Readiness,
     ) -> None:
@@ -52,6 +54,7 @@ class Answers:
         self._datapath = datapath
         self._policies = policies
         self._learnt = learnt
+        self._records = records
         self._report = report
         self._ready = ready
         self.flow_metrics: Callable[[], str] | None = None
@@ -83,6 +86,7 @@ class Answers:
             problems=[*self._report.problems(), *self._policies.problems()],
             kubernetes="; ".join(f"{each.resource}: {each.last_error}" for each in failing),
             hubble=self.hubble_problem,
+            flows_lost=words(self._records.losses),
             node=self._settings.node_name,
             cluster=self._settings.cluster_name,
             addresses_used=self._endpoints.pool_usage(),
@@ -134,6 +138,7 @@ class Answers:
             endpoints=len(self._endpoints.all()),
             targets=self._report.targets.values(),
             policy_revision=self._policies.realized_revision,
+            l7_losses={cause: self._records.losses.get(cause, 0) for cause in Cause},
         )
 
     async def metrics_text(self, request: web.Request) -> str:

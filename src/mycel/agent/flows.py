@@ -12,6 +12,7 @@ from mycel.agent.proxy.records import Records, receive
 from mycel.agent.settings import VERSION, Settings
 from mycel.agent.watches import Watches
 from mycel.datapath.node import Datapath
+from mycel.kit.tasks import spawn
 from mycel.observe.peers import Peer, Peers
 from mycel.observe.pipeline import FlowPipeline
 from mycel.observe.server import serve
@@ -89,23 +90,22 @@ async def run_flows(
     log.info("flows are served at %s", settings.hubble_socket)
     losses = Losses(reader.lost_by_cpu, pipeline.lost)
     datagrams = await receive(settings.records_socket, records)
-    proxies = asyncio.create_task(_feed_l7(records, pipeline), name="records of layer 7")
     try:
-        async for batch in reader.batches():
-            pipeline.feed(batch)
-            losses.look_now_and_later()
+        async with asyncio.TaskGroup() as group:
+            spawn(group, feed_l7(records, pipeline), "records of layer 7")
+            async for batch in reader.batches():
+                pipeline.feed(batch)
+                losses.look_now_and_later()
     finally:
-        proxies.cancel()
         datagrams.close()
         losses.close()
         reader.close()
         await server.aclose()
 
 
-async def _feed_l7(records: Records, pipeline: FlowPipeline) -> None:
-    lost = 0
+async def feed_l7(records: Records, pipeline: FlowPipeline) -> None:
+    """Make flows of what proxies saw, until cancelled."""
     while True:
-        pipeline.feed_l7(await records.take())
-        if records.lost > lost:
-            pipeline.lost(records.lost - lost)
-            lost = records.lost
+        found, lost = await records.take()
+        pipeline.feed_l7(found, records.refuse)
+        pipeline.lost(lost)

@@ -214,6 +214,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             datapath=datapath,
             policies=policies,
             learnt=learnt,
+            records=records,
             report=report,
             ready=ready,
         )

@@ -177,6 +177,7 @@ def status(
     problems: Sequence[str],
     kubernetes: str,
     hubble: str,
+    flows_lost: str,
     node: str,
     cluster: str,
     addresses_used: tuple[int, int],
@@ -187,7 +188,7 @@ def status(
 ) -> Json:
     """models.StatusResponse with the keys tools read.
 
-    `kubernetes` and `hubble` are problems, empty when fine.
+    `kubernetes` and `hubble` are problems, empty when fine; `flows_lost` is said beside a Hubble that is well.
     """
     if waiting_for:
         own = {"state": "Warning", "msg": "waiting for " + ", ".join(waiting_for)}
@@ -205,7 +206,7 @@ def status(
             "nodes": [{"name": f"{cluster}/{name}"} for name in nodes],
         },
         "kubernetes": {"state": "Warning" if kubernetes else "Ok", "msg": kubernetes},
-        "hubble": _component(hubble),
+        "hubble": _component(hubble) if hubble else {"state": "Ok", "msg": flows_lost},
         "kvstore": {"state": "Disabled", "msg": ""},
         "container-runtime": {"state": "Disabled", "msg": ""},
         "ipam": {"status": f"IPv4: {used}/{size} allocated", "ipv4": [], "ipv6": []},
@@ -243,9 +244,7 @@ def status(
 
 
 def _component(problem: str) -> Json:
-    if problem == "disabled":
-        return {"state": "Disabled", "msg": ""}
-    return {"state": "Warning" if problem else "Ok", "msg": problem}
+    return {"state": "Disabled", "msg": ""} if problem == "disabled" else {"state": "Warning", "msg": problem}
 
 
 def _controller(target: TargetStatus) -> Json:
@@ -267,6 +266,7 @@ def metrics(
     endpoints: int,
     targets: Iterable[TargetStatus],
     policy_revision: int,
+    l7_losses: Mapping[str, int],
 ) -> list[Json]:
     """Metrics as `cilium metrics list -o json` shows them."""
     rows: list[Json] = []
@@ -281,6 +281,7 @@ def metrics(
             rows.append(_metric("cilium_drop_bytes_total", value.bytes, direction=direction, reason=reason))
     rows.append(_metric("cilium_endpoint", endpoints))
     rows.append(_metric("cilium_policy_max_revision", policy_revision))
+    rows += [_metric("mycel_l7_records_lost_total", l7_losses[cause], cause=cause) for cause in sorted(l7_losses)]
     for target in targets:
         rows.append(_metric("mycel_reconcile_entries", target.entries, target=target.name))
         rows.append(_metric("mycel_reconcile_errors_total", target.errors, target=target.name))

@@ -88,6 +88,7 @@ class Proxy:
                 for each in listener:
                     each.close()
             self.flight.reads.close()
+            self.records.close()
 
     # ---- rules
 

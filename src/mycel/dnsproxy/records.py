@@ -1,4 +1,4 @@
-"""What the proxy saw, to the agent: datagrams that never wait. What does not fit is counted."""
+"""What the proxy saw, to the agent: datagrams that never wait. What does not fit is counted, and the count is told."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 
 from mycel.dnsproxy.sockets import Place
 from mycel.dnsproxy.wire import Answer, Query, type_name
-from mycel.flow.l7 import Dns, End, Half, L7Record, L7Verdict, encode
+from mycel.flow.l7 import Dns, End, Half, L7Record, L7Verdict, Loss, encode
 from mycel.model.address import format_address
 
-_SHOWN = 64  # addresses of one answer
+_SHOWN = 64  # addresses of one answer, and types of its records
+_SHOWN_NAMES = 16  # a name may take a kilobyte
 
 
 class Records:
@@ -22,10 +23,10 @@ class Records:
         self._socket: socket.socket | None = None
         self.wanted = False
         """Whether anybody takes records; if not, none is made."""
-        self.lost = 0
+        self._lost = 0
 
     def look(self) -> None:
-        """Find out, now and then, whether anybody takes records."""
+        """Find out, now and then, whether anybody takes records, and tell what was lost."""
         if self._socket is None:
             made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
             try:
@@ -34,6 +35,15 @@ class Records:
             except OSError:
                 made.close()
         self.wanted = self._socket is not None
+        if self._lost and self._send(encode(Loss(self._lost))):
+            self._lost = 0
+
+    def close(self) -> None:
+        """Tell nothing any more."""
+        self.wanted = False
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     def tell(
         self,
@@ -59,8 +69,8 @@ class Records:
             rcode=answer.rcode if answer else rcode,
             ips=tuple(format_address(address) for address, _ in addresses[:_SHOWN]),
             ttl=min((ttl for _, ttl in addresses), default=0),
-            cnames=answer.aliases if answer else (),
-            rrtypes=tuple(map(type_name, answer.types)) if answer else (),
+            cnames=answer.aliases[:_SHOWN_NAMES] if answer else (),
+            rrtypes=tuple(map(type_name, answer.types[:_SHOWN])) if answer else (),
         )
         record = L7Record(
             time_ns=time.time_ns(),
@@ -73,12 +83,17 @@ class Records:
             latency_ns=round(latency_s * 1e9),
             dns=told,
         )
+        if not self._send(encode(record)):
+            self._lost += 1
+
+    def _send(self, datagram: bytes) -> bool:
+        if self._socket is None:
+            return False
         try:
-            self._socket.send(encode(record))
+            self._socket.send(datagram)
         except BlockingIOError:
-            self.lost += 1
+            return False
         except OSError:
-            self.lost += 1
-            self._socket.close()
-            self._socket = None
-            self.wanted = False
+            self.close()
+            return False
+        return True

@@ -4,7 +4,7 @@ Addresses of a batch are grouped first, so the directory is asked once per new a
 answers are remembered until the directory's version changes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -79,14 +79,22 @@ class Enricher:
         self._name_policies(rows)
         return rows
 
-    def enrich_l7(self, messages: Sequence[L7Record]) -> Rows:
-        """Rows of what proxies saw, in the order given."""
-        events = np.zeros(len(messages), EVENT)
-        for place, each in enumerate(messages):
-            events[place] = np.frombuffer(event_of(each, self._directory).pack(), EVENT)[0]
-        rows = self.enrich(events, wall_offset_ns=0)
-        by_time = sorted(messages, key=lambda each: each.time_ns)
-        rows["l7"] = [self._records.l7.number(detail(each)) for each in by_time]
+    def enrich_l7(self, messages: Sequence[L7Record], refuse: Callable[[str], None]) -> Rows:
+        """Rows of what proxies saw, in the order of time. `refuse` is told of each message that can be no row, why."""
+        usable: list[L7Record] = []
+        packed: list[bytes] = []
+        for each in messages:
+            try:
+                packed.append(event_of(each, self._directory))
+            except ValueError as exc:
+                refuse(str(exc))
+            else:
+                usable.append(each)
+        if not usable:
+            return np.zeros(0, ROW)
+        rows = self.enrich(np.frombuffer(b"".join(packed), EVENT), wall_offset_ns=0)
+        usable.sort(key=lambda each: each.time_ns)
+        rows["l7"] = [self._records.l7.number(detail(each)) for each in usable]
         return rows
 
     def forget(self) -> None:

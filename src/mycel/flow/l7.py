@@ -6,8 +6,14 @@ Fields a message does not have are empty. Names end in a dot; latencies are nano
 from __future__ import annotations
 
 from enum import Enum
+from typing import Annotated
 
 import msgspec
+
+# What a flow has room for (api/flow.proto): a record beyond it is refused when it is read, not when it is shown.
+Port = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
+Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Half(Enum):
@@ -29,7 +35,7 @@ class End(msgspec.Struct, frozen=True):
     """One end of the leg the message came by."""
 
     address: str
-    port: int
+    port: Port
 
 
 class Http(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -38,7 +44,7 @@ class Http(msgspec.Struct, frozen=True, omit_defaults=True):
     method: str = ""
     url: str = ""
     protocol: str = ""  # HTTP/1.1
-    code: int = 0
+    code: Count = 0
     headers: tuple[tuple[str, str], ...] = ()
 
 
@@ -47,46 +53,71 @@ class Dns(msgspec.Struct, frozen=True, omit_defaults=True):
 
     query: str  # with a final dot
     qtypes: tuple[str, ...] = ()  # A, AAAA, TYPE65
-    rcode: int = 0
+    rcode: Count = 0
     ips: tuple[str, ...] = ()
-    ttl: int = 0  # the shortest of the answer, seconds
+    ttl: Count = 0  # the shortest of the answer, seconds
     cnames: tuple[str, ...] = ()
     rrtypes: tuple[str, ...] = ()  # of the answer's records
 
 
-class L7Record(msgspec.Struct, frozen=True, omit_defaults=True):
+class L7Record(msgspec.Struct, frozen=True, omit_defaults=True, tag="message"):
     """One message. `source` is who sent the request, in both halves; the flow of a response is turned around."""
 
-    time_ns: int  # since 1970
+    time_ns: Nanoseconds  # since 1970
     half: Half
     verdict: L7Verdict
     source: End
     destination: End
     protocol: str  # TCP or UDP
-    listener: int  # the proxy's port
-    latency_ns: int = 0  # of a response
+    listener: Port  # the proxy's port
+    latency_ns: Nanoseconds = 0  # of a response
     trace_id: str = ""
     ingress: bool = False  # the server's rules were asked, not the client's
     http: Http | None = None
     dns: Dns | None = None
 
 
-_DECODER = msgspec.json.Decoder(L7Record)
+class Loss(msgspec.Struct, frozen=True, tag="loss"):
+    """Records that their proxy could not send, since it last said so."""
+
+    count: Count
+
+
+_DECODER = msgspec.json.Decoder(L7Record | Loss)
 _ENCODER = msgspec.json.Encoder()
-RECORD_LIMIT = 65_536
+RECORD_LIMIT = 32_768
 """Bytes of one datagram; what is longer was not made by a proxy of ours."""
+TEXT_LIMIT = 2_048
+"""Letters of a URL or of a header's value; the rest is left out."""
+CUT = "…"
+_BESIDES = 400  # bytes of a record without its texts, roughly
 
 
-def encode(record: L7Record) -> bytes:
+def encode(record: L7Record | Loss) -> bytes:
     """As a datagram."""
     return _ENCODER.encode(record)
 
 
-def decode(datagram: bytes) -> L7Record:
-    """Raises ValueError for bytes that are no record."""
+def decode(datagram: bytes) -> L7Record | Loss:
+    """Raises ValueError for bytes that are neither."""
     if len(datagram) > RECORD_LIMIT:
         raise ValueError(f"{len(datagram)} bytes are more than a record has ({RECORD_LIMIT})")
     record = _DECODER.decode(datagram)
-    if (record.http is None) == (record.dns is None):
+    if isinstance(record, L7Record) and (record.http is None) == (record.dns is None):
         raise ValueError("a record is of HTTP or of DNS")
     return record
+
+
+def shortened(text: str, limit: int = TEXT_LIMIT) -> str:
+    """A text of at most `limit` letters; one that is cut ends in CUT."""
+    return text if len(text) <= limit else text[: limit - len(CUT)] + CUT
+
+
+def weight(record: L7Record) -> int:
+    """About how many bytes a record takes."""
+    if record.http is not None:
+        return _BESIDES + len(record.http.url) + sum(len(name) + len(value) for name, value in record.http.headers)
+    if record.dns is not None:
+        dns = record.dns
+        return _BESIDES + len(dns.query) + sum(map(len, (*dns.ips, *dns.cnames, *dns.rrtypes)))
+    return _BESIDES

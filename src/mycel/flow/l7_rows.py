@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import msgspec
 
 from mycel import abi
@@ -28,14 +30,17 @@ def detail(record: L7Record) -> L7Record:
     return msgspec.structs.replace(record, time_ns=0, source=_NOWHERE, destination=_NOWHERE)
 
 
-def event_of(record: L7Record, directory: Directory) -> abi.FlowEvent:
-    """The row's event: a response goes from the server to the client. `time_ns` is the wall clock's."""
+def event_of(record: L7Record, directory: Directory) -> bytes:
+    """The row's event, packed: a response goes from the server to the client. `time_ns` is the wall clock's.
+
+    Raises ValueError for a record that can be no row.
+    """
     ends = (record.source, record.destination)
     source, destination = ends if record.half == Half.REQUEST else ends[::-1]
     first, second = parse_address(source.address), parse_address(destination.address)
     fields = dict.fromkeys(abi.FlowEvent._fields, 0)
     nothing = {name: bytes(size) for name, size in (("original", 16), ("source_mac", 6), ("destination_mac", 6))}
-    return abi.FlowEvent(
+    event = abi.FlowEvent(
         **(fields | nothing)  # type: ignore[arg-type]
         | {
             "time_ns": record.time_ns,
@@ -54,6 +59,10 @@ def event_of(record: L7Record, directory: Directory) -> abi.FlowEvent:
             "family": 6 if ":" in source.address else 4,
         }
     )
+    try:
+        return event.pack()
+    except (struct.error, OverflowError) as exc:
+        raise ValueError(f"a number of it does not fit: {exc}") from exc
 
 
 def _identity(address: Address, directory: Directory) -> int:

@@ -6,13 +6,14 @@ import numpy as np
 
 from mycel.api import flow_pb2
 from mycel.flow import text
+from mycel.flow.l7_rows import L7_EVENT
 from mycel.flow.rows import Rows
 
 if TYPE_CHECKING:
     from mycel.observe.store import FlowStore
 
 _PROTOCOLS = {1: "ICMPv4", 2: "IGMP", 6: "TCP", 17: "UDP", 58: "ICMPv6", 112: "VRRP", 132: "SCTP"}
-_KINDS = {1: "Drop", 4: "Trace", 5: "PolicyVerdict", 7: "TraceSock"}
+_KINDS = {1: "Drop", 4: "Trace", 5: "PolicyVerdict", 7: "TraceSock", L7_EVENT: "L7"}
 _DROP = 1
 _TRACE = 4
 

@@ -6,10 +6,10 @@ gathered and told once per window, so that a flood of them does not become a flo
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mycel.flow.enrich import Enricher
-from mycel.flow.l7 import L7Record
+from mycel.flow.l7 import L7Record, weight
 from mycel.flow.records import Directory
 from mycel.flow.rows import Events, Rows
 from mycel.observe.metrics import FlowMetrics
@@ -18,6 +18,7 @@ from mycel.observe.store import DEFAULT_CAPACITY, FlowStore
 _LOSS_WINDOW_S = 1.0
 _CLOCK_WINDOW_S = 10.0
 _MANY_RECORDS = 65_536
+_MANY_BYTES = 32 << 20  # of messages of layer 7, since those no flow refers to were last forgotten
 
 
 class FlowPipeline:
@@ -39,23 +40,28 @@ class FlowPipeline:
         self._teller: asyncio.TimerHandle | None = None
         self._offset_at = -_CLOCK_WINDOW_S
         self._offset_ns = 0
+        self._l7_bytes = 0
 
     def feed(self, events: Events) -> None:
         """Take a batch of `abi.FlowEvent` records (any order) in."""
         if len(events):
             self._keep(self._enricher.enrich(events, wall_offset_ns=self._wall_offset_ns()))
 
-    def feed_l7(self, messages: Sequence[L7Record]) -> None:
-        """Take in what proxies saw."""
-        if messages:
-            self._keep(self._enricher.enrich_l7(messages))
+    def feed_l7(self, messages: Sequence[L7Record], refuse: Callable[[str], None]) -> None:
+        """Take in what proxies saw. `refuse` is told of each message that can be no flow, why."""
+        rows = self._enricher.enrich_l7(messages, refuse)
+        self._l7_bytes += sum(map(weight, messages))
+        if len(rows):
+            self._keep(rows)
 
     def _keep(self, rows: Rows) -> None:
         self.metrics.count(rows)
         self.store.namespaces.note(rows)
         self.store.append(rows)
         records = self.store.records
-        if max(map(len, (records.endpoints, records.names, records.l7))) > _MANY_RECORDS:
+        many = max(map(len, (records.endpoints, records.names, records.l7))) > _MANY_RECORDS
+        if many or self._l7_bytes > _MANY_BYTES:
+            self._l7_bytes = 0
             self.store.forget_unused_records()
             self._enricher.forget()
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from mycel.agent.proxy.access_log import records_of, trace_id
-from mycel.agent.proxy.records import Records
 from mycel.envoy.messages import message_class
 from mycel.flow.enrich import Enricher
 from mycel.flow.enrich import Records as Names_
@@ -42,7 +41,7 @@ def entry(path: str = "/", *, code: int = 200, details: str = "via_upstream", **
 def lines(*records: L7Record) -> list[str]:
     """Type, verdict, arrow and summary of each record's flow."""
     names = Names_()
-    rows = Enricher(Names(), names).enrich_l7(records)
+    rows = Enricher(Names(), names).enrich_l7(records, pytest.fail)
     sorted_ = Kinds(names, node_name="default/n1").sort(rows)
     found: list[str] = []
     for number in sorted_.kind_of.tolist():
@@ -60,6 +59,15 @@ def test_a_request_and_its_answer() -> None:
         "http-request -> HTTP/1.1 GET http://echo:8080/foo?a=1",
         "http-response <- HTTP/1.1 200 5ms (GET http://echo:8080/foo?a=1)",
     ]
+
+
+def test_a_long_url_is_cut() -> None:
+    """With a mark, so that nobody takes it for the whole."""
+    asked, answered = records_of(entry("/" + "x" * 50_000), log_name="shop/web/listener")
+    assert asked.http is not None
+    assert answered.http is not None
+    assert (len(asked.http.url), asked.http.url[-2:]) == (2048, "x…")
+    assert answered.http.url is asked.http.url  # kept once
 
 
 def test_a_denied_request_has_no_answer() -> None:
@@ -98,12 +106,3 @@ def test_names(half: Half, dns: Dns, line: str) -> None:
     """As Hubble words them."""
     ends = End(format_address(CLIENT), 40000), End(format_address(ECHO), 53)
     assert lines(L7Record(1, half, L7Verdict.FORWARDED, *ends, "UDP", 15001, dns=dns)) == [line]
-
-
-async def test_records_that_find_no_room_are_counted() -> None:
-    """And nobody waits."""
-    records = Records()
-    (record,) = records_of(entry(code=0), log_name="")
-    records.add(*[record] * 20_000)
-    assert len(await records.take()) + records.lost == 20_000
-    assert records.lost

@@ -71,7 +71,7 @@ def test_metrics_have_names_of_reasons() -> None:
         ({"reason": "Policy denied", "direction": "egress"}, None, 1),
         ({"reason": "forwarded", "direction": "ingress"}, None, 5),
     ]
-    text = views.prometheus(views.metrics(counters, endpoints=2, targets=[], policy_revision=1))
+    text = views.prometheus(views.metrics(counters, endpoints=2, targets=[], policy_revision=1, l7_losses={}))
     assert 'cilium_drop_count_total{direction="EGRESS",reason="Policy denied"} 1' in text
     assert 'cilium_forward_count_total{direction="INGRESS"} 5' in text
 

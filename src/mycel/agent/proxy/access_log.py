@@ -9,7 +9,7 @@ from grpclib.const import Cardinality, Handler
 
 from mycel.agent.proxy.records import Records
 from mycel.envoy.messages import message_class
-from mycel.flow.l7 import End, Half, Http, L7Record, L7Verdict
+from mycel.flow.l7 import End, Half, Http, L7Record, L7Verdict, shortened
 
 _METHOD = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 _PROTOCOLS = {1: "HTTP/1.0", 2: "HTTP/1.1", 3: "HTTP/2", 4: "HTTP/3"}
@@ -45,11 +45,11 @@ def records_of(entry: Any, *, log_name: str) -> list[L7Record]:
         return []
     denied = response.response_code_details.startswith(_DENIED)
     began_ns = common.start_time.ToNanoseconds()
-    latency_ns = common.time_to_last_downstream_tx_byte.ToNanoseconds()
+    latency_ns = max(0, common.time_to_last_downstream_tx_byte.ToNanoseconds())
     method = type(request).DESCRIPTOR.fields_by_name["request_method"].enum_type.values_by_number
     http = Http(
         method=method[request.request_method].name,
-        url=f"{request.scheme or 'http'}://{request.authority}{request.original_path or request.path}",
+        url=shortened(f"{request.scheme or 'http'}://{request.authority}{request.original_path or request.path}"),
         protocol=_PROTOCOLS.get(entry.protocol_version, "HTTP/1.1"),
     )
     asked = L7Record(

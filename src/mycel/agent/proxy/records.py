@@ -1,6 +1,7 @@
 """Records of layer 7 on their way to the flows: from Envoy's log, and as datagrams from the DNS proxy.
 
-Nobody waits for whoever reads them: what finds no room is counted.
+Nobody waits for whoever reads them. What finds no room, in number or in bytes, and what cannot be read is counted, and
+told: as lost flows, as a metric, and in the agent's status.
 """
 
 from __future__ import annotations
@@ -8,14 +9,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 
-from mycel.flow.l7 import L7Record, decode
+from mycel.flow.l7 import L7Record, Loss, decode, weight
 from mycel.kit.sockets import bind_unix
 
 log = logging.getLogger(__name__)
 _MOST = 16_384
+_MOST_BYTES = 16 << 20
+
+
+class Cause(StrEnum):
+    """Why a record is no flow."""
+
+    AGENT_BEHIND = "agent-behind"  # more came than was taken
+    DNS_PROXY = "dns-proxy"  # the proxy could not send it
+    UNUSABLE = "unusable"  # not to be read, or of values that no flow can have
 
 
 class Records:
@@ -23,38 +35,71 @@ class Records:
 
     def __init__(self) -> None:
         self._waiting: deque[L7Record] = deque()
+        self._bytes = 0
         self._arrived = asyncio.Event()
-        self.lost = 0
-        """Records that found no room, since the start."""
+        self._losses: Counter[Cause] = Counter()
+        self._untold = 0
+
+    @property
+    def losses(self) -> Mapping[Cause, int]:
+        """Records that became no flow, since the start."""
+        return self._losses
 
     def add(self, *records: L7Record) -> None:
         """Put records at the end."""
-        room = _MOST - len(self._waiting)
-        self._waiting.extend(records[:room])
-        self.lost += max(0, len(records) - room)
+        for each in records:
+            size = weight(each)
+            if len(self._waiting) >= _MOST or self._bytes + size > _MOST_BYTES:
+                self.lose(Cause.AGENT_BEHIND)
+                continue
+            self._waiting.append(each)
+            self._bytes += size
         self._arrived.set()
 
-    async def take(self) -> list[L7Record]:
-        """Wait for records, and take all there are."""
+    def lose(self, cause: Cause, count: int = 1) -> None:
+        """Count records that are no flows."""
+        self._losses[cause] += count
+        self._untold += count
+        self._arrived.set()
+
+    def refuse(self, why: str) -> None:
+        """Count one that is unusable. The first is logged: it may come with every request."""
+        if not self._losses[Cause.UNUSABLE]:
+            log.error("a record of layer 7 is no flow, and further ones are only counted: %s", why)
+        self.lose(Cause.UNUSABLE)
+
+    async def take(self) -> tuple[list[L7Record], int]:
+        """Wait for something new: all records there are, and how many were lost since it was last told."""
         await self._arrived.wait()
         self._arrived.clear()
-        found = list(self._waiting)
+        found, lost = list(self._waiting), self._untold
         self._waiting.clear()
-        return found
+        self._bytes = self._untold = 0
+        return found, lost
+
+
+def words(losses: Mapping[Cause, int]) -> str:
+    """For people; empty when nothing was lost."""
+    if not any(losses.values()):
+        return ""
+    each = ", ".join(f"{count} {cause}" for cause, count in sorted(losses.items()) if count)
+    return f"records of layer 7 lost since the agent's start: {each}"
 
 
 class _Receiver(asyncio.DatagramProtocol):
     def __init__(self, records: Records) -> None:
         self._records = records
-        self._told = False
 
     def datagram_received(self, data: bytes, addr: object) -> None:
         try:
-            self._records.add(decode(data))
+            found = decode(data)
         except ValueError as exc:
-            if not self._told:  # once: it may come with every query
-                self._told = True
-                log.error("a record of the DNS proxy cannot be read: %s", exc)
+            self._records.refuse(str(exc))
+            return
+        if isinstance(found, Loss):
+            self._records.lose(Cause.DNS_PROXY, found.count)
+        else:
+            self._records.add(found)
 
 
 async def receive(path: Path, records: Records) -> asyncio.DatagramTransport:

@@ -1,0 +1,171 @@
+"""Records of layer 7 on their way: what cannot become a flow costs itself, is counted and told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from mycel.agent import views
+from mycel.agent.flows import feed_l7
+from mycel.agent.proxy.records import Cause, Records, receive, words
+from mycel.dnsproxy.records import Records as DnsRecords
+from mycel.dnsproxy.sockets import Place
+from mycel.dnsproxy.wire import Query
+from mycel.flow.l7 import Dns, End, Half, Http, L7Record, L7Verdict, Loss, decode, encode, weight
+from mycel.model.address import format_address
+from mycel.observe.pipeline import FlowPipeline
+from tests.unit.flow.samples import CLIENT, ECHO, Names
+
+GOOD = L7Record(
+    1_700_000_000_000_000_000,
+    Half.REQUEST,
+    L7Verdict.FORWARDED,
+    End(format_address(CLIENT), 40212),
+    End(format_address(ECHO), 8080),
+    "TCP",
+    10007,
+    http=Http("GET", "http://echo:8080/", "HTTP/1.1"),
+)
+
+
+@contextlib.asynccontextmanager
+async def fed(records: Records):
+    """A pipeline that takes the records, until the block ends."""
+    pipeline = FlowPipeline(Names(), node_name="n1")
+    task = asyncio.create_task(feed_l7(records, pipeline))
+    try:
+        yield pipeline
+        assert not task.done()
+    finally:
+        task.cancel()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"source": End("", 40212)},
+        {"destination": End("echo", 8080)},
+        {"destination": End(format_address(ECHO), 70_000)},
+        {"time_ns": -1},
+        {"listener": -1},
+    ],
+)
+async def test_a_record_that_can_be_no_flow_costs_only_itself(
+    changes: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those before, beside and after it are flows; it is counted, told as lost, and logged once."""
+    records, bad = Records(), msgspec.structs.replace(GOOD, **changes)
+    async with fed(records) as pipeline:
+        records.add(GOOD, bad, GOOD)
+        await asyncio.sleep(0)
+        records.add(bad)
+        await asyncio.sleep(0)
+        records.add(GOOD)
+        await asyncio.sleep(0.05)
+    statistics = pipeline.store.statistics()
+    assert (statistics.seen, statistics.lost) == (3, 2)
+    assert records.losses == {Cause.UNUSABLE: 2}
+    assert sum("layer 7" in each.getMessage() for each in caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    "datagram",
+    [
+        b"",
+        b"{",
+        b'{"type":"message"}',
+        encode(GOOD).replace(b"8080,", b"70000,").replace(b":8080}", b":70000}"),
+        encode(GOOD).replace(b'"listener":10007', b'"listener":10007,"latency_ns":-5'),
+        encode(msgspec.structs.replace(GOOD, http=None, dns=None)),
+        encode(msgspec.structs.replace(GOOD, http=Http("GET", "x" * 40_000))),
+        b'{"type":"loss","count":-1}',
+    ],
+)
+async def test_a_datagram_that_is_no_record_is_counted(
+    datagram: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the next one is taken."""
+    records = Records()
+    transport = await receive(tmp_path / "s", records)
+    with contextlib.closing(transport), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        for each in (datagram, encode(GOOD)):
+            sender.sendto(each, str(tmp_path / "s"))
+        found, lost = [], 0
+        while not found:
+            found, more = await records.take()
+            lost += more
+    assert (found, lost, records.losses) == ([GOOD], 1, {Cause.UNUSABLE: 1})
+    assert any(each.levelno == logging.ERROR for each in caplog.records)
+
+
+@pytest.mark.parametrize(("url", "fit"), [("http://echo/", 16_384), ("http://echo/" + "x" * 100_000, 167)])
+async def test_what_waits_is_bounded_in_number_and_in_bytes(url: str, fit: int) -> None:
+    """What finds no room is counted, and nobody waits."""
+    records = Records()
+    record = msgspec.structs.replace(GOOD, http=Http("GET", url))
+    for _ in range(20_000):
+        records.add(record)
+    found, lost = await records.take()
+    assert (len(found), lost) == (fit, 20_000 - fit)
+    assert sum(map(weight, found)) <= 16 << 20
+    records.add(record)
+    assert await records.take() == ([record], 0)
+
+
+async def test_messages_no_flow_refers_to_are_forgotten_by_their_bytes() -> None:
+    """However few there are."""
+    pipeline = FlowPipeline(Names(), node_name="n1", capacity=15)
+    for number in range(200):
+        long = Http("GET", f"http://echo/{number}" + "x" * 200_000)
+        pipeline.feed_l7([msgspec.structs.replace(GOOD, http=long)], pytest.fail)
+    kept = [each for each in (pipeline.store.records.l7[at] for at in range(1, 200)) if each is not None]
+    assert len(kept) < 180
+
+
+async def test_the_dns_proxy_tells_what_it_could_not_send(tmp_path: Path) -> None:
+    """As soon as there is room again, also when no further query comes."""
+    place = tmp_path / "s"
+    sender = DnsRecords(place)
+    with contextlib.closing(sender), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as taker:
+        taker.bind(str(place))
+        taker.setblocking(False)
+        sender.look()
+        for _ in range(5_000):
+            sender.tell(
+                Query("x.example.", 1, b""),
+                Place(format_address(CLIENT), 40000),
+                Place(format_address(ECHO), 53),
+                listener=15001,
+                protocol="UDP",
+                verdict=L7Verdict.FORWARDED,
+            )
+        came = 0
+        with contextlib.suppress(BlockingIOError):
+            while taker.recv(65536):
+                came += 1
+        sender.look()
+        assert decode(taker.recv(65536)) == Loss(5_000 - came)
+        sender.look()
+        with pytest.raises(BlockingIOError):
+            taker.recv(65536)
+    assert 0 < came < 5_000
+
+
+def test_losses_are_said_in_status_and_metrics() -> None:
+    """Only when there are any; a metric is there from the start."""
+    assert words({}) == words({Cause.UNUSABLE: 0}) == ""
+    assert words({Cause.DNS_PROXY: 3, Cause.UNUSABLE: 1}).endswith("start: 3 dns-proxy, 1 unusable")
+    rows = views.metrics({}, endpoints=0, targets=(), policy_revision=1, l7_losses={"dns-proxy": 3})
+    assert 'mycel_l7_records_lost_total{cause="dns-proxy"} 3' in views.prometheus(rows)
+
+
+def test_names_are_of_dns_or_http() -> None:
+    """What was encoded is what is decoded."""
+    dns = msgspec.structs.replace(GOOD, http=None, dns=Dns("x.", ("A",)))
+    assert [decode(encode(each)) for each in (GOOD, dns, Loss(3))] == [GOOD, dns, Loss(3)]
