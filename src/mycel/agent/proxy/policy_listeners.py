@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from mycel.agent.planner import Planner
-from mycel.agent.proxy.ads import Answers
+from mycel.envoy.ads import Answers
 from mycel.envoy.listeners import listener_name, snapshot, unserved
 from mycel.envoy.resources import LISTENER, Snapshot, merged
 from mycel.kit.latest import Latest

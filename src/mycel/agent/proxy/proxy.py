@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mycel.abi import ProxyKey, ProxyKind, ProxyValue
-from mycel.agent.proxy.ads import Ads, Answers
-from mycel.agent.proxy.server import serve_proxy
+from mycel.envoy.ads import Ads, Answers
+from mycel.envoy.server import serve_proxy
 from mycel.envoy.resources import Snapshot, merged
 from mycel.kit.groups import read_group
 from mycel.kit.latest import Latest

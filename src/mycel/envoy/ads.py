@@ -71,19 +71,19 @@ class _Conversation:
         self._stream = stream
         self._snapshot = snapshot
         self._note = note
-        self._state = delta.Stream(snapshot.value if snapshot.version else None)
+        self._state = delta.Stream()
         self._begun: set[TypeUrl] = set()
         self._sending = asyncio.Lock()
-        self._late: asyncio.TimerHandle | None = None
-        self._expired = asyncio.Event()
+        self._waits: dict[TypeUrl, asyncio.TimerHandle] = {}  # one per response that is not answered
+        self._overdue: asyncio.Future[TypeUrl] = asyncio.get_running_loop().create_future()
         self._response = message_class("envoy.service.discovery.v3.DeltaDiscoveryResponse")
 
     async def run(self) -> None:
         """Until Envoy or the connection ends it, or an answer is overdue."""
         # Envoy asks only when a type's snapshot is known: an empty one must not take away what it has.
-        await self._snapshot.newer_than(0)
+        seen = await self._snapshot.newer_than(0)
         self._state.offer(self._snapshot.value)
-        tasks = [asyncio.create_task(each) for each in (self._receive(), self._offer(), self._expire())]
+        tasks = [asyncio.create_task(each) for each in (self._receive(), self._offer(seen), self._expire())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -92,8 +92,8 @@ class _Conversation:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if self._late is not None:
-                self._late.cancel()
+            for wait in self._waits.values():
+                wait.cancel()
 
     async def _receive(self) -> None:
         while (message := await self._stream.recv_message()) is not None:
@@ -101,6 +101,8 @@ class _Conversation:
             begins = None if request.type_url in self._begun else request.type_url
             self._begun.add(request.type_url)
             outcomes = self._state.receive(request)
+            if request.type_url not in self._state.unanswered and (wait := self._waits.pop(request.type_url, None)):
+                wait.cancel()
             came_with = [
                 delta.Outcome(request.type_url, name, version, None)
                 for name, version in request.initial_versions.items()
@@ -109,28 +111,27 @@ class _Conversation:
                 self._note(came_with + outcomes, begins)
             await self._send()
 
-    async def _offer(self) -> None:
-        seen = self._snapshot.version
+    async def _offer(self, seen: int) -> None:
         while True:
             seen = await self._snapshot.newer_than(seen)
             self._state.offer(self._snapshot.value)
             await self._send()
 
     async def _expire(self) -> None:
-        await self._expired.wait()
-        raise GRPCError(
-            Status.DEADLINE_EXCEEDED, f"no answer to {', '.join(self._state.unanswered)} for {ANSWER_S:g} s"
-        )
+        kind = (await self._overdue).rpartition(".")[2]
+        raise GRPCError(Status.DEADLINE_EXCEEDED, f"no answer about {kind} for {ANSWER_S:g} s")
 
     async def _send(self) -> None:
         async with self._sending:
             for each in self._state.due():
+                # From now on, however often something else is sent meanwhile.
+                late = asyncio.get_running_loop().call_later(ANSWER_S, self._late, each.type_url)
+                self._waits[each.type_url] = late
                 await self._stream.send_message(self._message(each))
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
-        if self._state.unanswered:
-            self._late = asyncio.get_running_loop().call_later(ANSWER_S, self._expired.set)
+
+    def _late(self, kind: TypeUrl) -> None:
+        if not self._overdue.done():
+            self._overdue.set_result(kind)
 
     def _message(self, response: delta.Response) -> Any:
         made: Any = self._response()
