@@ -72,7 +72,7 @@ class Bed:
             await self._spawn(
                 str(ENVOY),
                 "-c",
-                self._bootstrap(),
+                bootstrap(self.folder),
                 "--disable-hot-restart",
                 "--concurrency",
                 "1",
@@ -203,14 +203,11 @@ class Bed:
         self._processes.append(process)
         return process
 
-    def _bootstrap(self) -> str:
-        """The page's own, with paths of this test."""
-        page = (ROOT / "docs/l7.md").read_text()
-        text = next(
-            block for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL) if "dynamic_resources" in block
-        )
-        text = text.replace("/var/run/cilium/envoy/admin.sock", str(self.folder / "admin.sock"))
-        text = text.replace("/var/run/cilium/xds.sock", str(self.folder / "xds.sock"))
-        path = self.folder / "bootstrap.json"
-        path.write_text(json.dumps(json.loads(text)))
-        return str(path)
+
+def bootstrap(folder: Path) -> str:
+    """The page's own, with paths of this folder."""
+    page = (ROOT / "docs/l7.md").read_text()
+    text = next(block for block in re.findall(r"```json\n(.*?)```", page, re.DOTALL) if "dynamic_resources" in block)
+    path = folder / "bootstrap.json"
+    path.write_text(json.dumps(json.loads(text.replace("/var/run/cilium/envoy/", f"{folder}/"))))
+    return str(path)

@@ -144,10 +144,10 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
         listeners = PolicyListeners(policies.engine, connected=lambda: proxy.connected)
         records = Records()
         proxy = Proxy(
-            settings.proxy_socket,
+            settings.envoy_dir,
             [listeners.snapshot, envoy_configs.configs.snapshot],
             groups={
-                ProxyKind.ENVOY: settings.state_dir / "envoy" / "group",
+                ProxyKind.ENVOY: settings.envoy_dir / "group",
                 ProxyKind.DNS: settings.state_dir / "dns-proxy" / "group",
             },
         )

@@ -65,9 +65,9 @@ class Settings:
         return self.state_dir / "cilium.sock"
 
     @property
-    def proxy_socket(self) -> Path:
-        """Where the node's Envoy asks for its configuration."""
-        return self.state_dir / "envoy" / "xds.sock"
+    def envoy_dir(self) -> Path:
+        """What the agent shares with the node's Envoy."""
+        return self.state_dir / "envoy"
 
     @property
     def records_socket(self) -> Path:

@@ -27,10 +27,14 @@ _METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregate
 
 
 class Ads:
-    """Brings Envoy to `snapshot`; `answers` is what it has said of each resource it was sent or came with."""
+    """Brings Envoy to `snapshot`; `answers` is what it has said of each resource it was sent or came with.
 
-    def __init__(self, snapshot: Latest[Snapshot]) -> None:
+    `only_new`: an Envoy that comes with resources keeps those and is told nothing.
+    """
+
+    def __init__(self, snapshot: Latest[Snapshot], *, only_new: bool = False) -> None:
         self._snapshot = snapshot
+        self._only_new = only_new
         self.answers: Latest[Answers] = Latest()
         self.streams = 0
 
@@ -41,7 +45,7 @@ class Ads:
         return {_METHOD: Handler(self._serve, Cardinality.STREAM_STREAM, request, response)}
 
     async def _serve(self, stream: Any) -> None:
-        conversation = _Conversation(stream, self._snapshot, self._note)
+        conversation = _Conversation(stream, self._snapshot, self._note, only_new=self._only_new)
         self.streams += 1
         log.info("Envoy asks for its configuration")
         try:
@@ -67,8 +71,9 @@ class Ads:
 class _Conversation:
     """One stream."""
 
-    def __init__(self, stream: Any, snapshot: Latest[Snapshot], note: Any) -> None:
+    def __init__(self, stream: Any, snapshot: Latest[Snapshot], note: Any, *, only_new: bool) -> None:
         self._stream = stream
+        self._only_new = only_new
         self._snapshot = snapshot
         self._note = note
         self._state = delta.Stream()
@@ -98,6 +103,8 @@ class _Conversation:
     async def _receive(self) -> None:
         while (message := await self._stream.recv_message()) is not None:
             request = _request(message)
+            if self._only_new and request.initial_versions:
+                await asyncio.Event().wait()
             begins = None if request.type_url in self._begun else request.type_url
             self._begun.add(request.type_url)
             outcomes = self._state.receive(request)

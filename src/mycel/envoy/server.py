@@ -1,4 +1,4 @@
-"""The socket that Envoy dials: discovery, and the log of requests. Root's alone, by its mode and by who dials."""
+"""Serving on the socket Envoy dials: discovery, and the log of requests. Root's alone, by mode and by who dials."""
 
 from __future__ import annotations
 
@@ -7,25 +7,36 @@ import logging
 import os
 import socket
 import struct
+import weakref
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from grpclib.server import Server
 
-from mycel.kit.sockets import bind_unix
-
 log = logging.getLogger(__name__)
+_LENT_S = 1.0
 
 
 class ProxyServer(Server):
-    """grpclib's server, which refuses all but root."""
+    """grpclib's server, which refuses all but root, and takes connections along when it is closed."""
+
+    def __init__(self, handlers: Collection[Any]) -> None:
+        super().__init__(handlers)
+        self._transports: weakref.WeakSet[asyncio.BaseTransport] = weakref.WeakSet()
+
+    def close(self) -> None:
+        """See grpclib."""
+        super().close()
+        for transport in self._transports:
+            transport.close()
 
     def _protocol_factory(self) -> Any:
         protocol: Any = super()._protocol_factory()
         made: Callable[[asyncio.BaseTransport], None] = protocol.connection_made
 
         def connection_made(transport: asyncio.BaseTransport) -> None:
+            self._transports.add(transport)
             made(transport)
             user = peer_user(transport.get_extra_info("socket"))
             if user != os.geteuid():
@@ -42,9 +53,21 @@ def peer_user(connection: socket.socket) -> int:
     return uid
 
 
-async def serve_proxy(path: Path, handlers: Collection[Any]) -> ProxyServer:
-    """Serve on a unix socket of mode 0600 in a folder of mode 0700."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    server = ProxyServer(handlers)
-    await server.start(sock=bind_unix(socket.SOCK_STREAM, path))
-    return server
+async def borrow(door: Path) -> tuple[socket.socket, socket.socket]:
+    """The listening socket, and the connection on which it was lent (`lending`). Raises OSError when nobody lends."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        async with asyncio.timeout(_LENT_S):
+            await asyncio.get_running_loop().sock_connect(connection, str(door))
+            while True:
+                try:
+                    _, descriptors, _, _ = socket.recv_fds(connection, 1, 1)
+                    break
+                except BlockingIOError:
+                    await asyncio.sleep(0.01)
+        if not descriptors:
+            raise ConnectionResetError(f"{door}: nothing was lent")
+    except BaseException:
+        connection.close()
+        raise
+    return socket.socket(fileno=descriptors[0]), connection

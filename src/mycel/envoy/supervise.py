@@ -1,7 +1,5 @@
-"""The first process of the container cilium-envoy: keeps stock Envoy running, see `kit.supervise`.
-
-Envoy itself keeps what it was given when the agent is away, and asks for it
-again when it begins.
+"""The first process of the container cilium-envoy: keeps stock Envoy running (`kit.supervise`), and the socket it dials
+(`lending`).
 """
 
 from __future__ import annotations
@@ -9,8 +7,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 from pathlib import Path
 
+from mycel.envoy.lending import Lender
 from mycel.kit.supervise import supervise
 
 FOLDER = "/var/run/cilium/envoy"
@@ -41,12 +41,16 @@ def main() -> int:
     parser.add_argument("--concurrency", type=int, default=0, help="worker threads; 0: one per core")
     parser.add_argument("--drain-time-s", type=int, default=10)
     parser.add_argument("--cgroup-root", default="/run/cilium/cgroupv2", help="the node's version 2 control groups")
+    parser.add_argument("--stand-in", default="cilium-envoy-stand-in", help="serves Envoy while there is no agent")
     parser.add_argument("--log-level", default="warning")
     options = parser.parse_args()
     folder = Path(FOLDER)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)  # it may have been made by a kubelet
     (folder / "admin.sock").unlink(missing_ok=True)
     os.umask(0o077)
+    lender = Lender(folder, [options.stand_in])
+    threading.Thread(target=lender.run, daemon=True).start()
     return supervise(
         "cilium-envoy",
         arguments(

@@ -43,6 +43,11 @@ class Supervisor:
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = False
 
+    @property
+    def pid(self) -> int | None:
+        """The process id of what runs, or ran last."""
+        return self._process.pid if self._process else None
+
     def stop(self, *_: object) -> None:
         """Let the command end, and do not start it again."""
         self._stopping = True

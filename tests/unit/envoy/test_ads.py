@@ -17,8 +17,9 @@ from grpclib.exceptions import GRPCError
 from mycel.envoy import ads
 from mycel.envoy.messages import message_class
 from mycel.envoy.resources import CLUSTER, LISTENER, Resource, Snapshot, TypeUrl, resource
-from mycel.envoy.server import serve_proxy
+from mycel.envoy.server import ProxyServer
 from mycel.kit.latest import Latest
+from mycel.kit.sockets import bind_unix
 
 _SERVICE = "envoy.service.discovery.v3."
 _METHOD = f"/{_SERVICE}AggregatedDiscoveryService/DeltaAggregatedResources"
@@ -67,7 +68,8 @@ async def calling(path: Path) -> AsyncGenerator[Client]:
 @contextlib.asynccontextmanager
 async def serving(snapshot: Latest[Snapshot], folder: Path) -> AsyncGenerator[tuple[ads.Ads, Path]]:
     served, path = ads.Ads(snapshot), folder / "xds.sock"
-    server = await serve_proxy(path, [served])
+    server = ProxyServer([served])
+    await server.start(sock=bind_unix(socket.SOCK_STREAM, path))
     try:
         yield served, path
     finally:
@@ -115,9 +117,7 @@ async def test_nothing_is_said_before_there_is_a_snapshot(tmp_path: Path) -> Non
         assert names(await told) == {"new": b"1"}
 
 
-async def test_an_answer_is_waited_for_from_when_it_was_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_answer_is_waited_for_from_when_it_was_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Snapshots that come meanwhile, and answers about something else, give no more time."""
     monkeypatch.setattr(ads, "ANSWER_S", 0.5)
     snapshot: Latest[Snapshot] = Latest({CLUSTER: {"c0": resource(b"0")}, **listeners(silent="1")})
@@ -162,13 +162,3 @@ async def test_only_root_may_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             await reader.read()  # what was on its way, then the end
         assert reader.at_eof()
         writer.close()
-
-
-async def test_a_path_left_by_a_killed_process_is_taken_over(tmp_path: Path) -> None:
-    """Whoever calls gets the one that lives."""
-    left = socket.socket(socket.AF_UNIX)
-    left.bind(str(tmp_path / "xds.sock"))
-    left.close()
-    async with serving(Latest(listeners(one="1")), tmp_path) as (_, path), calling(path) as envoy:
-        await envoy.ask(LISTENER)
-        assert names(await envoy.told()) == {"one": b"1"}

@@ -5,26 +5,33 @@ its sockets are.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mycel.abi import ProxyKey, ProxyKind, ProxyValue
 from mycel.envoy.ads import Ads, Answers
-from mycel.envoy.server import serve_proxy
+from mycel.envoy.last import keep
+from mycel.envoy.lending import DOOR, LAST
 from mycel.envoy.resources import Snapshot, merged
+from mycel.envoy.server import ProxyServer, borrow
 from mycel.kit.groups import read_group
 from mycel.kit.latest import Latest
 
+log = logging.getLogger(__name__)
 _LOOK_S = 0.5
+_DIAL_S = 0.2
 
 
 class Proxy:
     """One per node. `changed` is called when `groups` may be others, `answered` with what Envoy has said."""
 
-    def __init__(self, path: Path, parts: Sequence[Latest[Snapshot]], *, groups: Mapping[ProxyKind, Path]) -> None:
-        """`groups`: the files in which proxies say which control group they are in."""
-        self._path = path
+    def __init__(self, folder: Path, parts: Sequence[Latest[Snapshot]], *, groups: Mapping[ProxyKind, Path]) -> None:
+        """`folder`: where Envoy's supervisor lends its socket. `groups`: the files in which proxies say which control
+        group they are in.
+        """
+        self._folder = folder
         self._files = groups
         self._parts = parts
         self._snapshot: Latest[Snapshot] = Latest()
@@ -44,17 +51,34 @@ class Proxy:
 
     async def run(self, handlers: Collection[Any] = ()) -> None:
         """Serve until cancelled; `handlers` are what else Envoy may call."""
-        server = await serve_proxy(self._path, [self._ads, *handlers])
-        try:
-            async with asyncio.TaskGroup() as group:
-                for part in self._parts:
-                    group.create_task(self._combine(part))
-                group.create_task(self._tell())
-                group.create_task(self._watch_groups())
-        finally:
-            server.close()
-            await server.wait_closed()
-            self._path.unlink(missing_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        async with asyncio.TaskGroup() as group:
+            for part in self._parts:
+                group.create_task(self._combine(part))
+            group.create_task(keep(self._folder / LAST, self._snapshot))
+            group.create_task(self._serve(handlers))
+            group.create_task(self._tell())
+            group.create_task(self._watch_groups())
+
+    async def _serve(self, handlers: Collection[Any]) -> None:
+        """On the socket that Envoy's supervisor lends, whenever there is one."""
+        await self._snapshot.newer_than(0)  # until then whoever serves Envoy knows better
+        while True:
+            try:
+                listening, loan = await borrow(self._folder / DOOR)
+            except OSError:
+                await asyncio.sleep(_DIAL_S)
+                continue
+            server = ProxyServer([self._ads, *handlers])
+            await server.start(sock=listening)
+            try:
+                await asyncio.get_running_loop().sock_recv(loan, 1)  # nothing is said: this is its end
+            except OSError as exc:
+                log.info("Envoy's supervisor is gone: %s", exc)
+            finally:
+                loan.close()
+                server.close()
+                await server.wait_closed()
 
     async def _combine(self, part: Latest[Snapshot]) -> None:
         seen = 0

@@ -71,7 +71,10 @@ _MESH_COMMANDS = {
 _MESH = Image("cilium", commands=_MESH_COMMANDS, carries_mesh=True)
 _ENVOY = Image(
     "cilium-envoy",
-    commands={"cilium-envoy": Command(module="mycel.envoy.supervise", light=True)},
+    commands={
+        "cilium-envoy": Command(module="mycel.envoy.supervise", light=True),
+        "cilium-envoy-stand-in": Command(module="mycel.envoy.stand_in"),
+    },
     carries_mesh=True,
 )
 _COREDNS = Image(
