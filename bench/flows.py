@@ -24,7 +24,7 @@ import numpy as np
 from mycel import abi
 from mycel.api import observer_pb2
 from mycel.api.observer_grpc import ObserverBase
-from mycel.flow.records import Endpoint, ServiceName, Workload
+from mycel.flow.records import Endpoint, Owner, ServiceName, Workload
 from mycel.flow.rows import EVENT, Events
 from mycel.model.address import Address
 from mycel.observe.client import connect
@@ -41,12 +41,11 @@ class Names:
 
     version = 1
 
-    def endpoint(self, address: Address) -> Endpoint:
+    def owner(self, address: Address, identity: int, at_ns: int) -> Owner:
         number = int.from_bytes(address[-2:], "big")
         labels = (f"k8s:app=app-{number % 20}", "k8s:io.kubernetes.pod.namespace=bench", "k8s:tier=backend")
-        return Endpoint(
-            1000 + number % 20, number, "bench", f"pod-{number}", labels, (Workload("Deployment", "app"),), "default"
-        )
+        pod = (number, "bench", f"pod-{number}", labels, (Workload("Deployment", "app"),), "default")
+        return Owner(Endpoint(1000 + number % 20, *pod), 0)
 
     def labels(self, identity: int) -> tuple[str, ...]:
         return ()

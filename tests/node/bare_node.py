@@ -223,8 +223,9 @@ def _prepare(world: World, pod_network: str, settings: Mapping[str, str]) -> Non
         **settings,
     }.items():
         (config / key).write_text(value)
-    eventually(lambda: (state / "pki" / "ca.crt").exists(), what="the API server's certificates")
-    text = Pki(state / "pki").kubeconfig("https://127.0.0.1:6443", context="scratch")
+    pki = Pki(state / "pki")
+    eventually(lambda: pki.pair("apiserver").certificate.exists(), what="the API server's certificates")  # its last
+    text = pki.kubeconfig("https://127.0.0.1:6443", context="scratch")
     (world.folder / "kubeconfig").write_text(text)
 
     async def fill(client: ApiClient) -> None:

@@ -1,11 +1,13 @@
 """Addresses change hands a thousand times under traffic: nobody is ever taken for who had the address before.
 
 The real agent with a real API server on a bare node whose pod network is so small that every pod gets an address that
-another one has just given back. Friends may speak to the server, strangers may neither speak nor be answered.
+another one has just given back. Friends may speak to the server, strangers may neither speak nor be answered, and no
+flow has the name of a pod that did not have the address at that time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import os
@@ -19,9 +21,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from mycel.api import flow_pb2, observer_pb2
 from mycel.cni import plugin
 from mycel.k8s.client import ApiClient
 from mycel.k8s.resources import CILIUM_NETWORK_POLICIES, PODS
+from mycel.observe.client import connect
 from tests.bpf.lab import inside
 from tests.clusters import eventually
 from tests.node.bare_node import NAME, World, bare_node
@@ -42,6 +46,7 @@ class Turn(NamedTuple):
     address: str
     answered: bool
     since_s: float
+    wired: tuple[int, int]  # outer bounds: ADD began, DEL was done (CLOCK_REALTIME, ns)
 
 
 class Server:
@@ -79,7 +84,8 @@ class Server:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     if os.geteuid() != 0:
         pytest.skip("a node needs root")
-    with bare_node(tmp_path_factory.mktemp("reuse"), pod_network=NETWORK) as made:
+    settings = {"hubble-event-buffer-capacity": "65535"}
+    with bare_node(tmp_path_factory.mktemp("reuse"), pod_network=NETWORK, settings=settings) as made:
         yield made
 
 
@@ -110,6 +116,7 @@ def wire(world: World, command: str, pod: str, namespace: str) -> dict[str, Any]
 def take_turn(world: World, server: Server, number: int, namespace: str) -> Turn:
     """A pod comes, speaks with the ports of all before it, listens, and goes."""
     pod, friend = f"turn-{number}", role(number) == "friend"
+    begun_ns = time.time_ns()
     made = wire(world, "ADD", pod, namespace)
     since_s = time.monotonic()
     try:
@@ -126,11 +133,51 @@ def take_turn(world: World, server: Server, number: int, namespace: str) -> Turn
                 eventually(lambda: number in server.heard, timeout_s=5, what=f"{pod}'s datagram")
     finally:
         wire(world, "DEL", pod, namespace)
-    return Turn(number, friend, _address(made), answered, since_s)
+    return Turn(number, friend, _address(made), answered, since_s, (begun_ns, time.time_ns()))
 
 
 def _address(made: dict[str, Any]) -> str:
     return made["ips"][0]["address"].partition("/")[0]
+
+
+def flows(world: World) -> list[flow_pb2.Flow]:
+    """What the node's Observer has."""
+
+    async def ask() -> list[flow_pb2.Flow]:
+        async with connect(f"unix://{world.run_dir}/hubble.sock") as client:
+            request = observer_pb2.GetFlowsRequest(number=65_535)
+            answers = await client.observer.GetFlows(request)
+            return [each.flow for each in answers if each.HasField("flow")]
+
+    return asyncio.run(ask())
+
+
+def check_names(found: list[flow_pb2.Flow], turns: list[Turn]) -> None:
+    """Every name is that of a pod which had the address then. Nearly all are named: a friend may go on with what is
+    left of a conversation of before, of which no event tells.
+    """
+    by_name = {f"turn-{turn.number}": turn for turn in turns}
+    named: set[int] = set()
+    wrong: list[str] = []
+    for flow in found:
+        at_ns = flow.time.ToNanoseconds()
+        for end, address in ((flow.source, flow.IP.source), (flow.destination, flow.IP.destination)):
+            if end.pod_name not in by_name:
+                assert end.pod_name in ("", "server")
+                continue
+            turn = by_name[end.pod_name]
+            named.add(turn.number)
+            began, ended = turn.wired
+            if address != turn.address or not began <= at_ns <= ended:
+                wrong.append(
+                    f"{end.pod_name} at {turn.address} {(at_ns - began) / 1e6:+.3f} {(at_ns - ended) / 1e6:+.3f} ms"
+                )
+    print(f"{len(found)} flows, {len(named)} pods named, {len(wrong)} wrong")
+    assert wrong == []
+    oldest_ns = min(flow.time.ToNanoseconds() for flow in found)
+    told = {turn.number for turn in turns if turn.wired[0] > oldest_ns}
+    assert len(told) > 20
+    assert len(told & named) > len(told) * 0.9
 
 
 SERVER_ADDRESS = "10.244.91.2"
@@ -186,6 +233,7 @@ def test_nobody_is_taken_for_who_had_the_address_before(world: World, times: int
     finally:
         server.close()
     print(f"{times} turns in {time.monotonic() - started:.1f} s")
+    check_names(flows(world), turns)
     strangers, friends = ([turn for turn in turns if turn.friend is kind] for kind in (False, True))
     assert [turn for turn in strangers if turn.number in server.heard or turn.answered] == []
     assert [turn for turn in friends if turn.number not in server.heard or not turn.answered] == []

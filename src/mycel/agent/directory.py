@@ -5,19 +5,17 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping
 
-from mycel.agent.endpoints import Endpoints
 from mycel.agent.identities import Identities
 from mycel.agent.ipam import ingress_address
 from mycel.agent.planner import Planner
 from mycel.agent.policies import Policies
 from mycel.agent.watches import Watches
-from mycel.flow.records import Endpoint, PolicyName, ServiceName, Workload
+from mycel.flow.owners import Owners
+from mycel.flow.records import Endpoint, Owner, PolicyName, ServiceName
 from mycel.identity.reserved import HOST, INGRESS, RESERVED_LABELS
 from mycel.model.address import ANY_IPV4, Address, parse_address
-from mycel.model.workload import IdentityId, LocalEndpoint, PodRef
+from mycel.model.workload import IdentityId
 from mycel.plan.rows import ThisNode
-
-_POD_HASH = "pod-template-hash"
 
 
 class StoreDirectory:
@@ -29,8 +27,8 @@ class StoreDirectory:
     def __init__(
         self,
         watches: Watches,
-        endpoints: Endpoints,
         *,
+        pods: Owners,
         identities: Identities,
         planner: Planner,
         policies: Policies,
@@ -39,7 +37,7 @@ class StoreDirectory:
         cluster: str,
     ) -> None:
         self._watches = watches
-        self._endpoints = endpoints
+        self._pods = pods
         self._identities = identities
         self._planner = planner
         self._policies = policies
@@ -47,7 +45,7 @@ class StoreDirectory:
         self._names = names
         self._cluster = cluster
         self._version = 1
-        self._by_address: dict[bytes, Endpoint] | None = None
+        self._nodes: dict[bytes, Endpoint] | None = None
         self._services: dict[bytes, dict[tuple[int, int], ServiceName]] | None = None
         self._services_of = -1
 
@@ -59,13 +57,14 @@ class StoreDirectory:
     def changed(self) -> None:
         """Something that has names changed."""
         self._version += 1
-        self._by_address = None
+        self._nodes = None
 
-    def endpoint(self, address: Address) -> Endpoint | None:
-        """The pod or node with this address; None when it is outside."""
-        if self._by_address is None:
-            self._by_address = self._index()
-        return self._by_address.get(address)
+    def owner(self, address: Address, identity: int, at_ns: int) -> Owner:
+        """Who had the address at a moment. Nodes keep theirs."""
+        if self._nodes is None:
+            self._nodes = self._index_nodes()
+        node = self._nodes.get(address)
+        return Owner(node, 0) if node is not None else self._pods.at(address, identity, at_ns)
 
     def labels(self, identity: int) -> tuple[str, ...]:
         """Labels of an identity."""
@@ -100,20 +99,8 @@ class StoreDirectory:
         except OSError:
             return ""
 
-    def _index(self) -> dict[bytes, Endpoint]:
+    def _index_nodes(self) -> dict[bytes, Endpoint]:
         found: dict[bytes, Endpoint] = {}
-        for published in self._watches.endpoints.store.values():
-            record = Endpoint(
-                identity=published.identity,
-                namespace=published.ref.namespace,
-                pod_name=published.ref.name,
-                labels=published.labels,
-                cluster_name=self._cluster,
-            )
-            found |= {parse_address(address): record for address in published.addresses}
-        for endpoint in self._endpoints.all().values():
-            record = self._local(endpoint)
-            found |= dict.fromkeys(endpoint.addresses, record)
         for node in self._watches.nodes.store.values():
             number = HOST if node.name == self._this().name else IdentityId(6)
             record = Endpoint(identity=number, labels=RESERVED_LABELS[number], cluster_name=self._cluster)
@@ -125,28 +112,6 @@ class StoreDirectory:
         for node in self._watches.nodes.store.values():
             found |= dict.fromkeys(map(ingress_address, node.pod_networks), ingress)
         return found
-
-    def _local(self, endpoint: LocalEndpoint) -> Endpoint:
-        return Endpoint(
-            identity=endpoint.identity,
-            endpoint_id=endpoint.endpoint_id,
-            namespace=endpoint.ref.namespace,
-            pod_name=endpoint.ref.name,
-            labels=endpoint.labels,
-            workloads=self._workloads(endpoint.ref),
-            cluster_name=self._cluster,
-        )
-
-    def _workloads(self, ref: PodRef) -> tuple[Workload, ...]:
-        """The pod's controller; a ReplicaSet named after its template is shown as its Deployment."""
-        pod = self._watches.pods.get(ref.name, ref.namespace)
-        if pod is None or not pod.owner[0]:
-            return ()
-        kind, name = pod.owner
-        suffix = f"-{pod.labels.get(_POD_HASH, '')}"
-        if kind == "ReplicaSet" and len(suffix) > 1 and name.endswith(suffix):
-            return (Workload("Deployment", name.removesuffix(suffix)),)
-        return (Workload(kind, name),)
 
     def _index_services(self) -> dict[bytes, dict[tuple[int, int], ServiceName]]:
         found: dict[bytes, dict[tuple[int, int], ServiceName]] = {}

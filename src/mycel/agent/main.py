@@ -32,6 +32,7 @@ from mycel.agent.l2.announcer import Announcer
 from mycel.agent.l2.greet import greet
 from mycel.agent.learnt import Learnt
 from mycel.agent.node_network import Routes, datapath_settings, pod_networks, wait_own_node
+from mycel.agent.owners import PodOwners
 from mycel.agent.planner import Part, Planner
 from mycel.agent.pods import PodFacts
 from mycel.agent.policies import Policies
@@ -168,7 +169,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
         routes = Routes(watches, datapath)
         directory = StoreDirectory(
             watches,
-            endpoints,
+            pods=PodOwners(watches, endpoints, here=node_address_text(this), cluster=settings.cluster_name),
             identities=identities,
             planner=planner,
             policies=policies,

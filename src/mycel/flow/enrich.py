@@ -19,6 +19,8 @@ from mycel.model.address import Address
 
 _CACHED_ENDS = 65_536
 _REPLY = 1
+_NOW = 2**64 - 1
+_NAMESPACE = "k8s:io.kubernetes.pod.namespace="
 
 
 class _End(NamedTuple):
@@ -27,7 +29,7 @@ class _End(NamedTuple):
     record: int
     names: int
     services: bool
-    address: Address
+    since_ns: int  # of earlier events it says nothing
 
 
 class Records:
@@ -79,21 +81,20 @@ class Enricher:
         self._name_policies(rows)
         return rows
 
-    def enrich_l7(self, messages: Sequence[L7Record], refuse: Callable[[str], None]) -> Rows:
+    def enrich_l7(self, messages: Sequence[L7Record], refuse: Callable[[str], None], *, wall_offset_ns: int) -> Rows:
         """Rows of what proxies saw, in the order of time. `refuse` is told of each message that can be no row, why."""
         usable: list[L7Record] = []
         packed: list[bytes] = []
-        for each in messages:
+        for each in sorted(messages, key=lambda each: each.time_ns):
             try:
-                packed.append(event_of(each, self._directory))
+                packed.append(event_of(each, self._directory, wall_offset_ns=wall_offset_ns))
             except ValueError as exc:
                 refuse(str(exc))
             else:
                 usable.append(each)
         if not usable:
             return np.zeros(0, ROW)
-        rows = self.enrich(np.frombuffer(b"".join(packed), EVENT), wall_offset_ns=0)
-        usable.sort(key=lambda each: each.time_ns)
+        rows = self.enrich(np.frombuffer(b"".join(packed), EVENT), wall_offset_ns=wall_offset_ns)
         rows["l7"] = [self._records.l7.number(detail(each)) for each in usable]
         return rows
 
@@ -125,30 +126,43 @@ class Enricher:
         keys[:, 2] = event[f"{side}_identity"]
         keys[:, 2] |= (event["family"] != 0).astype(np.uint64) << np.uint64(32)
         first, place = group(keys)
-        return place, [self._end(keys[index]) for index in first]
+        ends = [self._end(keys[index]) for index in first]
+        since = np.array([end.since_ns for end in ends], np.uint64)
+        for late in np.flatnonzero(event["time_ns"] < since[place]).tolist():
+            # From before the address has who has it now.
+            place[late] = len(ends)
+            ends.append(self._look_up(keys[late], int(event["time_ns"][late])))
+        return place, ends
 
     def _end(self, key: Words) -> _End:
         packed = key.tobytes()
         found = self._ends.get(packed)
-        if found is not None:
-            return found
+        if found is None:
+            found = self._ends[packed] = self._look_up(key, _NOW)
+        return found
+
+    def _look_up(self, key: Words, at_ns: int) -> _End:
         address = Address(key[:2].astype(">u8").tobytes())
         identity, has_address = int(key[2]) & 0xFFFF_FFFF, bool(int(key[2]) >> 32)
-        endpoint = self._directory.endpoint(address) if has_address else None
+        endpoint, since_ns = self._directory.owner(address, identity, at_ns) if has_address else (None, 0)
         if endpoint is None:
-            endpoint = Endpoint(identity, labels=self._labels(identity))
+            endpoint = self._nameless(identity)
         elif identity and identity != endpoint.identity:
-            # The packet carried another identity than the directory knows: show what was enforced.
-            endpoint = endpoint._replace(identity=identity, labels=self._labels(identity) or endpoint.labels)
+            # Somebody else's packet, or another node's news are late: what was enforced is shown, and no pod's name.
+            endpoint = self._nameless(identity)._replace(cluster_name=endpoint.cluster_name)
         names = self._directory.names(address) if has_address else ()
-        end = _End(
+        return _End(
             record=self._records.endpoints.number(endpoint),
             names=self._records.names.number(names or None),
             services=has_address and bool(self._directory.services(address)),
-            address=address,
+            since_ns=since_ns,
         )
-        self._ends[packed] = end
-        return end
+
+    def _nameless(self, identity: int) -> Endpoint:
+        """What an identity alone tells."""
+        labels = self._labels(identity)
+        namespace = next((each.removeprefix(_NAMESPACE) for each in labels if each.startswith(_NAMESPACE)), "")
+        return Endpoint(identity, namespace=namespace, labels=labels)
 
     def _labels(self, identity: int) -> tuple[str, ...]:
         labels = self._directory.labels(identity)

@@ -30,11 +30,12 @@ def detail(record: L7Record) -> L7Record:
     return msgspec.structs.replace(record, time_ns=0, source=_NOWHERE, destination=_NOWHERE)
 
 
-def event_of(record: L7Record, directory: Directory) -> bytes:
-    """The row's event, packed: a response goes from the server to the client. `time_ns` is the wall clock's.
+def event_of(record: L7Record, directory: Directory, *, wall_offset_ns: int) -> bytes:
+    """The row's event, packed: a response goes from the server to the client.
 
-    Raises ValueError for a record that can be no row.
+    `wall_offset_ns` is that of `Enricher.enrich`. Raises ValueError for a record that can be no row.
     """
+    at_ns = max(min(0, record.time_ns), record.time_ns - wall_offset_ns)  # at the machine's start if it was before
     ends = (record.source, record.destination)
     source, destination = ends if record.half == Half.REQUEST else ends[::-1]
     first, second = parse_address(source.address), parse_address(destination.address)
@@ -43,11 +44,11 @@ def event_of(record: L7Record, directory: Directory) -> bytes:
     event = abi.FlowEvent(
         **(fields | nothing)  # type: ignore[arg-type]
         | {
-            "time_ns": record.time_ns,
+            "time_ns": at_ns,
             "source": first,
             "destination": second,
-            "source_identity": _identity(first, directory),
-            "destination_identity": _identity(second, directory),
+            "source_identity": _identity(first, directory, at_ns),
+            "destination_identity": _identity(second, directory, at_ns),
             "source_port": source.port,
             "destination_port": destination.port,
             "proxy_port": record.listener,
@@ -65,8 +66,8 @@ def event_of(record: L7Record, directory: Directory) -> bytes:
         raise ValueError(f"a number of it does not fit: {exc}") from exc
 
 
-def _identity(address: Address, directory: Directory) -> int:
-    known = directory.endpoint(address)
+def _identity(address: Address, directory: Directory, at_ns: int) -> int:
+    known = directory.owner(address, 0, at_ns).endpoint
     return known.identity if known is not None else abi.ReservedIdentity.WORLD
 
 

@@ -52,16 +52,26 @@ class PolicyName(NamedTuple):
     revision: int = 0  # from which on the object is enforced
 
 
+class Owner(NamedTuple):
+    """Who had an address; None: nobody that is known."""
+
+    endpoint: Endpoint | None
+    since_ns: int  # CLOCK_MONOTONIC; the one who has it now has it since
+
+
 class Directory(Protocol):
-    """Names of addresses, identities and interfaces on this node, now."""
+    """Names of addresses, identities and interfaces on this node."""
 
     @property
     def version(self) -> int:
         """A number that differs whenever any answer below may differ."""
         ...
 
-    def endpoint(self, address: Address) -> Endpoint | None:
-        """The pod, node or host with this address; None when it is nobody's."""
+    def owner(self, address: Address, identity: int, at_ns: int) -> Owner:
+        """The pod, node or host that had this address at a moment of CLOCK_MONOTONIC.
+
+        `identity` chooses among the records of one pod that was relabelled; 0 takes the newest.
+        """
         ...
 
     def labels(self, identity: int) -> tuple[str, ...]:

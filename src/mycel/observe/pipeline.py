@@ -49,7 +49,7 @@ class FlowPipeline:
 
     def feed_l7(self, messages: Sequence[L7Record], refuse: Callable[[str], None]) -> None:
         """Take in what proxies saw. `refuse` is told of each message that can be no flow, why."""
-        rows = self._enricher.enrich_l7(messages, refuse)
+        rows = self._enricher.enrich_l7(messages, refuse, wall_offset_ns=self._wall_offset_ns())
         self._l7_bytes += sum(map(weight, messages))
         if len(rows):
             self._keep(rows)

@@ -41,7 +41,7 @@ def entry(path: str = "/", *, code: int = 200, details: str = "via_upstream", **
 def lines(*records: L7Record) -> list[str]:
     """Type, verdict, arrow and summary of each record's flow."""
     names = Names_()
-    rows = Enricher(Names(), names).enrich_l7(records, pytest.fail)
+    rows = Enricher(Names(), names).enrich_l7(records, pytest.fail, wall_offset_ns=0)
     sorted_ = Kinds(names, node_name="default/n1").sort(rows)
     found: list[str] = []
     for number in sorted_.kind_of.tolist():

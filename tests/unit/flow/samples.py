@@ -9,7 +9,7 @@ import numpy as np
 from mycel import abi
 from mycel.flow.enrich import Enricher, Records
 from mycel.flow.kinds import Batch, Kinds
-from mycel.flow.records import Endpoint, PolicyName, ServiceName, Workload
+from mycel.flow.records import Endpoint, Owner, PolicyName, ServiceName, Workload
 from mycel.flow.rows import EVENT, Events, Rows
 from mycel.flow.uuids import UuidSpace
 from mycel.model.address import Address
@@ -78,12 +78,12 @@ class Names:
         }
         self.asked: list[bytes] = []
 
-    def endpoint(self, address: Address) -> Endpoint | None:
+    def owner(self, address: Address, identity: int, at_ns: int) -> Owner:
         self.asked.append(address)
-        return self.endpoints.get(address)
+        return Owner(self.endpoints.get(address), 0)
 
     def labels(self, identity: int) -> tuple[str, ...]:
-        return ("k8s:app=other",) if identity == 999 else ()
+        return ("k8s:app=other", "k8s:io.kubernetes.pod.namespace=elsewhere") if identity == 999 else ()
 
     def services(self, address: Address) -> Mapping[tuple[int, int], ServiceName]:
         return self.frontends.get(address, {})

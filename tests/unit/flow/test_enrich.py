@@ -47,11 +47,12 @@ def test_changed_directory_is_asked_again() -> None:
     assert names.endpoints[WORLD] == records.endpoints[int(after["source_record"][0])]
 
 
-def test_identity_of_the_packet_wins() -> None:
-    """What the kernel enforced is shown, not what the directory thinks now."""
+def test_a_packet_of_another_identity_is_not_the_pods() -> None:
+    """What the kernel enforced is shown, and no name: another pod's packet, or one whose news are late."""
     rows, records = enrich(event(source_identity=999))
     shown = records.endpoints[int(rows["source_record"][0])]
-    assert CLIENT_ENDPOINT._replace(identity=999, labels=("k8s:app=other",)) == shown
+    labels = ("k8s:app=other", "k8s:io.kubernetes.pod.namespace=elsewhere")
+    assert Endpoint(999, namespace="elsewhere", labels=labels, cluster_name="default") == shown
 
 
 def test_packet_without_identity_gets_the_directorys() -> None:
