@@ -126,7 +126,7 @@ def _ensure_host_addresses(netlink: Netlink, ifindex: int, settings: DatapathSet
 
 def node_sysctls(ipv6: bool, *, devices: Iterable[str]) -> dict[str, str]:
     """Path below /proc/sys/net → value. Reverse path filters would drop what programs redirect."""
-    wanted = {"ipv4/ip_forward": "1"}
+    wanted = {"ipv4/ip_forward": "1", "ipv4/tcp_migrate_req": "1"}  # who waits for an Envoy goes over to the next one
     if ipv6:
         wanted["ipv6/conf/all/forwarding"] = "1"
     for device in devices:

@@ -1,5 +1,5 @@
-"""The first process of the container cilium-envoy: keeps stock Envoy running (`kit.supervise`), and the socket it dials
-(`lending`).
+"""The first process of the container cilium-envoy: keeps stock Envoy running (`kit.supervise`), the socket it dials
+(`lending`), and while it begins anew its listeners' ports (`holding`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+from mycel.envoy.holding import Holder
 from mycel.envoy.lending import Lender
 from mycel.kit.supervise import supervise
 
@@ -50,7 +51,9 @@ def main() -> int:
     (folder / "admin.sock").unlink(missing_ok=True)
     os.umask(0o077)
     lender = Lender(folder, [options.stand_in])
-    threading.Thread(target=lender.run, daemon=True).start()
+    holder = Holder()
+    for each in (lender, holder):
+        threading.Thread(target=each.run, daemon=True).start()
     return supervise(
         "cilium-envoy",
         arguments(
@@ -62,6 +65,7 @@ def main() -> int:
         ),
         group=folder / "group",
         cgroup_root=Path(options.cgroup_root),
+        ended=holder.hold,
     )
 
 

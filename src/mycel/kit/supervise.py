@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from mycel.kit.groups import write_group
@@ -18,12 +19,17 @@ STEADY_S = 2.0  # one that ran so long did not fail at its configuration
 LONGEST_PAUSE_S = 2.0
 
 
-def supervise(name: str, command: list[str], *, group: Path, cgroup_root: Path) -> int:
-    """Keep a proxy running until asked to stop; `group` is the file that says whose marks the kernel is to believe."""
+def supervise(
+    name: str, command: list[str], *, group: Path, cgroup_root: Path, ended: Callable[[], None] = lambda: None
+) -> int:
+    """Keep a proxy running until asked to stop; `group` is the file that says whose marks the kernel is to believe.
+
+    `ended` is called when the proxy has ended, before it is started again.
+    """
     while not write_group(group, cgroup_root):
         print(f"{name}: not below {cgroup_root} yet", file=sys.stderr, flush=True)
         time.sleep(0.5)
-    supervisor = Supervisor(name, command)
+    supervisor = Supervisor(name, command, ended)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, supervisor.stop)
     return supervisor.run()
@@ -37,9 +43,10 @@ def pause_s(failures: int) -> float:
 class Supervisor:
     """Starts a command again whenever it ends, until asked to stop."""
 
-    def __init__(self, name: str, command: list[str]) -> None:
+    def __init__(self, name: str, command: list[str], ended: Callable[[], None] = lambda: None) -> None:
         self._name = name
         self._command = command
+        self._ended = ended
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = False
 
@@ -66,6 +73,7 @@ class Supervisor:
             code = self._process.wait()
             if self._stopping:
                 break
+            self._ended()
             failures = failures + 1 if time.monotonic() - began_s < STEADY_S else 0
             print(f"{self._name}: ended with {code}; it is started again", file=sys.stderr, flush=True)
             time.sleep(pause_s(failures))
