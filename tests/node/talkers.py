@@ -2,7 +2,7 @@
 
 `talkers.py serve PORT` echoes lines. `talkers.py talk HOST:PORT[,HOST:PORT] COUNT` keeps COUNT connections
 talking, opens and closes new ones all the time, until its stdin ends; then it prints JSON: {"kept", "opened",
-"failures": [...]}.
+"failures": [...]}. It says "talking" when each of the COUNT has come about or failed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ async def talk(targets: list[tuple[str, int]], count: int) -> dict[str, object]:
     """Talk until stdin ends."""
     stop = asyncio.Event()
     failures: list[str] = []
-    opened = kept = 0
+    opened = kept = tried = 0
     asyncio.get_running_loop().add_reader(sys.stdin, stop.set)
 
     async def said(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -42,12 +42,15 @@ async def talk(targets: list[tuple[str, int]], count: int) -> dict[str, object]:
             raise ConnectionError(f"answered {answer!r}")
 
     async def keep(target: tuple[str, int]) -> None:
-        nonlocal kept
+        nonlocal kept, tried
         try:
-            reader, writer = await asyncio.wait_for(asyncio.open_connection(*target), PATIENCE_S)
+            try:
+                reader, writer = await asyncio.wait_for(asyncio.open_connection(*target), PATIENCE_S)
+            finally:
+                tried += 1
+                if tried == count:
+                    print("talking", flush=True)
             kept += 1
-            if kept == count:
-                print("talking", flush=True)
             while not stop.is_set():
                 await said(reader, writer)
                 await asyncio.sleep(PAUSE_S)

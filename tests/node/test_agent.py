@@ -234,7 +234,12 @@ def test_twenty_kills_under_five_hundred_connections(world: World) -> None:
     client, _ = world.add_pod("talker")
     server, address = world.add_pod("server")
     world.api(lambda api: _add_service(api, address))
-    eventually(lambda: "10.96.7.7" in world.cilium("bpf", "lb", "list"), what="the service's rows")
+
+    def served() -> bool:
+        rows = json.loads(world.cilium("bpf", "lb", "list"))
+        return any(row["realized"] and "10.96.7.7" in str(row["key"]) for row in rows)
+
+    eventually(served, what="the service's rows in the kernel")
     talkers = str(Path(__file__).with_name("talkers.py"))
     serving = subprocess.Popen(
         ["ip", "netns", "exec", server, sys.executable, talkers, "serve", "7777"], stdout=subprocess.PIPE
