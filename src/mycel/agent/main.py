@@ -46,7 +46,7 @@ from mycel.agent.proxy.records import Records
 from mycel.agent.publish import EndpointPublisher, announce_ready, node_object, publish_node
 from mycel.agent.relabel import Relabeller
 from mycel.agent.settings import Settings, SettingsError, parse_settings, read_config_dir
-from mycel.agent.sources import StoreSources, node_address_text, this_node
+from mycel.agent.sources import StoreSources, node_address_text, this_node, touch_on_change
 from mycel.agent.state import EndpointFiles
 from mycel.agent.watches import Watches
 from mycel.agent.wiring import KernelWiring
@@ -178,18 +178,11 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             cluster=settings.cluster_name,
         )
         learnt.changed = directory.changed
-        watches.on_any((watches.endpoints, watches.nodes, watches.published_nodes), lambda: planner.touch(Part.CLUSTER))
-        watches.on_any((watches.services, watches.slices), lambda: planner.touch(Part.SERVICES))
-        watches.pods.subscribe(
-            lambda _key, old, new: (
-                planner.touch(Part.SERVICES) if (old and old.host_ports) or (new and new.host_ports) else None
-            )
-        )
+        touch_on_change(planner, watches, endpoints)
         watches.on_any(
             (watches.endpoints, watches.nodes, watches.identities, watches.pods, watches.services),
             directory.changed,
         )
-        endpoints.subscribe(lambda _old, _new: planner.touch(Part.ENDPOINTS))
         endpoints.subscribe(lambda _old, _new: directory.changed())
 
         # What others are told.

@@ -176,7 +176,7 @@ class Planner:
         """Plan at once and wait until the kernel has it. Waits for ever while the datapath refuses."""
         self._dirty |= part
         await self._started.wait()
-        self._plan()
+        self.replan()
         version = self.desired.version
         await self.applied(version)
 
@@ -185,7 +185,7 @@ class Planner:
         self._started.set()
         while True:
             self._wake.clear()
-            self._plan()
+            self.replan()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_APPLY_S):
                     await self.applied(self.desired.version)
@@ -198,7 +198,8 @@ class Planner:
         while not (seen and self.realized.value >= version):
             seen = await self.realized.newer_than(seen)
 
-    def _plan(self) -> None:
+    def replan(self) -> None:
+        """Make the parts of the plan anew that changes have touched."""
         dirty, self._dirty = self._dirty, Part.NONE
         if not dirty:
             return

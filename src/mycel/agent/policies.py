@@ -140,6 +140,8 @@ class Policies:
         parties = {identity: self._party(identity, of) for identity, of in labels.items()}
         for party in parties.values():
             self.engine.set_party(party)  # the informer may not have seen a new one yet
+        for identity in self._parties.keys() - parties.keys():
+            self._is_nobodys_here(identity)
         by_identity = {identity: self.engine.subject(party) for identity, party in parties.items()}
         self._parties = {identity: known for identity, known in self._parties.items() if identity in parties}
         self.subjects = {each.endpoint_id: by_identity[each.identity] for each in local}
@@ -162,6 +164,14 @@ class Policies:
         if known is None or known[0] != labels:
             known = self._parties[identity] = labels, party_of(identity, labels)
         return known[1]
+
+    def _is_nobodys_here(self, identity: IdentityId) -> None:
+        """None of this node's pods has the identity any more: it is what its object says, if there is one."""
+        told = self._watches.identities.get(str(identity))
+        if told is not None:
+            self.engine.set_party(party_of(identity, told.labels))
+        else:
+            self.engine.drop_party(identity)
 
     def _enforce(self, local: Iterable[LocalEndpoint]) -> dict[EndpointId, EndpointPolicy]:
         """Each endpoint's sets; a new revision where they are others than the kernel's.

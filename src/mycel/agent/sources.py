@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from mycel.abi import IpcacheKey, IpcacheValue, ProxyKey, ProxyValue
 from mycel.agent.endpoints import Endpoints
 from mycel.agent.ipam import ingress_address, router_address
-from mycel.agent.planner import PolicyPlan, Sources
+from mycel.agent.planner import Part, Planner, PolicyPlan, Sources
 from mycel.agent.watches import Watches
+from mycel.k8s.informer import Informer
 from mycel.model.address import Address, format_address, parse_address, parse_prefix
 from mycel.model.node import Node
 from mycel.model.service import EndpointSlice, Service, ServiceRef
@@ -129,6 +131,28 @@ class StoreSources(Sources):
                 self._addresses.clear()
             found = self._addresses[text] = parse_address(text)
         return found
+
+
+def touch_on_change(planner: Planner, watches: Watches, endpoints: Endpoints) -> None:
+    """Whatever of the stores changes touches the parts of the plan that are made of it; policies see to theirs."""
+
+    def touch(part: Part, *informers: Informer[Any]) -> None:
+        for informer in informers:
+            informer.subscribe(lambda _key, _old, _new: planner.touch(part))
+
+    touch(Part.CLUSTER, watches.endpoints, watches.nodes, watches.published_nodes)
+    touch(Part.SERVICES, watches.services, watches.slices)
+    watches.slices.subscribe(
+        lambda _key, old, new: (
+            planner.touch(Part.CLUSTER) if any(each and each.ref == _KUBERNETES for each in (old, new)) else None
+        )
+    )
+    watches.pods.subscribe(
+        lambda _key, old, new: (
+            planner.touch(Part.SERVICES) if (old and old.host_ports) or (new and new.host_ports) else None
+        )
+    )
+    endpoints.subscribe(lambda _old, _new: planner.touch(Part.ENDPOINTS))
 
 
 def this_node(node: Node, *, address: str, service_range: str) -> ThisNode:
