@@ -28,6 +28,8 @@ MODULES = (
     "envoy.service.discovery.v3.discovery",
     EXTENSIONS + "access_loggers.file.v3.file",
     EXTENSIONS + "access_loggers.grpc.v3.als",
+    EXTENSIONS + "common.matching.v3.extension_matcher",
+    EXTENSIONS + "filters.common.matcher.action.v3.skip_action",
     EXTENSIONS + "filters.http.cors.v3.cors",
     EXTENSIONS + "filters.http.fault.v3.fault",
     EXTENSIONS + "filters.http.grpc_stats.v3.config",
@@ -36,6 +38,7 @@ MODULES = (
     EXTENSIONS + "filters.http.local_ratelimit.v3.local_rate_limit",
     EXTENSIONS + "filters.http.rbac.v3.rbac",
     EXTENSIONS + "filters.http.router.v3.router",
+    EXTENSIONS + "filters.http.set_filter_state.v3.set_filter_state",
     EXTENSIONS + "filters.listener.original_dst.v3.original_dst",
     EXTENSIONS + "filters.listener.original_src.v3.original_src",
     EXTENSIONS + "filters.listener.tls_inspector.v3.tls_inspector",
@@ -47,11 +50,33 @@ MODULES = (
     EXTENSIONS + "load_balancing_policies.random.v3.random",
     EXTENSIONS + "load_balancing_policies.ring_hash.v3.ring_hash",
     EXTENSIONS + "load_balancing_policies.round_robin.v3.round_robin",
+    EXTENSIONS + "matching.common_inputs.network.v3.network_inputs",
+    EXTENSIONS + "matching.input_matchers.metadata.v3.metadata",
     EXTENSIONS + "resource_monitors.downstream_connections.v3.downstream_connections",
     EXTENSIONS + "retry.host.previous_hosts.v3.previous_hosts",
     EXTENSIONS + "transport_sockets.tls.v3.tls",
     EXTENSIONS + "upstreams.http.v3.http_protocol_options",
 )
+
+
+def generic_secret() -> descriptor_pb2.FileDescriptorProto:
+    """The one message of Envoy 1.40 that xds-protos 1.85 does not have: what `%SECRET(…)%` in formats stands for."""
+    package = "envoy.extensions.formatter.generic_secret.v3"
+    secret = "envoy/extensions/transport_sockets/tls/v3/secret.proto"
+    file = descriptor_pb2.FileDescriptorProto(
+        name=f"{package.replace('.', '/')}/generic_secret.proto", package=package, dependency=[secret], syntax="proto3"
+    )
+    message = file.message_type.add(name="GenericSecret")
+    entry = message.nested_type.add(name="SecretConfigsEntry")
+    entry.options.map_entry = True
+    kinds = descriptor_pb2.FieldDescriptorProto
+    config = ".envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig"
+    once, many = kinds.LABEL_OPTIONAL, kinds.LABEL_REPEATED
+    entry.field.add(name="key", number=1, type=kinds.TYPE_STRING, label=once)
+    entry.field.add(name="value", number=2, type=kinds.TYPE_MESSAGE, type_name=config, label=once)
+    of = f".{package}.GenericSecret.SecretConfigsEntry"
+    message.field.add(name="secret_configs", number=1, type=kinds.TYPE_MESSAGE, type_name=of, label=many)
+    return file
 
 
 def collect() -> bytes:
@@ -69,6 +94,7 @@ def collect() -> bytes:
 
     for module in MODULES:
         add(importlib.import_module(module + "_pb2").DESCRIPTOR)
+    files["generic_secret"] = generic_secret()
     return descriptor_pb2.FileDescriptorSet(file=files.values()).SerializeToString(deterministic=True)
 
 

@@ -145,3 +145,52 @@ def test_without_the_policies_everything_is_open_again(walk: Walk) -> None:
     assert {pod["metadata"]["name"] for pod in pods} == before
     restarts = [status["restartCount"] for pod in pods for status in pod["status"]["containerStatuses"]]
     assert restarts == [0] * len(restarts)
+
+
+def test_a_header_from_a_secret(walk: Walk) -> None:
+    """Closed and said until the Secret is there; then the server gets its value, whatever the client sent, and nobody
+    is shown it.
+    """
+    match = {"name": "Authorization", "secret": {"name": "header-match"}, "mismatch": "REPLACE"}
+    rules = {"http": [{"method": "GET", "path": "/echo", "headerMatches": [match]}]}
+    ports = [{"ports": [{"port": "8080", "protocol": "TCP"}], "rules": rules}]
+    policy = {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": "client-egress-set-header", "namespace": TEST_SPACE},
+        "spec": {
+            "endpointSelector": {"matchLabels": {"other": "client"}},
+            "egress": [{"toEndpoints": [{"matchLabels": {"kind": "echo"}}], "toPorts": ports}],
+        },
+    }
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "header-match", "namespace": TEST_SPACE},
+        "stringData": {"value": "Bearer nobody-may-see-this"},
+    }
+    server = walk.cluster.get("pod", "-n", TEST_SPACE, walk.pod("echo-other-node"))["status"]["podIP"]
+
+    def answer() -> tuple[str, str]:
+        done = curl(walk, "client2", "-H", "Authorization: mine", "-w", "\n%{http_code}", f"{server}:8080/echo")
+        return done.stdout.rpartition("\n")[2], done.stdout
+
+    def resolved() -> tuple[str, str]:
+        status = walk.cluster.get("cnp", "-n", TEST_SPACE, "client-egress-set-header").get("status", {})
+        found = [each for each in status.get("conditions", ()) if each["type"] == "ResolvedRefs"]
+        return (found[0]["status"], found[0]["message"]) if found else ("", "")
+
+    walk.cluster.apply(policy)
+    missing = f"Secret {TEST_SPACE}/header-match is not there"
+    eventually(lambda: resolved() == ("False", missing), what="the missing Secret in the status")
+    eventually(lambda: answer()[0] == "403", what="403 without the Secret")
+    walk.cluster.apply(secret)
+    eventually(lambda: answer()[0] == "200", what="200 with the Secret")
+    assert '"authorization": "Bearer nobody-may-see-this"' in answer()[1]
+    assert resolved()[0] == "True"
+    flows = walk.cluster.mycel("hubble", "observe", "--last", "1000", "-o", "json").stdout
+    assert f"{server}:8080/echo" in flows and "nobody-may-see-this" not in flows
+    for kind in ("cilium", "cilium-envoy"):
+        logs = walk.cluster.kubectl("-n", "kube-system", "logs", f"ds/{kind}", "--all-containers").stdout
+        assert "nobody-may-see-this" not in logs
+    walk.cluster.kubectl("-n", TEST_SPACE, "delete", "secret/header-match", "cnp/client-egress-set-header")

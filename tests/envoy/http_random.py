@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from tests.oracle.http import Request, Rule
+from tests.oracle.http import Request, Rule, expected
 
 
 def _words(text: str) -> list[str]:
@@ -30,7 +30,10 @@ _HOST_RULES = _words(
     r"example.com:8080 .*[^a-z] db.*|svc-1 10\..* .*"
 )
 _SUFFIXES = ("", "", "", ":80", ":8085", ".", ".:443", "..", ":", ":123456", ":8080")
-_HEADERS = ("X-Role", "x-token", "X-Team", "x-tier")
+HEADERS = ("X-Role", "x-token", "X-Team", "x-tier")
+_ACTIONS = ("", "", "LOG", "ADD", "DELETE", "REPLACE")
+SECRETS = {"shop/role": "user", "shop/cafe": "caf\xe9", "shop/odd": "100%\"'$x"}
+_NAMED = ("role", "role", "cafe", "odd", "missing")
 _VALUES = ("user", "admin", "User", "a,b", "user,admin", "user, admin", "", "x y", "us\xe9r")
 
 
@@ -46,11 +49,21 @@ def _rule(rand: random.Random) -> dict[str, Any]:
         if field in fields:
             found[field] = rand.choice(choices)
     if "headers" in fields:
-        text = rand.choice(_HEADERS)
+        text = rand.choice(HEADERS)
         found["headers"] = [text if rand.random() < 0.5 else f"{text}: {rand.choice(_VALUES[:3])}"]
     if "headerMatches" in fields:
-        match = {"name": rand.choice(_HEADERS), "value": rand.choice(_VALUES[:3])}
-        found["headerMatches"] = [match | ({"mismatch": "LOG"} if rand.random() < 0.2 else {})]
+        found["headerMatches"] = [_match(rand) for _ in range(rand.choice((1, 1, 2, 3)))]
+    return found
+
+
+def _match(rand: random.Random) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": rand.choice(HEADERS), "mismatch": rand.choice(_ACTIONS)}
+    if rand.random() < 0.8:
+        found["value"] = rand.choice((*_VALUES[:3], "100%", "caf\xe9", ""))
+    if rand.random() < 0.4:
+        found["secret"] = {"namespace": "shop", "name": rand.choice(_NAMED)}
+        found["value"] = found.get("value", "") if rand.random() < 0.3 else ""
+        found["secret"] |= {"foreign": True} if rand.random() < 0.1 else {}
     return found
 
 
@@ -64,12 +77,12 @@ def _request(rand: random.Random, rule: Rule) -> Request:
     for _ in range(rand.choice((0, 0, 1, 2))):
         at = rand.randint(1, len(path))
         path = path[:at] + rand.choice(_TRICKS) + path[at:]
-    headers = [(rand.choice(_HEADERS), rand.choice(_VALUES)) for _ in range(rand.choice((0, 1, 1, 2, 3)))]
+    headers = [(rand.choice(HEADERS), rand.choice(_VALUES)) for _ in range(rand.choice((0, 1, 1, 2, 3)))]
     for text in (rule.get("headers") or ()) if rand.random() < 0.7 else ():
         name, _, value = text.partition(":")
         headers.append((name, value.strip() or rand.choice(_VALUES)))
     for each in (rule.get("headerMatches") or ()) if rand.random() < 0.7 else ():
-        headers.append((each["name"], each["value"]))
+        headers.append((each["name"], expected(each, SECRETS) or rand.choice(_VALUES)))
     host = rand.choice(_HOSTS)
     host = host.upper() if rand.random() < 0.1 else host
     method = rule["method"] if rand.random() < 0.5 and rule.get("method", "").isalpha() else rand.choice(_METHODS)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import h2.config
@@ -15,12 +16,16 @@ import h2.events
 
 from mycel.abi import Direction
 from mycel.envoy import listeners
+from mycel.envoy.header_matches import resource_name
 from mycel.envoy.messages import from_json, to_resource
-from mycel.envoy.resources import CLUSTER, LISTENER, Snapshot
+from mycel.envoy.resources import CLUSTER, LISTENER, SECRET, Resource, Snapshot
+from mycel.envoy.secrets import header_value
 from mycel.policy.engine import HttpSections
+from mycel.policy.http import SecretRef
 from mycel.policy.rules import L7
 from tests.oracle.http import Request, Rule
 
+NO_SECRETS: Mapping[SecretRef, Resource] = MappingProxyType({})
 _PREFACE = b"PRI * HTTP/2.0\r\n"
 _BATCH = 50
 _PATIENCE_S = 60
@@ -32,8 +37,24 @@ def section(rules: Sequence[Rule]) -> L7:
     return L7("http", json.dumps({"rules": list(rules)}))
 
 
+def held(secrets: Mapping[str, str]) -> dict[SecretRef, Resource]:
+    """Secrets, by `namespace/name`, as Envoy gets them."""
+    found: dict[SecretRef, Resource] = {}
+    for place, value in secrets.items():
+        ref = SecretRef(*place.split("/"))
+        made = header_value(ref, {"value": value.encode()})
+        assert isinstance(made, Resource), made
+        found[ref] = made
+    return found
+
+
 def snapshot(
-    folder: Path, sets: Mapping[str, Sequence[Rule]], *, protocol: str | None = None, **weaker: Any
+    folder: Path,
+    sets: Mapping[str, Sequence[Rule]],
+    *,
+    protocol: str | None = None,
+    secrets: Mapping[SecretRef, Resource] = NO_SECRETS,
+    **weaker: Any,
 ) -> Snapshot:
     """A listener `folder/NAME` for each set; the server is at `folder/server`, in the client's protocol or this one.
 
@@ -47,12 +68,17 @@ def snapshot(
         cluster["typed_extension_protocol_options"] = {_HTTP: options}
     found: dict[str, Any] = {}
     for name, rules in sets.items():
-        manager = listeners.connection_manager(name, HttpSections(Direction.INGRESS, (section(rules),))) | weaker
+        http = HttpSections(Direction.INGRESS, (section(rules),))
+        manager = listeners.connection_manager(name, http, secrets.keys()) | weaker
         chain = {"filters": [{"name": "http", "typed_config": manager}]}
         address = {"pipe": {"path": str(folder / name)}}
         fields: Any = {"name": name, "address": address, "filter_chains": [chain]}
         found[name] = to_resource(from_json(LISTENER, fields))
-    return {CLUSTER: {cluster["name"]: to_resource(from_json(CLUSTER, cluster))}, LISTENER: found}
+    return {
+        SECRET: {resource_name(ref): each for ref, each in secrets.items()},
+        CLUSTER: {cluster["name"]: to_resource(from_json(CLUSTER, cluster))},
+        LISTENER: found,
+    }
 
 
 def _at(path: Path) -> Any:
@@ -75,6 +101,16 @@ class Backend:
             yield self
         finally:
             server.close()
+
+    @property
+    def received(self) -> Iterator[list[tuple[str, str]]]:
+        """The headers of each request, in any order; names in lower case."""
+        for headers in self.requests:
+            yield [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+        for stream in self.streams:
+            for head in bytes(stream).decode("latin-1").split("\r\n\r\n"):
+                fields = (line.partition(":") for line in head.split("\r\n")[1:])
+                yield [(name.lower(), value.strip()) for name, _, value in fields]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
@@ -176,10 +212,11 @@ async def ask_two(path: Path, requests: Iterable[Request]) -> list[int]:
     return found
 
 
-def two_headers(request: Request) -> list[tuple[str, str]]:
+def two_headers(request: Request) -> list[tuple[bytes, bytes]]:
     """A request as HTTP/2 has it."""
     pseudo = [(":method", request.method), (":scheme", "http"), (":authority", request.authority)]
-    return [*pseudo, (":path", request.target), *((name.lower(), value) for name, value in request.headers)]
+    text = [*pseudo, (":path", request.target), *((name.lower(), value) for name, value in request.headers)]
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in text]
 
 
 async def two(path: Path, requests: Sequence[Sequence[tuple[Any, Any]]]) -> list[int]:

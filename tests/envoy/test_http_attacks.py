@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from tests.envoy.http_traffic import Backend, snapshot, two
 from tests.oracle.http import Request, Rule, allowed
 
 pytestmark = pytest.mark.root
+
+Fine = Callable[[Request], bool]
 
 SETS: dict[str, list[Rule]] = {
     "paths": [{"method": "GET|POST", "path": "/public/.*", "host": "app.example.com"}],
@@ -36,8 +38,19 @@ AT_ONCE = 100
 SILENCE_S = 0.3  # a request that is not complete has no answer
 
 
-async def attack(folder: Path, rules: Sequence[Rule], **how: Any) -> tuple[list[tuple[Request, Any]], int]:
-    """What servers understood though the model denies it, with its bytes; and how many requests came."""
+CHANGES: dict[str, list[Rule]] = {
+    "REPLACE": [{"method": "GET|POST", "headerMatches": [{"name": "X-Role", "value": "user", "mismatch": "REPLACE"}]}],
+    "DELETE": [{"method": "GET|POST", "headerMatches": [{"name": "X-Role", "value": "user", "mismatch": "DELETE"}]}],
+}
+
+
+def as_written(rules: Sequence[Rule]) -> Fine:
+    """What the model lets through."""
+    return lambda request: allowed(rules, request)
+
+
+async def attack(folder: Path, rules: Sequence[Rule], fine: Fine, **how: Any) -> tuple[list[tuple[Request, Any]], int]:
+    """What servers understood that is not fine, with its bytes; and how many requests came."""
     async with Bed(folder).running() as bed, Backend().at(folder / "server") as server:
         offered = snapshot(folder, {"attacked": rules}, **how)
         bed.offer(offered)
@@ -65,13 +78,13 @@ async def attack(folder: Path, rules: Sequence[Rule], **how: Any) -> tuple[list[
     found: list[tuple[Request, Any]] = []
     for how_read in READERS:
         for stream in server.streams:
-            found += [(each, bytes(stream[:300])) for each in read(bytes(stream), how_read) if not allowed(rules, each)]
+            found += [(each, bytes(stream[:300])) for each in read(bytes(stream), how_read) if not fine(each)]
         for headers in server.requests:
             text = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
             pseudo = {name: value for name, value in text if name.startswith(":")}
             fields = [("host", pseudo[":authority"]), *(each for each in text if not each[0].startswith(":"))]
             request = understood(pseudo[":method"], pseudo[":path"], tuple(fields), how_read)
-            found += [] if allowed(rules, request) else [(request, text)]
+            found += [] if fine(request) else [(request, text)]
     return found, len(server.requests) + sum(len(list(read(bytes(each), READERS[0]))) for each in server.streams)
 
 
@@ -79,15 +92,30 @@ async def attack(folder: Path, rules: Sequence[Rule], **how: Any) -> tuple[list[
 @pytest.mark.parametrize("name", SETS)
 async def test_nothing_that_is_denied_reaches_a_server(tmp_path: Path, name: str, protocol: str | None):
     """In the client's protocol as for policies, and HTTP/2 with HTTP/1 behind."""
-    found, came = await attack(tmp_path, SETS[name], protocol=protocol)
+    found, came = await attack(tmp_path, SETS[name], as_written(SETS[name]), protocol=protocol)
     print(f"attacks on {name}, {protocol or 'same protocol'}: {came} came through, {len(found)} leaks")
     assert not found, f"{len(found)} leaks, as {found[:5]}"
     assert came > 5
 
 
+@pytest.mark.parametrize(("action", "protocol"), [("REPLACE", None), ("DELETE", "http_protocol_options")])
+async def test_a_header_that_is_changed_has_no_second_reading(tmp_path: Path, action: str, protocol: str | None):
+    """Whatever came, and however a server reads it: it is the value, or (deleted) there is none."""
+
+    def changed(request: Request) -> bool:
+        values = {value for name, value in request.headers if name.lower().replace("_", "-") == "x-role"}
+        return values == {"user"} or (action == "DELETE" and not values)
+
+    found, came = await attack(tmp_path, CHANGES[action], changed, protocol=protocol)
+    print(f"attacks on {action}, {protocol or 'same protocol'}: {came} came through, {len(found)} leaks")
+    assert not found, f"{len(found)} leaks, as {found[:5]}"
+    assert came > 100
+
+
 async def test_this_test_would_see_leaks(tmp_path: Path):
     """Without normalisation servers understand what rules deny."""
+    paths = SETS["paths"]
     found, _ = await attack(
-        tmp_path, SETS["paths"], normalize_path=False, path_with_escaped_slashes_action="KEEP_UNCHANGED"
+        tmp_path, paths, as_written(paths), normalize_path=False, path_with_escaped_slashes_action="KEEP_UNCHANGED"
     )
     assert {each.target for each, _ in found} >= {"/admin"}

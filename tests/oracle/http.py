@@ -1,14 +1,20 @@
-"""HTTP rules of policies, a second time: may this request pass? Plain loops; expressions (RE2) match whole values."""
+"""HTTP rules of policies, a second time: may this request pass, and what becomes of its headers? Plain loops.
+
+Expressions (RE2) match whole values. `secrets` are the values of those that can be used, by `namespace/name`.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import re2
 
 Rule = Mapping[str, Any]
+Secrets = Mapping[str, str]
+NO_SECRETS: Secrets = MappingProxyType({})
 UNRESERVED = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 
 
@@ -21,13 +27,13 @@ class Request(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def allowed(rules: Iterable[Rule], request: Request) -> bool:
+def allowed(rules: Iterable[Rule], request: Request, secrets: Secrets = NO_SECRETS) -> bool:
     """Whether any of the rules lets the request pass, and nobody could read its path in another way."""
     path = canonical(request.target)
-    return path is not None and any(matches(rule, request, path) for rule in rules)
+    return path is not None and any(matches(rule, request, path, secrets) for rule in rules)
 
 
-def matches(rule: Rule, request: Request, path: str) -> bool:
+def matches(rule: Rule, request: Request, path: str, secrets: Secrets = NO_SECRETS) -> bool:
     """One rule: every field that is there must match."""
     if rule.get("method") and not whole(rule["method"], request.method):
         return False
@@ -40,9 +46,51 @@ def matches(rule: Rule, request: Request, path: str) -> bool:
         if not header_matches(request, name.strip(), value.strip() if colon else None):
             return False
     for each in rule.get("headerMatches") or ():
-        if each.get("mismatch") != "LOG" and not header_matches(request, each["name"], each.get("value") or None):
+        value = expected(each, secrets)
+        if value is None:
+            return False  # nobody knows what to compare with
+        if not each.get("mismatch") and not header_matches(request, each["name"], value or None):
             return False
     return True
+
+
+def expected(match: Rule, secrets: Secrets) -> str | None:
+    """The value a header is compared with; empty: any will do; None: it is in a Secret that cannot be used."""
+    text = match.get("value") or ""
+    secret = match.get("secret")
+    if secret:
+        held = None if secret.get("foreign") else secrets.get(f"{secret['namespace']}/{secret['name']}")
+        text = held or text
+        if not text:
+            return None
+    return text.encode().decode("latin-1")
+
+
+def sent_on(rules: Iterable[Rule], request: Request, secrets: Secrets = NO_SECRETS) -> list[tuple[str, str]]:
+    """The headers of a request that passes, as the server gets them; names in lower case.
+
+    Each rule that matches the request as it came changes the headers that are not as it says. What is to be deleted
+    goes first, then values are replaced, then added; among equals by name, values from Secrets before written ones.
+    """
+    path = canonical(request.target)
+    changes: set[tuple[str, str, str, str, str]] = set()
+    for rule in rules:
+        for each in (rule.get("headerMatches") or ()) if path and matches(rule, request, path, secrets) else ():
+            value = expected(each, secrets) or ""
+            if each.get("mismatch") in ("DELETE", "REPLACE", "ADD") and not header_matches(
+                request, each["name"], value or None
+            ):
+                secret = "" if value == (each.get("value") or "") else str(each.get("secret"))
+                written = "" if secret else each.get("value") or ""
+                changes.add((each["mismatch"], each["name"].lower(), written, secret, value))
+    headers = [(name.lower(), value.strip(" \t")) for name, value in request.headers]
+    for action in ("DELETE", "REPLACE", "ADD"):
+        for _, name, _, _, value in sorted(each for each in changes if each[0] == action):
+            if action != "ADD":
+                headers = [each for each in headers if each[0] != name]
+            if action != "DELETE":
+                headers.append((name, value))
+    return headers
 
 
 def canonical(target: str) -> str | None:

@@ -40,14 +40,17 @@ from mycel.agent.policy_alarm import tell_overflows
 from mycel.agent.policy_files import PolicyFiles
 from mycel.agent.policy_status import PolicyStatus
 from mycel.agent.proxy.access_log import AccessLogs
+from mycel.agent.proxy.header_secrets import HeaderSecrets
 from mycel.agent.proxy.policy_listeners import PolicyListeners
 from mycel.agent.proxy.proxy import Proxy
 from mycel.agent.proxy.records import Records
 from mycel.agent.publish import EndpointPublisher, announce_ready, node_object, publish_node
 from mycel.agent.relabel import Relabeller
+from mycel.agent.secrets import Secrets
 from mycel.agent.settings import Settings, SettingsError, parse_settings, read_config_dir
 from mycel.agent.sources import StoreSources, node_address_text, this_node, touch_on_change
 from mycel.agent.state import EndpointFiles
+from mycel.agent.statuses import is_first
 from mycel.agent.watches import Watches
 from mycel.agent.wiring import KernelWiring
 from mycel.datapath.node import Datapath
@@ -142,7 +145,14 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             proxies=lambda: proxy.groups,
         )
         planner = Planner(sources)
-        listeners = PolicyListeners(policies.engine, connected=lambda: proxy.connected)
+        header_values = Secrets(client)
+        header_secrets = HeaderSecrets(
+            header_values,
+            judged=lambda: (
+                frozenset().union(*policies.secrets.values()) if is_first(watches, settings.node_name) else ()
+            ),
+        )
+        listeners = PolicyListeners(policies.engine, header_secrets, connected=lambda: proxy.connected)
         records = Records()
         proxy = Proxy(
             settings.envoy_dir,
@@ -248,7 +258,11 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
                 tell_overflows(client, policies, planner, endpoints=endpoints, node=settings.node_name),
                 "policy alarms",
             )
-            spawn(group, PolicyStatus(client, watches, policies, node=settings.node_name).run(), "policy status")
+            status = PolicyStatus(
+                client, watches, policies, node=settings.node_name, unresolved=header_secrets.problems
+            )
+            spawn(group, status.run(), "policy status")
+            spawn(group, header_values.run(), "Secrets of policies")
             spawn(group, listeners.run(planner), "policy listeners")
             spawn(group, envoy_configs.run(planner), "CiliumEnvoyConfigs")
             if settings.l7_proxy:

@@ -37,6 +37,7 @@ from mycel.model.workload import EndpointId, Identity, IdentityId, LocalEndpoint
 from mycel.plan.rows import EndpointPolicy
 from mycel.policy.engine import Enforcement, Engine, PolicyKeyRef, Subject
 from mycel.policy.errors import PolicyInvalid
+from mycel.policy.http import SecretRef, secrets_of
 from mycel.policy.parse import parse_cidr_group, parse_policy
 from mycel.policy.parties import party_of, reserved_parties
 from mycel.policy.resolve import Resolution, ServiceFacts
@@ -79,6 +80,8 @@ class Policies:
         self._resolution = Resolution()
         self.engine = Engine(resolve=self._resolution.resolve, cidr_modes=cidr_modes, enforcement=enforcement)
         self.states: dict[PolicyKeyRef, PolicyState] = {}
+        self.secrets: dict[PolicyKeyRef, frozenset[SecretRef]] = {}
+        """The Secrets an object in force names; only objects that name any."""
         self.revision = 1
         self.realized_revision = 0
         self.subjects: dict[EndpointId, Subject] = {}
@@ -348,9 +351,16 @@ class Policies:
                 self._keep(key, old, uid=str(metadata.get("uid", "")))
             generation = int(metadata.get("generation", 0))
             self.states[key] = PolicyState(generation, problem, self.revision, asyncio.get_running_loop().time())
+        self._note_secrets(key)
         self._unrealized.add(key)
         self._touch(Part.POLICY)
         self.changed(key)
+
+    def _note_secrets(self, key: PolicyKeyRef) -> None:
+        policies = self.engine.policies.get(key, ())
+        self.secrets.pop(key, None)
+        if named := secrets_of(rule.l7 for policy in policies for side in policy.sides for rule in side.rules):
+            self.secrets[key] = named
 
     def _keep(self, key: PolicyKeyRef, old: Mapping[str, Any] | None, *, uid: str) -> None:
         """What was in force before an object became invalid stays, over a restart too."""

@@ -7,7 +7,7 @@ name; the others only when it has not after a while.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,9 @@ from mycel.agent.watches import Watches
 from mycel.k8s.client import ApiClient, Patch
 from mycel.k8s.resources import CILIUM_CLUSTERWIDE_NETWORK_POLICIES, CILIUM_NETWORK_POLICIES
 from mycel.policy.engine import PolicyKeyRef
+from mycel.policy.http import SecretRef
+
+_VALID, _RESOLVED = "Valid", "ResolvedRefs"
 
 
 def status_patch(
@@ -28,32 +31,33 @@ def status_patch(
     judge: bool,
     now: str,
     refusal: str = "",
+    names: bool = False,
+    unresolved: Sequence[str] | None = (),
 ) -> dict[str, Any]:
-    """What has to change in a status; empty when nothing has. `judge`: validity is ours to say.
+    """What has to change in a status; empty when nothing has. `judge`: conditions are ours to write.
 
-    `refusal`: why ports with rules for the proxy are closed on this node.
+    `refusal`: why ports with rules for the proxy are closed on this node. `names`: whether it names any Secrets;
+    `unresolved`: what is wrong with them, None when this node does not know.
     """
     patch: dict[str, Any] = {}
-    if judge and not _says(status, state):
-        valid = not state.problem
-        condition = {
-            "type": "Valid",
-            "status": "True" if valid else "False",
-            "reason": "Valid" if valid else "Invalid",
-            "message": state.problem or "Policy validation succeeded",
-            "observedGeneration": state.generation,
-            "lastTransitionTime": _since(status, valid=valid) or now,
-        }
-        others = [each for each in status.get("conditions") or [] if each.get("type") != "Valid"]
-        patch["conditions"] = [*others, condition]
+    if judge:
+        wanted = [_valid(state)]
+        if names and unresolved is None:
+            wanted += [each for each in status.get("conditions") or [] if each.get("type") == _RESOLVED]
+        elif names:
+            wanted.append(_resolved(state, unresolved or ()))
+        conditions = _conditions(status, wanted, now)
+        if conditions != (status.get("conditions") or []):
+            patch["conditions"] = conditions
+    problem = state.problem or refusal or "; ".join(unresolved or ())
     entry: dict[str, Any] = {
-        "ok": not state.problem and not refusal,
+        "ok": not problem,
         "enforcing": enforced and not state.problem,
         "localPolicyRevision": state.revision,
         "observedGeneration": state.generation,
     }
-    if state.problem or refusal:
-        entry["error"] = state.problem or refusal
+    if problem:
+        entry["error"] = problem
     held: Mapping[str, Any] = (status.get("nodes") or {}).get(node) or {}
     if any(held.get(name) != entry.get(name) for name in {*entry, "error"}):
         cleared = {"error": None} if "error" in held and "error" not in entry else {}
@@ -61,30 +65,59 @@ def status_patch(
     return {"status": patch} if patch else {}
 
 
+def _valid(state: PolicyState) -> dict[str, Any]:
+    return {
+        "type": _VALID,
+        "status": "False" if state.problem else "True",
+        "reason": "Invalid" if state.problem else "Valid",
+        "message": state.problem or "Policy validation succeeded",
+        "observedGeneration": state.generation,
+    }
+
+
+def _resolved(state: PolicyState, unresolved: Sequence[str]) -> dict[str, Any]:
+    return {
+        "type": _RESOLVED,
+        "status": "False" if unresolved else "True",
+        "reason": "RefNotPermittedOrMissing" if unresolved else "ResolvedRefs",
+        "message": "; ".join(unresolved) or "all it names is there",
+        "observedGeneration": state.generation,
+    }
+
+
+def _conditions(status: Mapping[str, Any], wanted: Sequence[Mapping[str, Any]], now: str) -> list[dict[str, Any]]:
+    """A status' conditions with ours as they are to be; those of others stay."""
+    before: Mapping[str, Any] = {each.get("type", ""): each for each in status.get("conditions") or []}
+    found = [dict(each) for name, each in before.items() if name not in (_VALID, _RESOLVED)]
+    for each in wanted:
+        held = before.get(each["type"]) or {}
+        since = held.get("lastTransitionTime") if held.get("status") == each["status"] else None
+        found.append({**each, "lastTransitionTime": since or now})
+    return found
+
+
 def _says(status: Mapping[str, Any], state: PolicyState) -> bool:
     """Whether the status already has our judgement."""
-    found = _condition(status)
-    return (
-        found.get("status") == ("False" if state.problem else "True")
-        and found.get("observedGeneration") == state.generation
-        and (not state.problem or found.get("message") == state.problem)
-    )
-
-
-def _since(status: Mapping[str, Any], *, valid: bool) -> str:
-    found = _condition(status)
-    return str(found.get("lastTransitionTime", "")) if found.get("status") == str(valid) else ""
-
-
-def _condition(status: Mapping[str, Any]) -> Mapping[str, Any]:
-    return next((each for each in status.get("conditions") or [] if each.get("type") == "Valid"), {})
+    held = next((each for each in status.get("conditions") or [] if each.get("type") == _VALID), {})
+    wanted = _valid(state)
+    return (held.get("status"), held.get("observedGeneration")) == (wanted["status"], wanted["observedGeneration"])
 
 
 class PolicyStatus:
     """Writes the status of CiliumNetworkPolicies and clusterwide ones; Kubernetes' own have none."""
 
-    def __init__(self, client: ApiClient, watches: Watches, policies: Policies, *, node: str) -> None:
+    def __init__(
+        self,
+        client: ApiClient,
+        watches: Watches,
+        policies: Policies,
+        *,
+        node: str,
+        unresolved: Callable[[Iterable[SecretRef]], Sequence[str] | None],
+    ) -> None:
+        """`unresolved`: what is wrong with Secrets; None when nobody knows here."""
         self._client = client
+        self._unresolved = unresolved
         self._watches = watches
         self._policies = policies
         self._node = node
@@ -124,8 +157,18 @@ class PolicyStatus:
         if not judge and not _says(status, state):
             self._queue.touch_after(key, PATIENCE_S - waited_s)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        refusal = self._policies.refusal(key)
-        body = status_patch(status, state, node=self._node, enforced=enforced, judge=judge, now=now, refusal=refusal)
+        named = self._policies.secrets.get(key, frozenset())
+        body = status_patch(
+            status,
+            state,
+            node=self._node,
+            enforced=enforced,
+            judge=judge,
+            now=now,
+            refusal=self._policies.refusal(key),
+            names=bool(named),
+            unresolved=self._unresolved(named),
+        )
         if body:
             await self._client.patch(
                 resource,

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from mycel.envoy.header_matches import Changes, Match, change, has, match_of, needs, order, policy
+from mycel.policy.http import SecretRef
 from mycel.policy.rules import L7
 
 Json = dict[str, Any]
 
-ANY: Json = {"any": True}
 # What all servers read as one path: no parameters (`/a;b/../c` has two readings), nothing but letters of paths.
 _ESCAPE = "%[0-24-9a-f][0-9a-f]|%3[0-9ac-f]"
 _LETTER = rf"[!\"$&-.0-:<-\[\]-~]|{_ESCAPE}"
@@ -25,25 +26,46 @@ _HOST = r"(?:(?:[a-z0-9_-]+\.)*[a-z0-9_-]+|\[[0-9a-f:.]+\])"
 _PORT = ":[0-9]{1,5}"
 _AFTER_HOSTS = ("", r"\.", _PORT, rf"\.{_PORT}")
 _COLONS_OF_SYNTAX = re.compile(r"\(\?[a-zA-Z-]*:|\[:\^?[a-z]+:\]")
-_ACTIONS = ("ADD", "DELETE", "REPLACE")
 
 
 class Unsupported(ValueError):
     """A section Envoy cannot be given; its port stays closed."""
 
 
-def policies(sections: Iterable[L7 | None]) -> Json:
-    """RBAC's `policies` for sections that apply together: one per rule, named `section/rule`. None among them allows
-    every request. Raises Unsupported.
+class Compiled(NamedTuple):
+    """Sections that apply together, as Envoy is given them."""
+
+    policies: Json  # RBAC's: one per rule, named `section/rule`
+    changes: Changes
+    secrets: frozenset[SecretRef]  # whose values they use
+
+
+def compiled(sections: Iterable[L7 | None], there: Collection[SecretRef] = ()) -> Compiled:
+    """None among sections allows every request. Rules that need a Secret that is not `there` never match.
+
+    Raises Unsupported.
     """
-    rules = _rules(sections)
-    if any(each is None for each in rules):
-        return {"any": _policy(ANY)}
-    return {
-        f"{number}/{place}": _policy(permission(rule))
-        for number, each in enumerate(rules)
-        for place, rule in enumerate(each or ())
-    }
+    allowed: Json = {}
+    changes: dict[Match, list[Json]] = {}
+    secrets: set[SecretRef] = set()
+    for number, section in enumerate(_rules(sections)):
+        if section is None:
+            allowed = {"any": policy([], [])} | allowed
+        for place, rule in enumerate(section or ()):
+            matches = [match_of(each, there) for each in rule.get("headerMatches") or ()]
+            usable = [each for each in matches if each is not None]
+            if len(usable) < len(matches):
+                continue
+            permissions, conditions = needs(usable)
+            permissions = [*_parts(rule), *permissions]
+            allowed[f"{number}/{place}"] = policy(permissions, conditions)
+            for each in usable:
+                if (when := change(each, permissions, conditions)) is not None:
+                    changes.setdefault(each, []).append(when)
+            secrets |= {each.secret for each in usable if each.secret is not None}
+    if "any" in allowed:
+        allowed = {"any": allowed["any"]}
+    return Compiled(allowed, {each: changes[each] for each in sorted(changes, key=order)}, frozenset(secrets))
 
 
 def underscores(sections: Iterable[L7 | None]) -> str:
@@ -73,12 +95,8 @@ def _rules(sections: Iterable[L7 | None]) -> list[Sequence[Mapping[str, Any]] | 
     return found
 
 
-def _policy(allowed: Json) -> Json:
-    return {"principals": [ANY], "permissions": [allowed]}
-
-
-def permission(rule: Mapping[str, Any]) -> Json:
-    """One HTTP rule: all of its fields must match; a field that is empty or absent matches everything."""
+def _parts(rule: Mapping[str, Any]) -> list[Json]:
+    """What one HTTP rule asks of a request, but for headerMatches; a field that is empty or absent asks nothing."""
     parts: list[Json] = []
     if rule.get("method"):
         parts.append(_header(":method", _expression(rule["method"])))
@@ -89,15 +107,8 @@ def permission(rule: Mapping[str, Any]) -> Json:
         parts.append(_host(rule["host"]))
     for text in rule.get("headers") or ():
         name, colon, value = text.partition(":")
-        parts.append(_has(name.strip(), value.strip() if colon else None))
-    for match in rule.get("headerMatches") or ():
-        if match.get("mismatch") in _ACTIONS or match.get("secret"):
-            raise Unsupported("headerMatches with an action or a secret")
-        if match.get("mismatch") != "LOG":
-            parts.append(_has(match["name"], match.get("value") or None))
-    if not parts:
-        return ANY
-    return _all(parts)
+        parts.append(has(name.strip(), value.strip() if colon else None))
+    return parts
 
 
 def _host(text: str) -> Json:
@@ -117,7 +128,7 @@ def _authority(expression: str) -> Json:
 
 
 def _all(parts: list[Json]) -> Json:
-    return parts[0] if len(parts) == 1 else {"and_rules": {"rules": parts}}
+    return {"and_rules": {"rules": parts}}
 
 
 def _expression(text: str) -> Json:
@@ -126,12 +137,3 @@ def _expression(text: str) -> Json:
 
 def _header(name: str, match: Json) -> Json:
     return {"header": {"name": name, "string_match": match}}
-
-
-def _has(name: str, value: str | None) -> Json:
-    """A header with this value alone (None: any). Several headers of a name are one value, a list (RFC 9110 5.3).
-
-    That is so because the bootstrap says so: Envoy on its own lets one of them speak for the others.
-    """
-    lower = name.lower()
-    return {"header": {"name": lower, "present_match": True}} if value is None else _header(lower, {"exact": value})

@@ -7,22 +7,26 @@ allow. docs/l7.md, "Configuration", has the reasons.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from mycel.abi import Direction, ProxyMark
-from mycel.envoy.http_rules import Json, Unsupported, policies, underscores
+from mycel.envoy.header_matches import changing, deciding, remembering, resource_name
+from mycel.envoy.http_rules import Json, Unsupported, compiled, underscores
 from mycel.envoy.messages import from_json, to_resource
 from mycel.envoy.parts import access_log, listener_fields, upstream_bind
-from mycel.envoy.resources import CLUSTER, LISTENER, Resource, Snapshot
+from mycel.envoy.resources import CLUSTER, LISTENER, SECRET, Resource, Snapshot
 from mycel.model.proxy import upstream_mark
 from mycel.policy.engine import HttpSections
+from mycel.policy.http import SecretRef
 
 ORIGINAL_DESTINATION = "original-destination"
 _TYPE = "type.googleapis.com/envoy.extensions."
 _OPTIONS = f"{_TYPE}upstreams.http.v3.HttpProtocolOptions"
 _BUFFER_BYTES = 32768
 _DENIED = "Access denied\r\n"
+_NONE: Mapping[SecretRef, Resource] = MappingProxyType({})
 
 
 def listener_name(port: int, direction: Direction) -> str:
@@ -30,27 +34,35 @@ def listener_name(port: int, direction: Direction) -> str:
     return f"policy/{direction.name.lower()}/{port}"
 
 
-def snapshot(listeners: Mapping[int, HttpSections]) -> Snapshot:
-    """What Envoy holds for policies. Sets of rules that no listener can serve are left out: their ports stay closed."""
+def snapshot(listeners: Mapping[int, HttpSections], secrets: Mapping[SecretRef, Resource] = _NONE) -> Snapshot:
+    """What Envoy holds for policies. Sets of rules that no listener can serve are left out: their ports stay closed.
+
+    `secrets`: those that can be used. Rules that name others never match.
+    """
     found: dict[str, Resource] = {}
     for port, http in listeners.items():
         if not unserved(http):
-            found[listener_name(port, http.direction)] = to_resource(from_json(LISTENER, listener(port, http)))
-    return {CLUSTER: {ORIGINAL_DESTINATION: to_resource(from_json(CLUSTER, cluster()))}, LISTENER: found}
+            made = listener(port, http, secrets.keys())
+            found[listener_name(port, http.direction)] = to_resource(from_json(LISTENER, made))
+    return {
+        SECRET: {resource_name(secret): each for secret, each in secrets.items()},
+        CLUSTER: {ORIGINAL_DESTINATION: to_resource(from_json(CLUSTER, cluster()))},
+        LISTENER: found,
+    }
 
 
 @functools.lru_cache(maxsize=4096)
 def unserved(http: HttpSections) -> str:
     """Why no listener can serve these sections; empty when one can."""
     try:
-        policies(http.sections)
+        compiled(http.sections)
     except Unsupported as exc:
         return f"{exc} is not supported yet: the ports of these rules stay closed"
     return ""
 
 
-def listener(port: int, http: HttpSections) -> Json:
-    """The listener in JSON form. Raises Unsupported."""
+def listener(port: int, http: HttpSections, there: Collection[SecretRef]) -> Json:
+    """The listener in JSON form; `there`: the Secrets it may use. Raises Unsupported."""
     egress = http.direction == Direction.EGRESS
     mark = upstream_mark(ProxyMark.UPSTREAM_EGRESS if egress else ProxyMark.UPSTREAM_INGRESS, port)
     name = listener_name(port, http.direction)
@@ -59,15 +71,16 @@ def listener(port: int, http: HttpSections) -> Json:
         "traffic_direction": "OUTBOUND" if egress else "INBOUND",
         **listener_fields(port, mark),
         "per_connection_buffer_limit_bytes": _BUFFER_BYTES,
-        "filter_chains": [{"filters": [{"name": "http", "typed_config": connection_manager(name, http)}]}],
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": connection_manager(name, http, there)}]}],
     }
 
 
-def connection_manager(name: str, http: HttpSections) -> Json:
+def connection_manager(name: str, http: HttpSections, there: Collection[SecretRef]) -> Json:
     """What happens on a connection, whatever brought it here. Raises Unsupported."""
+    rules = compiled(http.sections, there)
     rbac = {
         "@type": f"{_TYPE}filters.http.rbac.v3.RBAC",
-        "rules": {"action": "ALLOW", "policies": policies(http.sections)},
+        "rules": {"action": "ALLOW", "policies": rules.policies},
     }
     names = underscores(http.sections)
     router = {"@type": f"{_TYPE}filters.http.router.v3.Router", "suppress_envoy_headers": True}
@@ -89,7 +102,13 @@ def connection_manager(name: str, http: HttpSections) -> Json:
         "common_http_protocol_options": {"idle_timeout": "60s", "headers_with_underscores_action": names},
         "local_reply_config": {"mappers": [_denied()]},
         "access_log": [access_log(name)],
-        "http_filters": [{"name": "rbac", "typed_config": rbac}, {"name": "router", "typed_config": router}],
+        "http_filters": [
+            *remembering(rules.secrets),
+            *deciding(rules.changes),
+            {"name": "rbac", "typed_config": rbac},
+            *changing(rules.changes),
+            {"name": "router", "typed_config": router},
+        ],
         "route_config": {
             "name": "all",
             "virtual_hosts": [

@@ -129,7 +129,7 @@ class _Entries:
             raise entry["toPorts"].fail(f"has {len(ports)} entries: at most 40 are allowed")
         sections: list[tuple[tuple[PortMatch, ...] | None, L7 | None]]
         if ports:
-            sections = [_section(each, ingress=ingress, deny=deny) for each in ports]
+            sections = [_section(each, ingress=ingress, deny=deny, home=self._ref.namespace) for each in ports]
         elif icmps:
             sections = [(icmp_types(entry["icmps"]), None)]
         else:
@@ -144,13 +144,13 @@ class _Entries:
         ]
 
 
-def _section(entry: Field, *, ingress: bool, deny: bool) -> tuple[tuple[PortMatch, ...], L7 | None]:
+def _section(entry: Field, *, ingress: bool, deny: bool, home: str) -> tuple[tuple[PortMatch, ...], L7 | None]:
     if deny:
         entry.knows("ports")
         return cilium_ports(entry["ports"]), None
     entry.knows("ports", "rules", "serverNames", "listener", "terminatingTLS", "originatingTLS")
     ports = cilium_ports(entry["ports"])
-    return ports, parse_l7(entry, ports, ingress=ingress)
+    return ports, parse_l7(entry, ports, ingress=ingress, home=home)
 
 
 def _authentication(field: Field) -> L7 | None:

@@ -13,9 +13,9 @@ from typing import Any
 
 from mycel.policy.fields import Field
 from mycel.policy.fqdn import EVERY_NAME, canonical_selector
+from mycel.policy.http import http_rule
 from mycel.policy.rules import L7, LAST_PORT, TCP, PortMatch
 
-_HTTP = ("method", "path", "host", "headers", "headerMatches")
 _NAME = re.compile(r"[-a-zA-Z0-9_]+(?:\.[-a-zA-Z0-9_]+)*\.?")
 _PATTERN = re.compile(r"[-a-zA-Z0-9_*]+(?:\.[-a-zA-Z0-9_*]+)*\.?")
 
@@ -41,8 +41,8 @@ def allowed_names(sections: Iterable[L7 | None]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def parse_l7(entry: Field, ports: tuple[PortMatch, ...], *, ingress: bool) -> L7 | None:
-    """The proxy's part of one toPorts entry, None without one. Raises PolicyInvalid."""
+def parse_l7(entry: Field, ports: tuple[PortMatch, ...], *, ingress: bool, home: str) -> L7 | None:
+    """The proxy's part of one toPorts entry of a policy in namespace `home`, None without one. Raises PolicyInvalid."""
     rules, listener, names = entry["rules"], entry["listener"], entry["serverNames"]
     rules.knows("http", "dns", "kafka", "l7proto", "l7")
     http, dns = list(rules["http"].items()), list(rules["dns"].items())
@@ -72,7 +72,7 @@ def parse_l7(entry: Field, ports: tuple[PortMatch, ...], *, ingress: bool) -> L7
         raise names.fail("with rules needs terminatingTLS")
     if http:
         _needs_ports(rules["http"], ports, transport=True)
-        return _carry("http", [_http(each) for each in http], entry, tls, server_names)
+        return _carry("http", [http_rule(each, home) for each in http], entry, tls, server_names)
     if dns:
         if ingress:
             raise rules["dns"].fail("is for egress only")
@@ -92,33 +92,6 @@ def _needs_ports(at: Field, ports: tuple[PortMatch, ...], *, transport: bool) ->
             raise at.fail("works on ports of protocol TCP only; say protocol: TCP")
         if not transport and (each.first != each.last or each.protocol not in (6, 17, 132)):
             raise at.fail("works on single ports of protocol TCP, UDP or ANY")
-
-
-def _http(field: Field) -> dict[str, Any]:
-    field.knows(*_HTTP)
-    for name in ("method", "path", "host"):
-        text = field[name].text("")
-        if text:
-            _regular_expression(field[name], text)
-    for each in field["headers"].items():
-        each.text()
-    for each in field["headerMatches"].items():
-        each.knows("name", "value", "secret", "mismatch")
-        each["name"].text()
-        each["mismatch"].choice("", "LOG", "ADD", "DELETE", "REPLACE", default="")
-    return field.mapping()
-
-
-def _regular_expression(field: Field, text: str) -> None:
-    import re2  # a library of its own, for policies that need it
-
-    options = re2.Options()
-    options.log_errors = False  # it is said where the object is, and nowhere else
-    try:
-        re2.compile(text, options)
-    except re2.error as exc:
-        said = exc.args[0].decode() if exc.args and isinstance(exc.args[0], bytes) else str(exc)
-        raise field.fail(f"{text!r} is not a regular expression: {said}") from None
 
 
 def _carry(parser: str, rules: Any, entry: Field, tls: list[Field], server_names: list[str]) -> L7:

@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+from typing import Any, cast
 
 from mycel.abi import Direction
+from mycel.agent.proxy.header_secrets import HeaderSecrets
 from mycel.agent.proxy.policy_listeners import PolicyListeners
+from mycel.agent.secrets import Secrets
 from mycel.envoy.delta import Outcome
 from mycel.envoy.listeners import listener_name
-from mycel.envoy.resources import LISTENER, Version
+from mycel.envoy.resources import LISTENER, SECRET, Snapshot, Version
+from mycel.k8s.errors import NotFound
 from mycel.policy.engine import Engine
+from mycel.policy.http import SecretRef
 from tests.unit.policy.test_engine import WEB, engine
 from tests.unit.policy.worlds import cnp, pods
 from tests.virtual_time import run
 
 
-def rules(**rule: object) -> dict[str, object]:
-    """A policy that lets carts into the web pods by one HTTP rule."""
-    ports = [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [rule]}}]
+def rules(*more: object, tls: object = None, **rule: object) -> dict[str, object]:
+    """A policy that lets carts into the web pods by one HTTP rule, or several."""
+    ports = [{"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [rule, *more]}}]
+    if tls:
+        ports[0]["terminatingTLS"] = tls
     return cnp(
         {"endpointSelector": pods(app="web"), "ingress": [{"fromEndpoints": [pods(app="cart")], "toPorts": ports}]}
     )
+
+
+class Server:
+    """Secrets, by name."""
+
+    def __init__(self, **held: bytes) -> None:
+        self.held = held
+
+    async def get(self, _resource: object, name: str, *, namespace: str) -> dict[str, Any]:
+        if namespace != "shop" or name not in self.held:
+            raise NotFound(404, "NotFound", "no")
+        return {"data": {"value": base64.b64encode(self.held[name]).decode()}}
+
+
+def nothing_secret() -> HeaderSecrets:
+    return HeaderSecrets(Secrets(cast("Any", Server())), judged=lambda: ())
 
 
 def subject(made: Engine) -> tuple[int, int]:
@@ -34,7 +58,7 @@ def test_rows_wait_for_the_listener_they_name() -> None:
 
     async def story() -> None:
         made, connected = engine(rules(method="GET")), True
-        listeners = PolicyListeners(made, connected=lambda: connected)
+        listeners = PolicyListeners(made, nothing_secret(), connected=lambda: connected)
         numbers = subject(made)
         ((port, http),) = made.http_listeners.items()
         assert http.direction == Direction.INGRESS
@@ -47,12 +71,12 @@ def test_rows_wait_for_the_listener_they_name() -> None:
             Outcome(LISTENER, listener_name(port, http.direction), Version("1"), None),
             Outcome(LISTENER, listener_name(port, http.direction), Version("1"), "bad address"),
         ):
-            fresh = PolicyListeners(made, connected=lambda: True)
+            fresh = PolicyListeners(made, nothing_secret(), connected=lambda: True)
             fresh.answered({(outcome.type_url, outcome.name): outcome})
             assert not fresh.pending(numbers)
             assert fresh.refused(numbers[0]) == (outcome.error or "")
         connected = False
-        assert not PolicyListeners(made, connected=lambda: connected).pending(numbers)
+        assert not PolicyListeners(made, nothing_secret(), connected=lambda: connected).pending(numbers)
 
     run(story())
 
@@ -61,11 +85,60 @@ def test_rules_that_no_listener_can_serve_are_not_waited_for() -> None:
     """They are said, and their ports stay closed."""
 
     async def story() -> None:
-        made = engine(rules(headerMatches=[{"name": "x", "value": "1", "mismatch": "ADD"}]))
-        listeners = PolicyListeners(made, connected=lambda: True)
+        made = engine(rules(method="GET", tls={"secret": {"name": "cert"}}))
+        listeners = PolicyListeners(made, nothing_secret(), connected=lambda: True)
         numbers = subject(made)
         assert made.http_listeners
         assert not listeners.pending(numbers)
-        assert "headerMatches" in listeners.refused(numbers[0])
+        assert "terminatingTLS" in listeners.refused(numbers[0])
+
+    run(story())
+
+
+def test_a_listener_is_without_a_rule_until_its_secret_is_there() -> None:
+    """And with it as soon as it comes; what is in it is nowhere but in its own resource. A judge knows others' too."""
+
+    async def story() -> None:
+        name = {"name": "x-role", "secret": {"name": "role"}, "mismatch": "REPLACE"}
+        made = engine(rules({"path": "/public"}, headerMatches=[name]))
+        subject(made)
+        server = Server()
+        reader = Secrets(cast("Any", server))
+        elsewhere = SecretRef("shop", "other")
+        secrets = HeaderSecrets(reader, judged=lambda: (elsewhere,))
+        listeners = PolicyListeners(made, secrets, connected=lambda: True)
+        touched = 0
+
+        def touch() -> None:
+            nonlocal touched
+            touched += 1
+
+        listeners.touch = touch
+        tasks = [asyncio.create_task(each) for each in (listeners.run(cast("Any", None)), reader.run())]
+        role = SecretRef("shop", "role")
+        assert secrets.problems([role]) is None
+
+        def shown() -> str:
+            snapshot: Snapshot = listeners.snapshot.value
+            return repr(snapshot[LISTENER])
+
+        await asyncio.sleep(0.1)
+        assert touched and "/public" in shown() and "x-role" not in shown()
+        assert not listeners.snapshot.value[SECRET]
+        assert secrets.problems([role, elsewhere]) == [
+            "Secret shop/other is not there",
+            "Secret shop/role is not there",
+        ]
+        server.held["role"] = b"hush-hush"
+        before = touched
+        await asyncio.sleep(2)
+        assert touched > before and "/public" in shown() and "x-role" in shown() and "hush" not in shown()
+        assert listeners.snapshot.value[SECRET].keys() == {"shop/role:value"}
+        assert secrets.problems([role]) == []
+        del server.held["role"]
+        await asyncio.sleep(31)
+        assert "x-role" not in shown() and not listeners.snapshot.value[SECRET]
+        for task in tasks:
+            task.cancel()
 
     run(story())

@@ -31,6 +31,29 @@ def test_what_is_said_is_not_said_again() -> None:
     assert patch(first, VALID) == {}
 
 
+def resolved(status: dict[str, Any], unresolved: list[str] | None, *, names: bool = True) -> dict[str, Any]:
+    """The body node n1 would send of an object that names Secrets."""
+    return status_patch(
+        status, VALID, node="n1", enforced=True, judge=True, now=NOW, names=names, unresolved=unresolved
+    ).get("status", {})
+
+
+def test_secrets_that_are_missing_are_named_until_they_come() -> None:
+    """In a condition and in the node's entry; an object that names none has no such condition."""
+    missing = ["Secret shop/token is not there"]
+    said = resolved({}, missing)
+    valid, refs = said["conditions"]
+    assert (valid["type"], valid["status"]) == ("Valid", "True")
+    assert (refs["type"], refs["status"], refs["message"]) == ("ResolvedRefs", "False", missing[0])
+    assert said["nodes"]["n1"]["error"] == missing[0] and not said["nodes"]["n1"]["ok"]
+    assert resolved(said, missing) == {}
+    assert "conditions" not in resolved(said, None)  # who does not know says nothing
+    healed = resolved(said, [])
+    assert [each["status"] for each in healed["conditions"]] == ["True", "True"]
+    assert healed["nodes"]["n1"]["error"] is None and healed["nodes"]["n1"]["ok"]
+    assert [each["type"] for each in resolved(said, [], names=False)["conditions"]] == ["Valid"]
+
+
 def test_only_the_judge_writes_conditions() -> None:
     """The others write their own entry."""
     assert patch({}, VALID, judge=False).keys() == {"nodes"}

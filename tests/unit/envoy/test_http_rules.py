@@ -9,15 +9,23 @@ import pytest
 import re2
 
 from mycel.abi import Direction
-from mycel.envoy.http_rules import ANY, Unsupported, permission, policies, underscores
+from mycel.envoy.header_matches import changing, deciding, remembering
+from mycel.envoy.http_rules import Unsupported, compiled, underscores
 from mycel.envoy.listeners import ORIGINAL_DESTINATION, snapshot, unserved
 from mycel.envoy.resources import CLUSTER, LISTENER
 from mycel.policy.engine import HttpSections
+from mycel.policy.http import SecretRef
 from mycel.policy.rules import L7
 
 
 def http(*rules: Any, **others: Any) -> L7:
     return L7("http", json.dumps({"rules": list(rules), **others}))
+
+
+def permission(rule: Any) -> Any:
+    """What a rule asks for."""
+    (allowed,) = compiled([http(rule)]).policies["0/0"]["permissions"]
+    return allowed
 
 
 def passes(allowed: Any, request: dict[str, str]) -> bool:
@@ -27,6 +35,8 @@ def passes(allowed: Any, request: dict[str, str]) -> bool:
         return (all if kind == "and_rules" else any)(passes(each, request) for each in inner["rules"])
     if kind == "url_path":
         return re2.fullmatch(inner["path"]["safe_regex"]["regex"], request[":path"]) is not None
+    if kind == "not_rule":
+        return not passes(inner, request)
     if kind == "any":
         return True
     value = request.get(inner["name"])
@@ -39,7 +49,7 @@ def passes(allowed: Any, request: dict[str, str]) -> bool:
 
 @pytest.mark.parametrize("rule", [{}, {"method": ""}, {"headers": [], "headerMatches": []}, {"path": "", "host": ""}])
 def test_what_is_empty_matches_everything(rule: dict[str, Any]):
-    assert permission(rule) == ANY
+    assert permission(rule) == {"any": True}
 
 
 @pytest.mark.parametrize(
@@ -113,14 +123,88 @@ def test_names_with_underscores_are_refused_where_rules_read_their_twins():
 
 
 def test_sections_add_up_and_one_without_rules_allows_everything():
-    assert list(policies([http({"path": "/a"}), http({"path": "/b"}, {"path": "/c"})])) == ["0/0", "1/0", "1/1"]
-    assert list(policies([http({"path": "/a"}), None])) == ["any"]
-    assert policies([http()]) == {}  # nothing is allowed
+    assert list(compiled([http({"path": "/a"}), http({"path": "/b"}, {"path": "/c"})]).policies) == [
+        "0/0",
+        "1/0",
+        "1/1",
+    ]
+    assert list(compiled([http({"path": "/a"}), None]).policies) == ["any"]
+    assert compiled([http()]).policies == {}  # nothing is allowed
+
+
+def changed(rule: Any, headers: dict[str, str], there: Any = ()) -> list[str]:
+    """The actions of a rule on such a request, in order."""
+    return [
+        match.mismatch
+        for match, when in compiled([http(rule)], there).changes.items()
+        if any(passes(each["permissions"][0], headers) for each in when)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("matches", "headers", "expected"),
+    [
+        ([{"name": "X-A", "value": "1", "mismatch": "ADD"}], {}, ["ADD"]),
+        ([{"name": "X-A", "value": "1", "mismatch": "ADD"}], {"x-a": "1"}, []),
+        ([{"name": "X-A", "value": "1", "mismatch": "ADD"}], {"x-a": "1,1"}, ["ADD"]),
+        ([{"name": "x-a", "mismatch": "REPLACE"}], {}, ["REPLACE"]),
+        ([{"name": "x-a", "mismatch": "REPLACE"}], {"x-a": ""}, []),
+        ([{"name": "x-a", "mismatch": "DELETE"}], {"x-a": ""}, []),
+        ([{"name": "x-a", "value": "1", "mismatch": "LOG"}], {}, []),
+        (
+            [{"name": "x-a", "value": "1", "mismatch": each} for each in ("ADD", "REPLACE", "DELETE")],
+            {"x-a": "2"},
+            ["DELETE", "REPLACE", "ADD"],
+        ),
+    ],
+)
+def test_what_is_changed(matches: list[dict[str, str]], headers: dict[str, str], expected: list[str]):
+    assert changed({"headerMatches": matches}, headers) == expected
+    assert passes(permission({"headerMatches": matches}), headers)  # it passes all the same
+
+
+def test_only_what_matches_is_changed():
+    """Also where another rule lets every request through; a match that fails without an action leaves all as it is."""
+    add = {"name": "x-a", "value": "1", "mismatch": "ADD"}
+    rule = {"method": "GET", "headerMatches": [add, {"name": "x-b", "value": "2"}]}
+    assert changed(rule, {":method": "GET", "x-b": "2"}) == ["ADD"]
+    assert changed(rule, {":method": "GET", "x-b": "3"}) == []
+    assert changed(rule, {":method": "PUT", "x-b": "2"}) == []
+    both = compiled([None, http(rule), http({"path": "/a", "headerMatches": [add]})])
+    assert list(both.policies) == ["any"]
+    ((match, when),) = both.changes.items()  # once, for either
+    assert (match.mismatch, len(when), len(deciding(both.changes)), len(changing(both.changes))) == ("ADD", 2, 1, 1)
+
+
+TOKEN = SecretRef("shop", "token")
+NAMED = {"namespace": "shop", "name": "token"}
+
+
+@pytest.mark.parametrize("mismatch", ["", "LOG", "ADD", "DELETE", "REPLACE"])
+def test_a_rule_whose_secret_is_not_there_never_matches(mismatch: str):
+    """But for a value that stands in; other rules go on."""
+    match = {"name": "x-a", "secret": NAMED, "mismatch": mismatch}
+    section = http({"headerMatches": [match]}, {"path": "/b"})
+    without = compiled([section])
+    assert list(without.policies) == ["0/1"] and not without.changes and not without.secrets
+    other = compiled([section], {SecretRef("shop", "token", foreign=True)})
+    assert other == without
+    stands_in = compiled([http({"headerMatches": [match | {"value": "1"}]})])
+    assert list(stands_in.policies) == ["0/0"] and not stands_in.secrets
+    there = compiled([section], {TOKEN})
+    assert list(there.policies) == ["0/0", "0/1"] and there.secrets == {TOKEN}
+    assert "condition" in there.policies["0/0"] and "condition" not in there.policies["0/1"]
+    assert [each.mismatch for each in there.changes] == ([mismatch] if mismatch in ("ADD", "DELETE", "REPLACE") else [])
+    assert "shop/token:value" in json.dumps(remembering(there.secrets))
+
+
+def test_values_are_no_formats():
+    """A percent sign in a rule is one."""
+    made = changing(compiled([http({"headerMatches": [{"name": "a", "value": "%X%", "mismatch": "ADD"}]})]).changes)
+    assert '"value": "%%X%%"' in json.dumps(made)
 
 
 UNSUPPORTED = [
-    http({"headerMatches": [{"name": "a", "mismatch": "ADD"}]}),
-    http({"headerMatches": [{"name": "a", "secret": {"name": "s"}}]}),
     http({}, terminatingTLS={"secret": {"name": "s"}}),
     L7("dns", json.dumps({"rules": ["a."]})),
     L7("listener", json.dumps({"rules": {}})),
@@ -131,7 +215,7 @@ UNSUPPORTED = [
 @pytest.mark.parametrize("section", UNSUPPORTED)
 def test_what_envoy_cannot_be_given_has_no_listener(section: L7):
     with pytest.raises(Unsupported):
-        policies([section])
+        compiled([section])
     good = HttpSections(Direction.EGRESS, (http({"path": "/a"}),))
     made = snapshot({10001: HttpSections(Direction.INGRESS, (section,)), 10002: good})
     assert list(made[LISTENER]) == ["policy/egress/10002"]

@@ -7,11 +7,21 @@ from typing import Any
 import pytest
 
 from mycel.policy.errors import ManifestInvalid, PolicyInvalid
+from mycel.policy.http import SecretRef, secrets_of
 from mycel.policy.offline import evaluate_manifests
 from mycel.policy.parse import parse_policy
 from tests.unit.policy.worlds import CLUSTER, ccnp, cnp, into, knp, out_of, pods, to_ports
 
 ENDPOINTS = {"fromEndpoints": [{}]}
+MATCH = "spec.ingress[0].toPorts[0].rules.http[0].headerMatches[0]"
+
+
+def matching(match: dict[str, Any], *, clusterwide: bool = False) -> dict[str, Any]:
+    """A policy whose rule has one of headerMatches."""
+    spec = into({"toPorts": to_ports("80/TCP", rules={"http": [{"headerMatches": [match]}]})})
+    return ccnp(spec) if clusterwide else cnp(spec)
+
+
 REFUSED = [
     (cnp({"ingress": [{}]}), "spec", "needs endpointSelector"),
     (cnp({"endpointSelector": {}}), "spec", "at least one of ingress"),
@@ -48,6 +58,27 @@ REFUSED = [
         cnp(into({"toPorts": to_ports("80", rules={"http": [{}]})})),
         "spec.ingress[0].toPorts[0].rules.http",
         "TCP only",
+    ),
+    (
+        matching({"name": "x a", "value": "1", "mismatch": "ADD"}),
+        f"{MATCH}.name",
+        "no name of a header",
+    ),
+    (
+        matching({"name": "Host", "value": "a", "mismatch": "REPLACE"}),
+        f"{MATCH}.name",
+        "may be matched, and not changed",
+    ),
+    (matching({"name": ":path", "value": "/", "mismatch": "REPLACE"}), f"{MATCH}.name", "no name of a header"),
+    (matching({"name": "X-Envoy-Retry-On", "mismatch": "DELETE"}), f"{MATCH}.name", "may be matched, and not changed"),
+    (matching({"name": "a", "value": "1\r\nb: 2", "mismatch": "ADD"}), f"{MATCH}.value", "no value of a header"),
+    (matching({"name": "a", "value": " 1"}), f"{MATCH}.value", "no value of a header"),
+    (matching({"name": "a", "secret": {"name": "../x"}}), f"{MATCH}.secret.name", "no name of a Secret"),
+    (matching({"name": "a", "secret": {"name": "x", "namespace": "a/b"}}), f"{MATCH}.secret.namespace", "no name of a"),
+    (
+        matching({"name": "a", "secret": {"name": "x"}}, clusterwide=True),
+        f"{MATCH}.secret.namespace",
+        "is needed",
     ),
     (
         cnp(into({"toPorts": to_ports("80/TCP", rules={"http": [{"path": "("}]})})),
@@ -93,6 +124,19 @@ REFUSED = [
     ),
     (knp({"podSelector": {}, "policyTypes": ["Sideways"]}), "spec.policyTypes[0]", "Sideways"),
 ]
+
+
+def test_secrets_are_named_with_their_namespace() -> None:
+    """The policy's own unless it says another, which only a clusterwide one may use."""
+
+    def named(secret: dict[str, str], *, clusterwide: bool = False) -> list[SecretRef]:
+        policies = parse_policy(matching({"name": "a", "secret": secret}, clusterwide=clusterwide))
+        return sorted(secrets_of(rule.l7 for policy in policies for side in policy.sides for rule in side.rules))
+
+    assert named({"name": "x"}) == [SecretRef("shop", "x")]
+    assert named({"name": "x", "namespace": "shop"}) == [SecretRef("shop", "x")]
+    assert named({"name": "x", "namespace": "bank"}) == [SecretRef("bank", "x", foreign=True)]
+    assert named({"name": "x", "namespace": "bank"}, clusterwide=True) == [SecretRef("bank", "x")]
 
 
 @pytest.mark.parametrize(("manifest", "path", "words"), REFUSED, ids=[f"{row[1]}: {row[2]}" for row in REFUSED])

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from mycel.abi import ServiceKey, ServiceValue
 from mycel.agent.envoy_configs.configs import Configs
-from mycel.agent.envoy_configs.secrets import Secrets
 from mycel.agent.envoy_configs.status import ConfigStatus
 from mycel.agent.planner import Part, Planner
+from mycel.agent.secrets import Secrets
 from mycel.agent.settings import Settings
 from mycel.agent.watches import Watches
 from mycel.k8s.client import ApiClient

@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mycel.agent.envoy_configs.secrets import Secrets
+from mycel.agent.secrets import Secrets
 from mycel.agent.watches import Watches
 from mycel.envoy.config.endpoints import Dialled, assignment, dialled, redirects, wanted
 from mycel.envoy.config.model import OUTSIDE, ConfigRef, EnvoyConfig, ListenerKey
 from mycel.envoy.config.read import read, ref_of
-from mycel.envoy.config.secrets import secret_resource
 from mycel.envoy.delta import Outcome
 from mycel.envoy.resources import ENDPOINTS, SECRET, Resource, Snapshot, TypeUrl, merged
+from mycel.envoy.secrets import secret_resource
 from mycel.kit.latest import Latest
 from mycel.model.service import EndpointSlice, Service, ServiceRef
 from mycel.plan.rows import Redirect

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import Callable
 
 from mycel.agent.planner import Planner
+from mycel.agent.proxy.header_secrets import HeaderSecrets
 from mycel.envoy.ads import Answers
 from mycel.envoy.listeners import listener_name, snapshot, unserved
 from mycel.envoy.resources import LISTENER, Snapshot, merged
 from mycel.kit.latest import Latest
 from mycel.policy.engine import Engine
+from mycel.policy.http import secrets_of
 
 _PATIENCE_S = 10.0
 
@@ -18,20 +20,26 @@ _PATIENCE_S = 10.0
 class PolicyListeners:
     """`snapshot` is for Envoy. An endpoint may switch to a set when `pending` names none of its listeners."""
 
-    def __init__(self, engine: Engine, *, connected: Callable[[], bool]) -> None:
+    def __init__(self, engine: Engine, secrets: HeaderSecrets, *, connected: Callable[[], bool]) -> None:
         self._engine = engine
+        self._secrets = secrets
         self._connected = connected
         self._answers: Answers = {}
         self._asked: dict[int, float] = {}  # loop time since which a listener is waited for
         self._wake = asyncio.Event()
         self.snapshot: Latest[Snapshot] = Latest()
         self.touch: Callable[[], None] = lambda: None
+        secrets.changed = self._secrets_changed
 
     def answered(self, answers: Answers) -> None:
         """What Envoy has said so far."""
         before, self._answers = self._answers, answers
         if any(kind == LISTENER and before.get((kind, name)) != found for (kind, name), found in answers.items()):
             self.touch()
+
+    def _secrets_changed(self) -> None:
+        self._wake.set()
+        self.touch()
 
     def planned(self) -> None:
         """The sets in use may be others."""
@@ -73,7 +81,10 @@ class PolicyListeners:
         while True:
             self._wake.clear()
             listeners = self._engine.http_listeners
-            wanted = snapshot(listeners)
+            secrets = await self._secrets.usable(
+                secrets_of(each for http in listeners.values() for each in http.sections)
+            )
+            wanted = snapshot(listeners, secrets)
             self._asked = {port: since for port, since in self._asked.items() if port in listeners}
             held: Snapshot = self.snapshot.value if self.snapshot.version else {}
             if held.get(LISTENER, {}).keys() - wanted.get(LISTENER, {}).keys():

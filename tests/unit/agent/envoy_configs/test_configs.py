@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from mycel.agent.envoy_configs.configs import FIRST_PORT, PORTS, Configs
-from mycel.agent.envoy_configs.secrets import Secrets
+from mycel.agent.secrets import Secrets
 from mycel.agent.watches import Watches
 from mycel.envoy.config.model import ConfigRef
 from mycel.envoy.config.read import read
