@@ -110,7 +110,7 @@ def test_addresses_are_mapped() -> None:
 
 def test_sysctls_are_written_only_when_they_differ(tmp_path: Path) -> None:
     """A missing IPv6 tree is a kernel without IPv6; a missing IPv4 one is a mistake."""
-    for name, value in (("ipv4/ip_forward", "0"), ("ipv4/conf/eth0/rp_filter", "0")):
+    for name, value in (("ipv4/ip_forward", "0"), ("ipv4/tcp_migrate_req", "0"), ("ipv4/conf/eth0/rp_filter", "0")):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(value + "\n")
