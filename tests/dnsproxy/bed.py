@@ -218,13 +218,32 @@ class Bed:
             made.sendto(b"", str(self.folder / "dns-proxy" / "poke.sock"))
 
     def run_proxy(self) -> None:
-        command = [sys.executable, "-m", "mycel.dnsproxy", "--state-dir", str(self.folder), "--names", str(self._pin)]
+        """The proxy by itself."""
+        self._run("mycel.dnsproxy")
+
+    def run_supervised(self) -> None:
+        """The container's first process, which keeps it running."""
+        groups = self.folder / "groups"
+        groups.mkdir(exist_ok=True)
+        self._run("mycel.dnsproxy.supervise", "--cgroup-root", str(groups))
+
+    def worker(self) -> int:
+        """The process id of the one that is kept running; 0: there is none."""
+        assert self._process
+        pid = self._process.pid
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return int(found[0]) if found else 0
+
+    def _run(self, module: str, *arguments: str) -> None:
+        command = [sys.executable, "-m", module, "--state-dir", str(self.folder), "--names", str(self._pin)]
         with (self.folder / "proxy.log").open("ab") as log:
             # not by `ip netns exec`: that unmounts bpffs
             enter = [shutil.which("nsenter") or "nsenter", f"--net=/run/netns/{self.node_ns}"]
             self._process = subprocess.Popen(
-                [*enter, *command, "--address", "192.0.0.8"], stdout=log, stderr=subprocess.STDOUT
+                [*enter, *command, "--address", "192.0.0.8", *arguments], stdout=log, stderr=subprocess.STDOUT
             )
+        if arguments:  # a control group it can find itself in
+            Path(arguments[-1], "cgroup.procs").write_text(f"{self._process.pid}\n")
         for _ in range(200):
             listening = run("ip", "netns", "exec", self.node_ns, "ss", "-Hlnt", check=False)
             if f"192.0.0.8:{PORT}" in listening:
@@ -237,8 +256,11 @@ class Bed:
 
     def kill(self) -> None:
         if self._process is not None:
+            worker = self.worker()
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
+            if worker:
+                os.kill(worker, signal.SIGKILL)
             self._process = None
 
     # ---- the client

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 import pytest
@@ -51,3 +53,22 @@ def test_rules_that_go_take_rows_and_listeners_with_them(bed: Bed) -> None:
             break
         time.sleep(0.05)
     assert bed.identity("192.0.2.80") is None
+
+
+def test_a_query_that_comes_before_a_new_proxy_is_ready_waits_for_it(bed: Bed) -> None:
+    """Asked once, over UDP and TCP, as soon as another process is there."""
+    bed.kill()
+    bed.write_rules()
+    bed.run_supervised()
+    try:
+        for number in range(1, 6):
+            before = bed.worker()
+            os.kill(before, signal.SIGKILL)
+            while bed.worker() in (before, 0):
+                time.sleep(0.001)
+            bed.resolver.records["a.test."] = [f"192.0.2.{90 + number}"]
+            assert bed.ask("a.test.", tcp=number == 5).rcode == 0
+            assert bed.identity(f"192.0.2.{90 + number}") == 0x0100_0001
+    finally:
+        bed.kill()
+        bed.run_proxy()

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -40,7 +41,7 @@ class Node:
         self.folder = folder
         self.lender = Lender(folder, STAND_IN, patience_s=0.5)
         command = supervise.arguments(bootstrap(folder), node="n1", concurrency=1, drain_s=1, log_level="warning")
-        self._supervisor = Supervisor("envoy", [str(ENVOY), *command[1:]])
+        self._supervisor = Supervisor("envoy", lambda: subprocess.Popen([str(ENVOY), *command[1:]]))
         self._threads = [threading.Thread(target=each.run) for each in (self.lender, self._supervisor)]
 
     @contextlib.asynccontextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import logging
 import resource
@@ -14,6 +15,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from mycel.dnsproxy import sockets
 from mycel.dnsproxy.agent import Agent
 from mycel.dnsproxy.gate import Ask, Gate
 from mycel.dnsproxy.journal import Journal
@@ -33,6 +35,7 @@ from mycel.plan.dns import DnsRules, read_rules
 from mycel.policy.name_cache import NameCache
 
 log = logging.getLogger("mycel.dnsproxy")
+_KINDS = (socket.SOCK_DGRAM, socket.SOCK_STREAM)
 _EXPIRE_S, _SWEEP_S, _LOOK_S = 0.1, 30.0, 1.0
 
 
@@ -50,11 +53,16 @@ class Options:
     sweep_s: float = _SWEEP_S
 
 
-class Proxy:
-    """The listeners, as the rules want them."""
+Opened = dict[tuple[Place, int], socket.socket]
+"""Sockets that listen already, by place and kind (SOCK_DGRAM, SOCK_STREAM)."""
 
-    def __init__(self, options: Options, *, rows: NamesMap, ask: Ask) -> None:
+
+class Proxy:
+    """The listeners, as the rules want them; `opened` are taken where they are among those."""
+
+    def __init__(self, options: Options, *, rows: NamesMap, ask: Ask, opened: Opened) -> None:
         self._options = options
+        self._opened = opened
         self._folder = options.state_dir / "dns-proxy"
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         cache = NameCache(min_ttl_s=options.min_ttl_s, per_name=options.per_name, put_off=options.put_off)
@@ -71,6 +79,9 @@ class Proxy:
         """Until cancelled."""
         self.learner.restore()
         self._look()
+        for each in self._opened.values():
+            each.close()
+        self._opened.clear()
         poke = bind_unix(socket.SOCK_DGRAM, self._folder / "poke.sock")
         loop = asyncio.get_running_loop()
         loop.add_reader(poke, self._poke, poke)
@@ -140,15 +151,19 @@ class Proxy:
         for port, address in sorted(wanted - self._listeners.keys()):
             place = Place(address, port)
             try:
-                udp = UdpListener(place, port, self.gate, self.records, self.flight)
+                with contextlib.ExitStack() as made:
+                    udp, tcp = (made.enter_context(self._open(place, kind)) for kind in _KINDS)
+                    made.pop_all()
             except OSError as exc:
                 log.error("listener %s port %d: %s", address, port, exc)
                 continue
-            try:
-                self._listeners[port, address] = udp, TcpListener(place, port, self.gate, self.records)
-            except OSError as exc:
-                udp.close()
-                log.error("listener %s port %d: %s", address, port, exc)
+            self._listeners[port, address] = (
+                UdpListener(udp, port, self.gate, self.records, self.flight),
+                TcpListener(tcp, port, self.gate, self.records),
+            )
+
+    def _open(self, place: Place, kind: int) -> socket.socket:
+        return self._opened.pop((place, kind), None) or sockets.listen(place, kind)
 
     # ---- time
 
@@ -163,20 +178,41 @@ class Proxy:
             await self.gate.sweep()
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """`cilium-dns-proxy [--state-dir DIR]`. Returns the exit code."""
-    options, debug = _options(arguments)
+def main() -> int:
+    """`python -m mycel.dnsproxy [--state-dir DIR]`. Returns the exit code."""
+    options, debug = read_options(None)
+    return serve(options, {}, debug=debug)
+
+
+def serve(options: Options, opened: Opened, *, debug: bool) -> int:
+    """The whole process, until a signal."""
     set_up_logs(debug=debug)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a socket per client and server
-    return asyncio.run(until_signal(_run(options), "proxy", stopped="rows stay as they are"))
+    return asyncio.run(until_signal(_run(options, opened), "proxy", stopped="rows stay as they are"))
 
 
-async def _run(options: Options) -> None:
-    await Proxy(options, rows=PinnedNames(options.names), ask=Agent(options.state_dir / "cilium.sock").ask).run()
+async def _run(options: Options, opened: Opened) -> None:
+    ask = Agent(options.state_dir / "cilium.sock").ask
+    await Proxy(options, rows=PinnedNames(options.names), ask=ask, opened=opened).run()
 
 
-def _options(arguments: list[str] | None) -> tuple[Options, bool]:
+def open_listeners(options: Options) -> Opened:
+    """Open the listeners of the rules there are, before there is a proxy: what comes waits for it."""
+    opened: Opened = {}
+    try:
+        rules = read_rules((options.state_dir / "dns-proxy" / "rules.json").read_bytes())
+    except (OSError, ValueError):
+        return opened  # the proxy says what is wrong
+    for place in (Place(address, port) for port in rules.listeners for address in options.addresses):
+        for kind in _KINDS:
+            with contextlib.suppress(OSError):
+                opened[place, kind] = sockets.listen(place, kind)
+    return opened
+
+
+def read_options(arguments: list[str] | None) -> tuple[Options, bool]:
+    """What the command line says, and whether to log more."""
     usual = Options()
     parser = argparse.ArgumentParser(prog="cilium-dns-proxy", description="The mesh's DNS proxy of one node.")
     parser.add_argument("--state-dir", type=Path, default=usual.state_dir)

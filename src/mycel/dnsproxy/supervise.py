@@ -1,24 +1,39 @@
-"""The first process of the container dns-proxy: `cilium-dns-proxy [--cgroup-root DIR] [options of the proxy]`."""
+"""The first process of the container dns-proxy: `cilium-dns-proxy [--cgroup-root DIR] [options of the proxy]`.
+
+It has loaded what the proxy is made of, so a new one is there in a moment; and it opens the listeners, so that queries
+wait for it meanwhile.
+"""
 
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from pathlib import Path
 
-from mycel.kit.supervise import supervise
+from mycel.dnsproxy import main as proxy
+from mycel.kit.supervise import Forked, supervise
 
 
 def main() -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(prog="cilium-dns-proxy", description="The mesh's DNS proxy, kept running.")
     parser.add_argument("--cgroup-root", type=Path, default=Path("/run/cilium/cgroupv2"))
-    parser.add_argument("--state-dir", type=Path, default=Path("/var/run/cilium"))
     given, rest = parser.parse_known_args()
-    folder: Path = given.state_dir / "dns-proxy"
+    options, debug = proxy.read_options(rest)
+    folder = options.state_dir / "dns-proxy"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "mycel.dnsproxy", f"--state-dir={given.state_dir}", *rest]
-    return supervise("cilium-dns-proxy", command, group=folder / "group", cgroup_root=given.cgroup_root)
+    gc.collect()
+    gc.freeze()
+
+    def start() -> Forked:
+        opened = proxy.open_listeners(options)
+        process = Forked(lambda: proxy.serve(options, opened, debug=debug))
+        for each in opened.values():
+            each.close()
+        return process
+
+    return supervise("cilium-dns-proxy", start, group=folder / "group", cgroup_root=given.cgroup_root)
 
 
 if __name__ == "__main__":

@@ -24,11 +24,11 @@ _IDLE_S = 10.0
 class TcpListener:
     """One listener's TCP side."""
 
-    def __init__(self, place: Place, port: int, gate: Gate, records: Records) -> None:
+    def __init__(self, made: socket.socket, port: int, gate: Gate, records: Records) -> None:
+        self._socket = made
         self._port = port
         self._gate = gate
         self._records = records
-        self._socket = sockets.listen(place, socket.SOCK_STREAM)
         self._connections: set[asyncio.Task[None]] = set()
         self._task = asyncio.get_running_loop().create_task(self._accept(), name=f"TCP listener {port}")
 

@@ -54,7 +54,8 @@ class Leg:
 class UdpListener:
     """One listener's UDP side."""
 
-    def __init__(self, place: Place, port: int, gate: Gate, records: Records, flight: Flight) -> None:
+    def __init__(self, made: socket.socket, port: int, gate: Gate, records: Records, flight: Flight) -> None:
+        self._socket = made
         self._port = port
         self._gate = gate
         self._records = records
@@ -70,7 +71,6 @@ class UdpListener:
         self._view = memoryview(self._buffer)
         self._ids: list[bytes] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._socket = sockets.listen(place, socket.SOCK_DGRAM)
         self._reads.add(self._socket, self._queries)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -54,15 +55,16 @@ def main() -> int:
     holder = Holder()
     for each in (lender, holder):
         threading.Thread(target=each.run, daemon=True).start()
+    command = arguments(
+        options.config,
+        node=os.environ.get("K8S_NODE_NAME") or "node",
+        concurrency=options.concurrency or len(os.sched_getaffinity(0)),
+        drain_s=options.drain_time_s,
+        log_level=options.log_level,
+    )
     return supervise(
         "cilium-envoy",
-        arguments(
-            options.config,
-            node=os.environ.get("K8S_NODE_NAME") or "node",
-            concurrency=options.concurrency or len(os.sched_getaffinity(0)),
-            drain_s=options.drain_time_s,
-            log_level=options.log_level,
-        ),
+        lambda: subprocess.Popen(command),
         group=folder / "group",
         cgroup_root=Path(options.cgroup_root),
         ended=holder.hold,

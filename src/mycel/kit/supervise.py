@@ -6,12 +6,14 @@ Kubernetes would start the container again as well, but waits longer each time. 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
-import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from mycel.kit.groups import write_group
 
@@ -19,8 +21,57 @@ STEADY_S = 2.0  # one that ran so long did not fail at its configuration
 LONGEST_PAUSE_S = 2.0
 
 
+class Process(Protocol):
+    """What is kept running: as subprocess.Popen."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        ...
+
+    def wait(self) -> int:
+        """Wait for its end; returns the exit code, of a signal the negative number."""
+        ...
+
+    def terminate(self) -> None:
+        """Ask it to end. Raises ProcessLookupError."""
+        ...
+
+
+class Forked:
+    """A process that is a copy of this one: it need not load what this one has loaded."""
+
+    def __init__(self, work: Callable[[], int]) -> None:
+        self.pid = os.fork()
+        if self.pid == 0:
+            code = 1
+            try:
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    signal.signal(number, signal.SIG_DFL)
+                code = work()
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+
+    def wait(self) -> int:
+        """See Process."""
+        _, status = os.waitpid(self.pid, 0)
+        return os.waitstatus_to_exitcode(status)
+
+    def terminate(self) -> None:
+        """See Process."""
+        os.kill(self.pid, signal.SIGTERM)
+
+
 def supervise(
-    name: str, command: list[str], *, group: Path, cgroup_root: Path, ended: Callable[[], None] = lambda: None
+    name: str,
+    start: Callable[[], Process],
+    *,
+    group: Path,
+    cgroup_root: Path,
+    ended: Callable[[], None] = lambda: None,
 ) -> int:
     """Keep a proxy running until asked to stop; `group` is the file that says whose marks the kernel is to believe.
 
@@ -29,7 +80,7 @@ def supervise(
     while not write_group(group, cgroup_root):
         print(f"{name}: not below {cgroup_root} yet", file=sys.stderr, flush=True)
         time.sleep(0.5)
-    supervisor = Supervisor(name, command, ended)
+    supervisor = Supervisor(name, start, ended)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, supervisor.stop)
     return supervisor.run()
@@ -41,13 +92,13 @@ def pause_s(failures: int) -> float:
 
 
 class Supervisor:
-    """Starts a command again whenever it ends, until asked to stop."""
+    """Starts a process again whenever it ends, until asked to stop."""
 
-    def __init__(self, name: str, command: list[str], ended: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, name: str, start: Callable[[], Process], ended: Callable[[], None] = lambda: None) -> None:
         self._name = name
-        self._command = command
+        self._start = start
         self._ended = ended
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._stopping = False
 
     @property
@@ -56,7 +107,7 @@ class Supervisor:
         return self._process.pid if self._process else None
 
     def stop(self, *_: object) -> None:
-        """Let the command end, and do not start it again."""
+        """Let it end, and do not start it again."""
         self._stopping = True
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -67,7 +118,7 @@ class Supervisor:
         failures = 0
         while not self._stopping:
             began_s = time.monotonic()
-            self._process = subprocess.Popen(self._command)
+            self._process = self._start()
             if self._stopping:
                 self.stop()
             code = self._process.wait()
