@@ -229,6 +229,35 @@ def test_init_containers_exit_codes_and_restarts(cluster: Cluster) -> None:
     cluster.kubectl("delete", "pod", "inits", "crash", "once", "missing", "image", "badref", "--wait=false")
 
 
+def test_an_end_is_told_by_who_holds_the_container(cluster: Cluster) -> None:
+    """A container's process has ended and its conmon, which is slow, has not said how: nobody guesses."""
+    script = "touch /tmp/begun; while [ ! -e /tmp/end ]; do sleep 0.1; done; exit 9"
+    cluster.apply(pod("slow", {"name": "main", "command": ["sh", "-c", script]}, restartPolicy="Never"))
+    ready(cluster, "slow")
+    eventually(lambda: "begun" in inside(cluster, "slow", "ls /tmp"), what="its script")
+    container = status(cluster, "slow")["containerStatuses"][0]["containerID"].rpartition("/")[2]
+    (conmon,) = (
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if path.read_bytes().startswith(b"/usr/bin/conmon\0--cid\0" + container.encode())
+    )
+    (process,) = (int(each) for each in Path(f"/proc/{conmon}/task/{conmon}/children").read_text().split())
+    os.kill(conmon, signal.SIGSTOP)
+    try:
+        inside(cluster, "slow", "touch /tmp/end", check=False)  # may end with its container
+        state = Path(f"/proc/{process}/stat")
+        eventually(lambda: state.read_text().rpartition(")")[2].split()[0] == "Z", what="its end")
+        cluster.kubectl("annotate", "pod", "slow", "look=again")  # the node looks
+        cluster.apply(pod("beside", {"name": "main"}))
+        ready(cluster, "beside")
+        assert "running" in status(cluster, "slow")["containerStatuses"][0]["state"]
+    finally:
+        os.kill(conmon, signal.SIGCONT)
+    eventually(lambda: status(cluster, "slow")["phase"] == "Failed", what="the end")
+    assert status(cluster, "slow")["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 9
+    cluster.kubectl("delete", "pod", "slow", "beside", "--wait=false")
+
+
 def test_probes_and_hooks(cluster: Cluster) -> None:
     """Liveness restarts, readiness gates traffic, startup holds both back, preStop runs before the end."""
     shared = {"volumeMounts": [{"name": "h", "mountPath": "/h"}]}

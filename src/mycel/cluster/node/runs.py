@@ -201,9 +201,10 @@ class Runs:
             container_id = ContainerId(held.container)
             found = runtime.exit_of(container_id)
             if found is None:
-                if runtime.alive(self._owner.files.bundle(container_id)):
+                if runtime.held(self._owner.files.bundle(container_id)):
                     continue
-                found = runtime.Exit(137, clock.now())  # it went together with its conmon
+                # It went together with its conmon, unless that wrote the file since.
+                found = runtime.exit_of(container_id) or runtime.Exit(137, clock.now())
             reason = "Completed" if found.code == 0 else "Error"
             if found.code == 137 and self._starter.out_of_memory(self._owner.uid, container_id):
                 reason = "OOMKilled"
@@ -270,9 +271,7 @@ class Runs:
         """Until the container's exit file is there; a deletion that becomes forced ends the wait."""
         deadline = time.monotonic() + timeout_s
         while runtime.exit_of(container) is None:
-            if not runtime.alive(self._owner.files.bundle(container)):
-                # conmon writes the file just after the process is reaped
-                await asyncio.sleep(0.05)
+            if not runtime.held(self._owner.files.bundle(container)):
                 return True
             left = deadline - time.monotonic()
             if left <= 0 or self._owner.deleted:

@@ -146,13 +146,23 @@ def exit_of(container: ContainerId) -> Exit | None:
 
 
 def alive(bundle: Path) -> bool:
-    """Whether the container's first process still runs; for containers without an exit file."""
+    """Whether the container's first process still runs."""
     try:
         pid = int((bundle / "pid").read_text())
         conmon = int((bundle / "conmon.pid").read_text())
     except (FileNotFoundError, ValueError):
         return False
     return linux.start_time(pid) is not None and _is_child_of(pid, conmon)
+
+
+def held(bundle: Path) -> bool:
+    """Whether the container's conmon still runs: it writes the exit file, however long after the process's end."""
+    try:
+        conmon = int((bundle / "conmon.pid").read_text())
+        command = Path(f"/proc/{conmon}/cmdline").read_bytes()  # empty for one that has ended
+    except (OSError, ValueError):
+        return False
+    return os.fsencode(bundle) in command.split(b"\0")
 
 
 async def execute(
