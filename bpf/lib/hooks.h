@@ -339,8 +339,24 @@ static __always_inline int hook_from_network(struct __sk_buff *skb)
 	return pass(skb, &p, NULL);
 }
 
+/* Whether an address is of the cluster's networks, or a service's own there: nobody outside has it. */
+__subprogram int is_of_cluster(struct packet *p)
+{
+	struct ipcache_value *info;
+	struct service_value *service;
+
+	REQUIRE(p, false);
+	info = ipcache_find(&p->t.destination);
+	if (info)
+		p->destination_identity = info->identity;
+	if (info && info->flags & IPCACHE_CLUSTER)
+		return true;
+	service = service_find_at(&p->t.destination, p->t.destination_port, p->t.protocol);
+	return service && service->flags & SERVICE_CLUSTER_IP;
+}
+
 /* Egress of the underlay: answers of the node's own sockets that stand behind a service get the frontend's
- * address. */
+ * address. What is the cluster's own stays in the cluster. */
 static __always_inline int hook_to_network(struct __sk_buff *skb)
 {
 	struct packet p = {.origin = ORIGIN_STACK};
@@ -351,6 +367,10 @@ static __always_inline int hook_to_network(struct __sk_buff *skb)
 	if (skb->mark == MARK_DONE || is_overlay_packet(skb))
 		return TC_ACT_OK;
 	reason = parse(skb, &p);
+	if (p.family && is_of_cluster(&p)) {
+		p.source_identity = stack_sender(&p.t.source);
+		return drop(skb, &p, DROP_UNROUTABLE_IP);
+	}
 	if (reason || p.flags & (PACKET_LATER_FRAGMENT | PACKET_ICMP_ERROR))
 		return TC_ACT_OK;
 	row = bpf_map_lookup_elem(&mycel_nat, &p.t);

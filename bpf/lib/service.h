@@ -5,7 +5,7 @@
  * thousand.
  *
  * Backends sit in slots from 1, the node's own first, so "local only" is a smaller count and choosing is one
- * random number and two lookups.
+ * random number and two lookups. Slot 0 of a service that has a listener is its own ClusterIP.
  */
 #ifndef MYCEL_SERVICE_H
 #define MYCEL_SERVICE_H
@@ -13,6 +13,7 @@
 #include "identity.h"
 #include "maps.h"
 
+#define SLOT_CLUSTER_IP	  0
 #define AFFINITY_SCAN_MAX 64 /* slots looked through to see that a remembered backend still serves */
 
 /* Who asks decides which frontends answer. */

@@ -99,14 +99,17 @@ static __always_inline int socket_dial(struct bpf_sock_addr *ctx, bool v6)
 	struct socket_nat_value value = {}, *given;
 	struct service_value *service;
 	struct backend_value *backend;
-	bool loopback;
+	bool of_node;
 
 	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
 		return SOCKET_ALLOW;
 	client.lo = bpf_get_netns_cookie(ctx);
-	loopback = config_host_netns_cookie && client.lo == config_host_netns_cookie && is_loopback(&addr);
-	service = service_find(&addr, port, protocol, CLIENT_CLUSTER, loopback);
-	if (!service || service->proxy_port) /* the packets of the latter are given to the proxy */
+	of_node = config_host_netns_cookie && client.lo == config_host_netns_cookie;
+	service = service_find(&addr, port, protocol, CLIENT_CLUSTER, of_node && is_loopback(&addr));
+	if (!service)
+		return SOCKET_ALLOW;
+	/* Its packets are given to the listener. Of the node's own, those to a ClusterIP get there, and only they. */
+	if (service->proxy_port && (!of_node || service->flags & SERVICE_CLUSTER_IP))
 		return SOCKET_ALLOW;
 	key.cookie = bpf_get_socket_cookie(ctx);
 	key.protocol = protocol;
@@ -114,13 +117,18 @@ static __always_inline int socket_dial(struct bpf_sock_addr *ctx, bool v6)
 		key.addr = addr;
 		key.port = port;
 		given = socket_remembered(&key);
-		if (given) {
+		if (given && !service->proxy_port) {
 			value = *given;
 			socket_set(ctx, v6, &value.addr, value.port);
 			return SOCKET_ALLOW;
 		}
 	}
-	backend = service_choose(service, &client, CLIENT_CLUSTER, &value.backend_id);
+	if (service->proxy_port) {
+		value.backend_id = service_slot(service->service_id, SLOT_CLUSTER_IP);
+		backend = backend_find(value.backend_id);
+	} else {
+		backend = service_choose(service, &client, CLIENT_CLUSTER, &value.backend_id);
+	}
 	if (!backend || addr_is_v4(&backend->addr) != addr_is_v4(&addr))
 		return socket_refuse(ctx, &addr, port);
 	value.addr = backend->addr;

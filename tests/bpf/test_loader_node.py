@@ -158,6 +158,36 @@ def test_a_node_from_nothing(bed: Bed) -> None:
         datapath.close()
 
 
+def rules(bed: Bed, *family: str) -> list[str]:
+    """The node's `ip rule`, in order."""
+    lines = run("ip", "-n", bed.node, *family, "rule").splitlines()
+    return [" ".join(each.split("\t")[0:2]).strip() for each in lines]
+
+
+def test_what_proxies_send_is_routed_before_the_nodes_own_addresses(bed: Bed) -> None:
+    """Also once an agent has started again; `remove` puts the local table first as it was."""
+    before = rules(bed), rules(bed, "-6")
+    node6, router6 = (ipaddress.IPv6Address(each) for each in ("fd31:91::2", "fd44:91::1"))
+    run("ip", "-n", bed.node, "addr", "add", f"{node6}/64", "dev", "eth0", "nodad")
+    services = (ipaddress.ip_network("10.96.0.0/16"),)
+    for _ in range(2):
+        datapath = opened(bed, ipv6=True, node_ipv6=node6, router_ipv6=router6, service_networks=services)
+        for family in ((), ("-6",)):
+            first = [each for each in rules(bed, *family) if int(each.split(":")[0]) < 30000]
+            assert first == [
+                "9: from all fwmark 0x200/0xf00 lookup 2004 proto 77",
+                "10: from all fwmark 0x800/0x800 lookup 2005 proto 77",
+                "100: from all lookup local proto 77",
+            ]
+        route = datapath.routes.dump()[services[0]]
+        assert (route.ifindex, route.source, route.mtu) == (datapath.devices.host, ROUTER, datapath.devices.pod_mtu)
+        assert run("ip", "-n", bed.node, "route", "get", str(NODE), "mark", "0xa00").split()[2] == "cilium_host"
+        datapath.close()
+    with inside(bed.node), Netlink() as netlink:
+        remove(bed.settings.pins, netlink=netlink)
+    assert (rules(bed), rules(bed, "-6")) == before
+
+
 def test_the_next_agent_adopts_everything(bed: Bed) -> None:
     """Same links, same programs, same maps and rows; a knob's change swaps programs in the same links."""
     first = opened(bed)

@@ -25,7 +25,7 @@ from tests.bpf.frames import (
     wrapped,
 )
 from tests.bpf.kernel import Counted
-from tests.bpf.rows import addr, text
+from tests.bpf.rows import addr, prefix, text
 from tests.bpf.world import OTHER_NODE_MAC, V4, V6, WORLDS, World, other_row, pod_row
 
 pytestmark = pytest.mark.root
@@ -202,6 +202,11 @@ CASES = [
     ),
     Case("not from a tunnel", lambda w: w.frame("remote"), DROP, reason="NO_TUNNEL_KEY", program="from_overlay"),
     Case("the node's own talk", lambda w: w.frame("node", "outside"), PASS, program="to_network"),
+    *(
+        Case(f"to {name}, past the overlay", lambda w, to=to: w.frame("node", to), DROP,
+             reason="UNROUTABLE_IP", program="to_network")
+        for name, to in (("a service", "service"), ("another node's pod", "remote"), ("nobody", "nobody"))
+    ),
 ]  # fmt: skip
 
 
@@ -302,3 +307,11 @@ def test_interface_nobody_registered(bench: Bench, world: World, program: str) -
     """No row for the interface: closed."""
     bench.datapath.maps["interfaces"].remove([abi.InterfaceKey(bench.pod)])
     assert bench.send(world.frame(), program).reason == "NO_ENDPOINT"
+
+
+@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.name)
+def test_a_service_of_a_network_nobody_told_us(bench: Bench, world: World) -> None:
+    """Its own address does not leave the node either; where others answer too, the outside may."""
+    bench.datapath.maps["ipcache_lpm"].remove([prefix(each) for each in world.bits])
+    for to, port, verdict in (("service", 80, DROP), ("service", 81, PASS), ("external", 80, PASS)):
+        assert bench.send(world.frame("node", to, ports=(40000, port)), "to_network").verdict == verdict

@@ -61,6 +61,66 @@ def test_every_node_says_how_it_stands(mesh: Cluster) -> None:
     assert rows(printed)[0][:3] == [NAME, "True", "True"]
 
 
+def meets_envoy(answer: str) -> bool:
+    """Whether `curl -i` shows an answer that came through the listener."""
+    return answer.startswith("HTTP/1.1 200") and "\nx-envoy-upstream-service-time:" in answer
+
+
+def apply_listener(cluster: Cluster, name: str, port: int, *, selector: str) -> None:
+    """A NodePort service, and the walkthrough's listener for it with the service's own endpoints behind."""
+    config = yaml.safe_load(LISTENER.read_text())
+    config["metadata"]["name"] = name
+    config["spec"]["services"] = [{"name": name, "namespace": "cilium-test"}]
+    listener, routes, dialled, _other = config["spec"]["resources"]
+    route = routes["virtual_hosts"][0]["routes"][0]["route"]
+    del route["weighted_clusters"]
+    dialled["name"] = route["cluster"] = f"cilium-test/{name}"
+    config["spec"]["resources"] = [listener, routes, dialled]
+    spec = {"type": "NodePort", "selector": {"name": selector}, "ports": [{"port": 80, "targetPort": port}]}
+    metadata = {"name": name, "namespace": "cilium-test"}
+    cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}, config)
+    eventually(lambda: conditions(cluster, "cilium-test", name).get("Programmed", ("", ""))[0] == "True", what=name)
+
+
+def test_a_nodes_own_process_meets_the_listener(mesh: Cluster) -> None:
+    """By the service's ClusterIP and, in the node's control group, by a NodePort of the node itself; on every node."""
+    apply_listener(mesh, "for-nodes", 8080, selector="echo-same-node")
+    spec = mesh.get("-n", "cilium-test", "svc", "for-nodes")["spec"]
+    join = "echo $$ > /run/cilium/cgroupv2/cgroup.procs; "
+    for node in mesh.nodes:
+        for first, target in (
+            ("", spec["clusterIP"]),
+            (join, spec["clusterIP"]),
+            (join, f"127.0.0.1:{spec['ports'][0]['nodePort']}"),
+        ):
+            curl = f"{first}exec curl -s -m 5 -i http://{target}/foo"
+            answer = mesh.on_node(node, "sh", "-c", curl, check=False)
+            assert meets_envoy(answer), (node, target, answer)
+    mesh.kubectl("-n", "cilium-test", "delete", "cec,svc", "for-nodes", "--wait=false")
+
+
+def test_a_listeners_endpoint_on_a_node_is_reached(mesh: Cluster) -> None:
+    """A server in the network of a node, asked by a pod of that very node through its Envoy."""
+    pods = {
+        name: mesh.get("-n", "cilium-test", "pods", "-l", f"name={name}")["items"][0]
+        for name in ("client", "echo-same-node")
+    }
+    container = {
+        "name": "on-node",
+        "image": pods["echo-same-node"]["spec"]["containers"][0]["image"],
+        "env": [{"name": "PORT", "value": "8089"}],
+        "readinessProbe": {"httpGet": {"path": "/", "port": 8089}, "periodSeconds": 1},
+    }
+    metadata = {"name": "on-node", "namespace": "cilium-test", "labels": {"name": "on-node"}}
+    spec = {"hostNetwork": True, "nodeName": pods["client"]["spec"]["nodeName"], "containers": [container]}
+    mesh.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    apply_listener(mesh, "on-node", 8089, selector="on-node")
+    curl = ("exec", "-n", "cilium-test", pods["client"]["metadata"]["name"], "--", "curl", "-s", "-m", "5", "-i")
+    answer = mesh.kubectl(*curl, "on-node/foo", check=False).stdout
+    assert meets_envoy(answer), answer
+    mesh.kubectl("-n", "cilium-test", "delete", "cec,svc,pod", "on-node", "--wait=false")
+
+
 def test_a_cluster_without_endpoints_is_named(mesh: Cluster) -> None:
     """And no longer when there are some again."""
     mesh.kubectl("-n", "cilium-test", "scale", "deploy/echo-same-node", "--replicas=0")

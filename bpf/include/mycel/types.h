@@ -155,7 +155,7 @@ struct service_value {
 	__u16 pad;
 };
 
-/* mycel_service_slots: (service, slot from 1) → backend. */
+/* mycel_service_slots: (service, slot from 1) → backend; slot 0 of one with a listener: its ClusterIP, as a backend. */
 struct slot_key {
 	service_id_t service_id;
 	__u32 slot;

@@ -11,7 +11,7 @@ from mycel.agent.ipam import ingress_address, router_address
 from mycel.agent.settings import Settings
 from mycel.agent.watches import Watches
 from mycel.datapath.node import Datapath
-from mycel.datapath.node_setup import pod_routes
+from mycel.datapath.node_setup import cluster_routes
 from mycel.datapath.settings import VXLAN_OVERHEAD, DatapathSettings
 from mycel.kit.latest import Latest
 from mycel.model.address import format_address
@@ -57,6 +57,7 @@ def datapath_settings(settings: Settings, node: Node, networks: Iterable[Network
         pod_networks=tuple(networks),
         node_ipv6=ipv6,
         router_ipv6=next((each for each in routers if each.version == 6), None) if settings.ipv6 else None,
+        service_networks=(ipaddress.ip_network(settings.service_range),) if settings.service_range else (),
         ingress=tuple(each for each in proxies if each.version == 4 or settings.ipv6),
         ipv6=settings.ipv6,
         host_enters=settings.host_enters,
@@ -81,7 +82,7 @@ class Routes:
 
     def update(self) -> None:
         """Make them anew."""
-        wanted = pod_routes(
+        wanted = cluster_routes(
             pod_networks(self._watches), settings=self._datapath.settings, devices=self._datapath.devices
         )
         self.desired.set(dict(wanted))

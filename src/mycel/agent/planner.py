@@ -265,4 +265,6 @@ class Planner:
             "announced": rows.announced_rows(self._sources.announced(), self._sources.underlays()),
         }
         self.service_numbers.keep(frontend.group for frontend in self.frontends.values())
-        self.backend_numbers.keep(backend.key for frontend in self.frontends.values() for backend in frontend.backends)
+        self.backend_numbers.keep(
+            balance.BackendKey(Address(each.addr), each.port, each.protocol) for each in made.backends.values()
+        )

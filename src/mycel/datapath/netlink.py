@@ -41,7 +41,8 @@ _IFADDR: Final = struct.Struct("=BBBBI")
 _ROUTE: Final = struct.Struct("=BBBBBBBBI")
 _NEIGHBOUR: Final = struct.Struct("=BxHiHBB")
 _RULE: Final = struct.Struct("=BBBBBBBBI")
-MAIN_TABLE: Final = 254
+KERNEL_PROTOCOL: Final = 2  # RTPROT_KERNEL
+MAIN_TABLE, LOCAL_TABLE = 254, 255
 KIND_UNICAST, KIND_LOCAL = 1, 2  # RTN_…
 SCOPE_GLOBAL, SCOPE_LINK, SCOPE_HOST = 0, 253, 254
 
@@ -72,6 +73,16 @@ class Route(NamedTuple):
     onlink: bool = False
     table: int = MAIN_TABLE
     kind: int = KIND_UNICAST
+    protocol: int = ROUTE_PROTOCOL
+
+
+class Rule(NamedTuple):
+    """Packets with a mark, or all where `mask` is 0, are looked up in a table; lower priorities are asked first."""
+
+    table: int
+    priority: int
+    mark: int = 0
+    mask: int = 0
     protocol: int = ROUTE_PROTOCOL
 
 
@@ -313,37 +324,30 @@ def _route_body(route: Route) -> bytes:
     return head + attributes(items)
 
 
-def ensure_mark_rule(netlink: Netlink, *, version: int, mark: int, mask: int, table: int, priority: int) -> None:
-    """Look packets with a mark up in a table of their own (ip rule); one that exists is left alone."""
-    body = _rule_body(version=version, mark=mark, mask=mask, table=table, priority=priority)
+def ensure_rule(netlink: Netlink, rule: Rule, *, version: int) -> None:
+    """Have packets of an IP version looked up in a table (ip rule); a rule that exists is left alone."""
+    body = _rule_body(rule, version)
     try:
-        netlink.change(Message.NEWRULE, body, f"rule for mark {mark:#x}", flags=CREATE | EXCLUSIVE)
+        netlink.change(Message.NEWRULE, body, f"rule {rule.priority} for table {rule.table}", flags=CREATE | EXCLUSIVE)
     except NetlinkRefused as refused:
-        if refused.errno != errno.EEXIST:
+        if refused.errno not in (errno.EEXIST, errno.EAFNOSUPPORT):
             raise
 
 
-def delete_mark_rule(netlink: Netlink, *, version: int, mark: int, mask: int, table: int, priority: int) -> None:
-    """Take such a rule away, if it is there."""
-    body = _rule_body(version=version, mark=mark, mask=mask, table=table, priority=priority)
+def delete_rule(netlink: Netlink, rule: Rule, *, version: int) -> None:
+    """Take a rule away, if it is there."""
+    body = _rule_body(rule, version)
     try:
-        netlink.change(Message.DELRULE, body, f"delete the rule for mark {mark:#x}")
+        netlink.change(Message.DELRULE, body, f"delete rule {rule.priority} for table {rule.table}")
     except NetlinkRefused as refused:
         if refused.errno not in (errno.ENOENT, errno.EAFNOSUPPORT):
             raise
 
 
-def _rule_body(*, version: int, mark: int, mask: int, table: int, priority: int) -> bytes:
-    head = _RULE.pack(_family(version), 0, 0, 0, min(table, 252), 0, 0, 1, 0)
-    return head + attributes(
-        [
-            (6, u32(priority)),
-            (10, u32(mark)),
-            (16, u32(mask)),
-            (15, u32(table)),
-            (21, bytes([ROUTE_PROTOCOL])),
-        ]
-    )
+def _rule_body(rule: Rule, version: int) -> bytes:
+    head = _RULE.pack(_family(version), 0, 0, 0, rule.table if rule.table < 256 else 252, 0, 0, 1, 0)
+    marked: list[Attribute] = [(10, u32(rule.mark)), (16, u32(rule.mask))] if rule.mask else []
+    return head + attributes([(6, u32(rule.priority)), *marked, (15, u32(rule.table)), (21, bytes([rule.protocol]))])
 
 
 # ---- neighbours

@@ -29,10 +29,10 @@ from mycel.datapath.node_setup import (
     VXLAN_DEVICE,
     Devices,
     RouteTarget,
+    cluster_routes,
     ensure_devices,
     ensure_proxy_routes,
     netns_cookie,
-    pod_routes,
     remove_proxy_routes,
     reserve_ports,
 )
@@ -126,7 +126,7 @@ class Datapath:
             )
             self._attach_node()
             self.routes.apply_now(
-                diff(pod_routes(settings.pod_networks, settings=settings, devices=devices), self.routes.dump())
+                diff(cluster_routes(settings.pod_networks, settings=settings, devices=devices), self.routes.dump())
             )
             _forget_other_programs(settings.pins / "programs", digest)
             undo.pop_all()

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from mycel.abi import ProxyMark
 from mycel.datapath import netlink as nl
 from mycel.datapath.errors import DatapathError
-from mycel.datapath.netlink import Link, Network, Route
+from mycel.datapath.netlink import Link, Network, Route, Rule
 from mycel.datapath.rtnetlink import Netlink, NetlinkRefused
 from mycel.datapath.settings import VXLAN_OVERHEAD, DatapathSettings
 from mycel.kit.reconcile import Diff, TargetError
@@ -30,9 +30,11 @@ _SO_NETNS_COOKIE: Final = 71
 _LOCAL_PORTS_FIRST: Final = UPSTREAM_PORTS[0]  # IP_LOCAL_PORT_RANGE is cut to this range, and ignored outside of it
 _TO_PROXY_TABLE, _OF_PROXY_TABLE = 2004, 2005
 _PROXY_RULES: Final = (
-    ((int(ProxyMark.TO_PROXY), int(ProxyMark.KIND)), _TO_PROXY_TABLE),
-    ((int(ProxyMark.OF_PROXY), int(ProxyMark.OF_PROXY)), _OF_PROXY_TABLE),
+    Rule(_TO_PROXY_TABLE, priority=9, mark=int(ProxyMark.TO_PROXY), mask=int(ProxyMark.KIND)),
+    Rule(_OF_PROXY_TABLE, priority=10, mark=int(ProxyMark.OF_PROXY), mask=int(ProxyMark.OF_PROXY)),
 )
+_LOCAL_FIRST: Final = Rule(nl.LOCAL_TABLE, priority=0, protocol=nl.KERNEL_PROTOCOL)  # as every namespace has it
+_LOCAL_AFTER: Final = Rule(nl.LOCAL_TABLE, priority=100)
 _EVERYWHERE: Final[tuple[Network, ...]] = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 _LOOPBACK: Final = 1  # in every network namespace
 _IPV6_OVERHEAD: Final = 70
@@ -180,19 +182,24 @@ def reserve_ports(nat_first: int, *, root: Path = Path("/proc/sys/net/ipv4")) ->
 
 
 def ensure_proxy_routes(netlink: Netlink, devices: Devices, *, ipv6: bool) -> None:
-    """Packets assigned to a proxy's socket go up the stack; all that proxies send goes by cilium_host, to from_host."""
+    """Packets assigned to a proxy's socket go up the stack; all that proxies send goes by cilium_host, to from_host.
+
+    Also what they send to the node's own addresses, so the rule of the local table comes after ours.
+    """
     for everywhere in _EVERYWHERE if ipv6 else _EVERYWHERE[:1]:
         for route in (_to_proxy(everywhere), _of_proxy(everywhere, devices)):
             nl.replace_route(netlink, route)
-        for (mark, mask), table in _PROXY_RULES:
-            nl.ensure_mark_rule(netlink, version=everywhere.version, mark=mark, mask=mask, table=table, priority=table)
+        for rule in (_LOCAL_AFTER, *_PROXY_RULES):
+            nl.ensure_rule(netlink, rule, version=everywhere.version)
+        nl.delete_rule(netlink, _LOCAL_FIRST, version=everywhere.version)
 
 
 def remove_proxy_routes(netlink: Netlink) -> None:
-    """Take those rules away, and the route that no device of ours takes with it."""
+    """Take those rules away, and the route that no device of ours takes with it; the local table is first again."""
     for everywhere in _EVERYWHERE:
-        for (mark, mask), table in _PROXY_RULES:
-            nl.delete_mark_rule(netlink, version=everywhere.version, mark=mark, mask=mask, table=table, priority=table)
+        nl.ensure_rule(netlink, _LOCAL_FIRST, version=everywhere.version)
+        for rule in (_LOCAL_AFTER, *_PROXY_RULES):
+            nl.delete_rule(netlink, rule, version=everywhere.version)
     for route in nl.routes(netlink):
         if route.table == _TO_PROXY_TABLE:
             nl.delete_route(netlink, route)
@@ -216,10 +223,14 @@ def netns_cookie() -> int:
 # ---- routes
 
 
-def pod_routes(networks: Iterable[Network], *, settings: DatapathSettings, devices: Devices) -> dict[Network, Route]:
-    """Routes by which the node's own stack reaches pods: through cilium_host, from the router's address."""
+def cluster_routes(
+    networks: Iterable[Network], *, settings: DatapathSettings, devices: Devices
+) -> dict[Network, Route]:
+    """Routes by which the node's own stack reaches pods, of these networks, and services no socket hook has translated
+    (they have a listener): through cilium_host, from the router's address.
+    """
     wanted: dict[Network, Route] = {}
-    for network in networks:
+    for network in (*networks, *settings.service_networks):
         source = settings.router_ipv4 if network.version == 4 else settings.router_ipv6
         if source is not None and (network.version == 4 or settings.ipv6):
             scope = nl.SCOPE_LINK if network.version == 4 else nl.SCOPE_GLOBAL

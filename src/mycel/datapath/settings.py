@@ -24,6 +24,7 @@ class DatapathSettings:
     pod_networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]
     node_ipv6: ipaddress.IPv6Address | None = None
     router_ipv6: ipaddress.IPv6Address | None = None
+    service_networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()  # empty: not known
     ingress: tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...] = ()  # what the proxy dials with for the outside
     ipv6: bool = False
     host_enters: bool = True  # off: policy decides whether the node may enter its pods

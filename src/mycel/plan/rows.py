@@ -27,6 +27,7 @@ from mycel.abi import (
     NodeKey,
     NodeValue,
     ReservedIdentity,
+    ServiceFlags,
     ServiceKey,
     ServiceValue,
     SlotKey,
@@ -278,7 +279,11 @@ def service_rows(
     backend_number: Callable[[balance.BackendKey], int],
     redirects: Mapping[balance.FrontendKey, Redirect] | None = None,
 ) -> ServiceRows:
-    """mycel_services, mycel_service_slots, mycel_backends. Frontends of one group share slots."""
+    """mycel_services, mycel_service_slots, mycel_backends. Frontends of one group share slots.
+
+    Slot 0 of a service that has a listener is its ClusterIP: that is where the node's own processes dial it, whichever
+    frontend they name.
+    """
     services: dict[ServiceKey, ServiceValue] = {}
     slots: dict[SlotKey, SlotValue] = {}
     backends: dict[BackendKey, BackendValue] = {}
@@ -295,10 +300,20 @@ def service_rows(
             proxy_port=port,
             proxy_port_outside=port_outside,
         )
-        for slot, backend in enumerate(frontend.backends, start=1):
-            backend_id = backend_number(backend.key)
-            slots[SlotKey(number, slot)] = SlotValue(backend_id)
-            backends[BackendKey(backend_id)] = BackendValue(
-                addr=backend.key.address, port=backend.key.port, protocol=backend.key.protocol, flags=0
-            )
+        own = _cluster_ip(frontend, frontends) if port else None
+        for slot, backend in enumerate((own, *(each.key for each in frontend.backends))):
+            if backend is not None:
+                backend_id = backend_number(backend)
+                slots[SlotKey(number, slot)] = SlotValue(backend_id)
+                backends[BackendKey(backend_id)] = BackendValue(
+                    addr=backend.address, port=backend.port, protocol=backend.protocol, flags=0
+                )
     return ServiceRows(services, slots, backends)
+
+
+def _cluster_ip(
+    frontend: balance.Frontend, frontends: Mapping[balance.FrontendKey, balance.Frontend]
+) -> balance.BackendKey | None:
+    first = frontends[frontend.group]
+    own = first.service == frontend.service and first.flags & ServiceFlags.CLUSTER_IP
+    return balance.BackendKey(*first.key) if own else None

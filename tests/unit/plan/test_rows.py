@@ -7,6 +7,7 @@ from dataclasses import replace
 from mycel.abi import (
     AnnouncedKey,
     AnnouncedValue,
+    BackendKey,
     EndpointFlags,
     EndpointKey,
     InterfaceKey,
@@ -172,6 +173,25 @@ def test_frontends_of_a_service_share_slots() -> None:
     assert set(made.slots) == {SlotKey(cluster.service_id, 1), SlotKey(cluster.service_id, 2)}
     first = made.backends[next(key for key in made.backends if key.backend_id == made.slots[SlotKey(1, 1)].backend_id)]
     assert (first.addr, first.port) == (A("10.244.0.5"), 8080)
+
+
+def test_a_services_listener_has_its_cluster_ip_beside_it() -> None:
+    """In slot 0, for every frontend of the service; only where there is a listener, and one for each family."""
+    ref = ServiceRef("a", "b")
+    addresses = ("10.96.0.9", "fd00::9")
+    ports = (ServicePort("", Protocol.TCP, 80, 30000),)
+    service = Service(ref, addresses, (), ("198.51.100.7",), ports, (4, 6), 0, False, False)
+    frontends = balance([service], [], "n1")
+    for redirects in ({}, dict.fromkeys(frontends, rows.Redirect(20001, 20001))):
+        made = rows.service_rows(
+            frontends, service_number=Numbering().number, backend_number=Numbering().number, redirects=redirects
+        )
+        seen = {
+            made.backends[BackendKey(made.slots[SlotKey(row.service_id, 0)].backend_id)].addr
+            for row in made.services.values()
+            if SlotKey(row.service_id, 0) in made.slots
+        }
+        assert seen == ({A(each) for each in addresses} if redirects else set())
 
 
 def test_plans_of_equal_rows_are_equal() -> None:
