@@ -74,6 +74,17 @@ static __always_inline bool addr_is_zero(const struct addr *addr)
 	return !addr->lo && !addr->hi;
 }
 
+/* The node's own address on the underlay; zero where it has none of that family. */
+static __always_inline struct addr addr_node(bool v6)
+{
+	struct addr addr = {
+	    .hi = v6 ? config_node_ipv6.hi : config_node_ipv4.hi,
+	    .lo = v6 ? config_node_ipv6.lo : config_node_ipv4.lo,
+	};
+
+	return addr;
+}
+
 /* 169.254.42.1 and fe80::a9fe:2a01: how a pod sees itself when a service sends it back to itself. */
 static __always_inline struct addr addr_loopback(bool v6)
 {

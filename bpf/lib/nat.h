@@ -20,6 +20,7 @@
 #ifndef MYCEL_NAT_H
 #define MYCEL_NAT_H
 
+#include "ct.h"
 #include "maps.h"
 #include "rewrite.h"
 #include "service.h"
@@ -161,13 +162,7 @@ __subprogram int nat_prepare_source(const struct packet *p, const struct addr *s
 			return DROP_NAT_NO_MAPPING;
 		return 0;
 	}
-	if (p->family == 4) {
-		to->source.hi = config_node_ipv4.hi;
-		to->source.lo = config_node_ipv4.lo;
-	} else {
-		to->source.hi = config_node_ipv6.hi;
-		to->source.lo = config_node_ipv6.lo;
-	}
+	to->source = addr_node(p->family == 6);
 	if (addr_is_zero(&to->source))
 		return DROP_NAT_NO_MAPPING;
 	switch (p->t.protocol) {
@@ -234,6 +229,8 @@ __subprogram int nat_arrive(struct __sk_buff *skb, struct packet *p)
 	struct scratch *room = scratch();
 	struct service_value *service;
 	struct nat_value *row;
+	struct ct_value *ct;
+	bool reply = false;
 	__u32 client;
 
 	REQUIRE(p && room, DROP_INVALID_PACKET);
@@ -256,13 +253,25 @@ __subprogram int nat_arrive(struct __sk_buff *skb, struct packet *p)
 	/* The proxy has chosen already. */
 	if (p->origin == ORIGIN_PROXY)
 		return NAT_NONE;
+	/* What comes from outside is asked for here first: a proxy's connection stays one, whatever its service does.
+	 */
+	if (p->origin == ORIGIN_NETWORK && !is_tcp_syn(p)) {
+		ct = ct_find_with(&room->ct_key, &p->t, now, &reply);
+		if (ct && !reply && ct->proxy_port) {
+			p->redirect_port = ct->proxy_port;
+			return NAT_NONE;
+		}
+	}
 	client = p->origin == ORIGIN_NETWORK ? CLIENT_OUTSIDE : CLIENT_CLUSTER;
 	service = service_find(&p->t.destination, p->t.destination_port, p->t.protocol, client, false);
 	if (!service)
 		return NAT_NONE;
 	p->redirect_port = client == CLIENT_OUTSIDE ? service->proxy_port_outside : service->proxy_port;
-	if (p->redirect_port)
+	if (p->redirect_port) {
+		if (row) /* of one before, that had a backend: later packets are not its */
+			bpf_map_delete_elem(&mycel_nat, &p->t);
 		return NAT_NONE;
+	}
 	return nat_begin_service(skb, p, service, client);
 }
 

@@ -78,13 +78,23 @@ static __noinline int begin_source(struct packet *p, const struct route *route, 
 {
 	struct endpoint_value *own = p->origin == ORIGIN_PROXY ? endpoint_find(&p->t.source) : NULL;
 	bool of_pod = p->origin == ORIGIN_POD || (own && !(own->flags & ENDPOINT_HOST));
+	struct addr node = addr_node(p->family == 6);
+	/* The outside does not know the router's address, nor the one that proxies dial from. */
+	bool of_pod_network = of_pod || (own && !addr_equal(&p->t.source, &node));
 	bool of_stranger =
 	    p->origin == ORIGIN_NETWORK ? p->flags & PACKET_TRANSLATED : p->origin == ORIGIN_PROXY && !own;
 	struct addr source = {};
+	struct ipcache_value *info;
 
+	/* The node itself would answer a stranger by the underlay, past the proxy. */
+	if (p->origin == ORIGIN_PROXY && !own && route->target == TARGET_STACK) {
+		info = ipcache_find(&p->t.source);
+		if (!info || !(info->flags & IPCACHE_CLUSTER))
+			return DROP_PROXY_UNSUPPORTED;
+	}
 	if (of_pod && addr_equal(&p->t.source, &p->t.destination))
 		source = addr_loopback(p->family == 6); /* a pod that meets itself behind a service */
-	else if (of_pod && route->target == TARGET_OUT && config_masquerade)
+	else if (of_pod_network && route->target == TARGET_OUT && config_masquerade)
 		;
 	else if (of_stranger && (route->target == TARGET_OUT || route->target == TARGET_OVERLAY))
 		;
@@ -178,6 +188,9 @@ __subprogram int open(struct __sk_buff *skb, struct packet *p, const struct endp
 	ct = ct_find_with(&room->ct_key, &p->t, now_coarse_ns(), &reply);
 	if (ct && !(is_tcp_syn(p) && ct_begins_anew(ct, reply)))
 		return 0;
+	/* A pod and a proxy in its name may come to one port: neither takes the other's connection before its end. */
+	if (ct && !reply && !(ct->flags & CT_CLOSING) && !(ct->flags & CT_FROM_PROXY) == (p->origin == ORIGIN_PROXY))
+		return DROP_PROXY_FOREIGN;
 	return begin(skb, p, source, ct != NULL);
 }
 
@@ -287,14 +300,17 @@ static __always_inline int deliver(struct __sk_buff *skb, struct packet *p, cons
 }
 
 /* To the proxy, which the endpoint reports whose rules sent the connection there. */
-static __always_inline int to_proxy(struct __sk_buff *skb, struct packet *p, const struct ct_value *ct,
+static __always_inline int to_proxy(struct __sk_buff *skb, struct packet *p, struct ct_value *ct,
 				    const struct endpoint_value *receiver, bool reply)
 {
 	bool inward = !reply && ct->flags & CT_INGRESS_JUDGED;
 	int action = deliver_proxy(skb, p, reply ? 0 : ct->proxy_port);
 
-	if (action != TC_ACT_OK)
+	if (action != TC_ACT_OK) {
+		if (p->t.protocol != IPPROTO_TCP && !reply)
+			ct->last_seen_ns = 0; /* no SYN will begin it anew: the next packet does */
 		return action;
+	}
 	if (inward && receiver)
 		p->endpoint_id = receiver->endpoint_id;
 	count(0, inward ? DIRECTION_INGRESS : DIRECTION_EGRESS, skb->len);

@@ -115,8 +115,8 @@ static __always_inline int deliver_proxy(struct __sk_buff *skb, const struct pac
 
 /*
  * What the mark of a packet from the node's stack says, if a proxy's socket sent it. The kernel sends the last packets
- * of a socket that is gone with its mark and without a control group: they pass on a row that exists. Returns 0 or a
- * drop reason.
+ * of a socket that is gone with its mark and without a control group: they pass on a row that exists. A mark of a kind
+ * that is none of ours says nothing. Returns 0 or a drop reason.
  */
 __subprogram int proxy_sender(struct __sk_buff *skb, struct packet *p)
 {
@@ -125,6 +125,7 @@ __subprogram int proxy_sender(struct __sk_buff *skb, struct packet *p)
 	bool reply = false;
 
 	REQUIRE(p, DROP_INVALID_PACKET);
+	skb->mark = 0; /* it says nothing beyond this hook, and routes would read it: the overlay's too */
 	switch (mark & MARK_KIND) {
 	case MARK_DOWNSTREAM:
 		p->flags |= PACKET_DOWNSTREAM;
@@ -141,10 +142,9 @@ __subprogram int proxy_sender(struct __sk_buff *skb, struct packet *p)
 		p->through = DIRECTION_INGRESS;
 		break;
 	default:
-		return 0; /* somebody else's mark */
+		return 0;
 	}
 	p->through_port = bpf_htons(mark >> 16);
-	skb->mark = 0; /* it says nothing beyond this hook, and routes would read it */
 	key.cgroup_id = bpf_skb_cgroup_id(skb);
 	if (key.cgroup_id ? bpf_map_lookup_elem(&mycel_proxies, &key) != NULL
 			  : ct_find(&p->t, now_coarse_ns(), &reply) != NULL)
