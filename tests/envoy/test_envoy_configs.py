@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from mycel.agent.proxy.access_log import records_of
 from mycel.envoy.config.endpoints import Dialled, assignment, wanted
 from mycel.envoy.config.model import EnvoyConfig
 from mycel.envoy.config.read import read
 from mycel.envoy.messages import from_json, to_resource
 from mycel.envoy.resources import ENDPOINTS, LISTENER, ROUTES, Resource, TypeUrl
+from mycel.flow.redact import Redaction
 from tests.envoy.bed import Bed
 from tests.unit.envoy.config.objects import TYPE, cluster, config, listener, manager, router, routes, walkthrough
 
@@ -118,6 +120,32 @@ async def test_filters_people_write(bed: Bed, filters: list[dict[str, Any]]):
     assert not [each for each in bed.outcomes.values() if each.error]
     assert bed.outcomes[(LISTENER, "shop/mesh/listener")].version
     assert (await bed.curl(f"{LISTEN}:20000/")).startswith("api /")
+
+
+async def test_only_headers_that_may_be_shown_leave_envoy(bed: Bed):
+    """Credentials and cookies do not, whatever a client sends; without flows there is no log at all."""
+    await bed.backend("api", "127.0.0.2", 8080)
+    redaction = Redaction(allow=frozenset({"x-team", "content-length"}))
+    item = config(listener(filters=[manager(http_filters=[router()])]), routes(), cluster())
+    endpoints = {"shop/api": (("127.0.0.2", 8080),)}
+    found = read(item, shown=None)
+    bed.offer(snapshot([found], endpoints))
+    await bed.settled(found.resources)
+    assert (await bed.curl(f"{LISTEN}:20000/")).startswith("api /")
+    found = read(item, shown=redaction.asked)
+    bed.offer(snapshot([found], endpoints))
+    await bed.settled(found.resources)
+    secrets = ("Authorization", "Cookie", "Proxy-Authorization", "X-Api-Key")
+    words = [word for name in secrets for word in ("-H", f"{name}: secret")]
+    await bed.curl(*words, "-H", "X-Team: a", "-A", "tool/1", f"{LISTEN}:20000/x?a=1")
+    logged = await bed.logged()
+    assert "secret" not in str(logged)
+    asked, answered = records_of(logged, log_name="shop/mesh/listener", redaction=redaction)
+    assert asked.http is not None
+    assert answered.http is not None
+    assert asked.http.url == "http://192.0.0.8:20000/x?a=1"  # the first that was logged
+    assert dict(asked.http.headers).keys() == {"User-Agent", "X-Request-Id", "X-Team"}
+    assert dict(answered.http.headers).keys() == {"Content-Length"}
 
 
 EXTENSIONS = TYPE + "extensions."

@@ -32,6 +32,11 @@ enable-policy-secrets-sync: "false"
 enable-wireguard: "false"
 enforce-ingress-https: {{ .Values.ingressController.enforceHttps | quote }}
 hubble-event-buffer-capacity: {{ .Values.hubble.eventBufferCapacity | quote }}
+hubble-redact-enabled: {{ .Values.hubble.redact.enabled | quote }}
+hubble-redact-http-headers-allow: {{ .Values.hubble.redact.http.headers.allow | join "," | quote }}
+hubble-redact-http-headers-deny: {{ .Values.hubble.redact.http.headers.deny | join "," | quote }}
+hubble-redact-http-urlquery: {{ .Values.hubble.redact.http.urlQuery | quote }}
+hubble-redact-http-userinfo: {{ .Values.hubble.redact.http.userInfo | quote }}
 hubble-socket-path: {{ .Values.hubble.socketPath | quote }}
 identity-allocation-mode: crd
 identity-gc-interval: {{ .Values.operator.identityGCInterval | quote }}

@@ -152,7 +152,9 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
                 frozenset().union(*policies.secrets.values()) if is_first(watches, settings.node_name) else ()
             ),
         )
-        listeners = PolicyListeners(policies.engine, header_secrets, connected=lambda: proxy.connected)
+        listeners = PolicyListeners(
+            policies.engine, header_secrets, connected=lambda: proxy.connected, shown=settings.shown_headers
+        )
         records = Records()
         proxy = Proxy(
             settings.envoy_dir,
@@ -266,7 +268,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             spawn(group, listeners.run(planner), "policy listeners")
             spawn(group, envoy_configs.run(planner), "CiliumEnvoyConfigs")
             if settings.l7_proxy:
-                spawn(group, proxy.run([AccessLogs(records)]), "proxy")
+                spawn(group, proxy.run([AccessLogs(records, settings.redaction)]), "proxy")
             spawn(group, publisher.run(), "endpoint publisher")
             spawn(group, relabeller.run(), "relabeller")
             relabeller.check_all()

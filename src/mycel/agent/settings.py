@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mycel.agent.l2.election import USUAL_TIMES, Times
+from mycel.flow.redact import NOTHING_SAID, Redaction
 from mycel.policy.engine import Enforcement
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,128}")  # RFC 9110, 5.6.2
 VERSION = "1.19.4"  # of Cilium, whose interfaces we keep
 _CONFIG_LIMIT = 1 << 20
 
@@ -42,6 +44,7 @@ class Settings:
     hubble: bool = True
     hubble_socket: Path = Path("/var/run/cilium/hubble.sock")
     hubble_capacity: int = 16383
+    redaction: Redaction = NOTHING_SAID
     monitor_aggregation: str = "medium"
     monitor_interval_s: float = 5.0
     ipv6: bool = False
@@ -73,6 +76,11 @@ class Settings:
     def records_socket(self) -> Path:
         """Where the DNS proxy tells what it saw."""
         return self.state_dir / "l7-records.sock"
+
+    @property
+    def shown_headers(self) -> tuple[str, ...] | None:
+        """Headers that Envoy is asked for; None: nobody keeps flows."""
+        return self.redaction.asked if self.hubble else None
 
     @property
     def trace_interval_s(self) -> float:
@@ -117,6 +125,7 @@ def parse_settings(config: Mapping[str, str], environment: Mapping[str, str]) ->
         hubble=_flag(config, "enable-hubble", default=True),
         hubble_socket=Path(config.get("hubble-socket-path") or state_dir / "hubble.sock"),
         hubble_capacity=_number(config, "hubble-event-buffer-capacity", 16383),
+        redaction=_redaction(config),
         monitor_aggregation=config.get("monitor-aggregation", "medium"),
         monitor_interval_s=_duration_s(config, "monitor-aggregation-interval", 5.0),
         ipv6=_flag(config, "enable-ipv6", default=False),
@@ -134,6 +143,27 @@ def parse_settings(config: Mapping[str, str], environment: Mapping[str, str]) ->
         ingress_controller=_flag(config, "enable-ingress-controller", default=False),
         debug=_flag(config, "debug", default=False),
     )
+
+
+def _redaction(config: Mapping[str, str]) -> Redaction:
+    key = "hubble-redact-http-headers"
+    allow, deny = _header_names(config, f"{key}-allow"), _header_names(config, f"{key}-deny")
+    if allow and deny:
+        raise SettingsError(f"{key}-allow and {key}-deny are both given: say one of them")
+    return Redaction(
+        enabled=_flag(config, "hubble-redact-enabled", default=False),
+        url_query=_flag(config, "hubble-redact-http-urlquery", default=False),
+        user_info=_flag(config, "hubble-redact-http-userinfo", default=True),
+        allow=allow,
+        deny=deny,
+    )
+
+
+def _header_names(config: Mapping[str, str], key: str) -> frozenset[str]:
+    names = frozenset(config.get(key, "").lower().replace(",", " ").split())
+    if wrong := sorted(name for name in names if not _HEADER.fullmatch(name)):
+        raise SettingsError(f"{key} has {wrong[0]!r}: say names of headers, separated by commas")
+    return names
 
 
 def _announce_times(config: Mapping[str, str]) -> Times:

@@ -15,7 +15,7 @@ from mycel.abi import Direction, ProxyMark
 from mycel.envoy.header_matches import changing, deciding, remembering, resource_name
 from mycel.envoy.http_rules import Json, Unsupported, compiled, underscores
 from mycel.envoy.messages import from_json, to_resource
-from mycel.envoy.parts import access_log, listener_fields, upstream_bind
+from mycel.envoy.parts import Shown, access_logs, listener_fields, upstream_bind
 from mycel.envoy.resources import CLUSTER, LISTENER, SECRET, Resource, Snapshot
 from mycel.model.proxy import upstream_mark
 from mycel.policy.engine import HttpSections
@@ -34,7 +34,9 @@ def listener_name(port: int, direction: Direction) -> str:
     return f"policy/{direction.name.lower()}/{port}"
 
 
-def snapshot(listeners: Mapping[int, HttpSections], secrets: Mapping[SecretRef, Resource] = _NONE) -> Snapshot:
+def snapshot(
+    listeners: Mapping[int, HttpSections], secrets: Mapping[SecretRef, Resource] = _NONE, shown: Shown = ()
+) -> Snapshot:
     """What Envoy holds for policies. Sets of rules that no listener can serve are left out: their ports stay closed.
 
     `secrets`: those that can be used. Rules that name others never match.
@@ -42,7 +44,7 @@ def snapshot(listeners: Mapping[int, HttpSections], secrets: Mapping[SecretRef, 
     found: dict[str, Resource] = {}
     for port, http in listeners.items():
         if not unserved(http):
-            made = listener(port, http, secrets.keys())
+            made = listener(port, http, secrets.keys(), shown)
             found[listener_name(port, http.direction)] = to_resource(from_json(LISTENER, made))
     return {
         SECRET: {resource_name(secret): each for secret, each in secrets.items()},
@@ -61,7 +63,7 @@ def unserved(http: HttpSections) -> str:
     return ""
 
 
-def listener(port: int, http: HttpSections, there: Collection[SecretRef]) -> Json:
+def listener(port: int, http: HttpSections, there: Collection[SecretRef], shown: Shown = ()) -> Json:
     """The listener in JSON form; `there`: the Secrets it may use. Raises Unsupported."""
     egress = http.direction == Direction.EGRESS
     mark = upstream_mark(ProxyMark.UPSTREAM_EGRESS if egress else ProxyMark.UPSTREAM_INGRESS, port)
@@ -71,11 +73,13 @@ def listener(port: int, http: HttpSections, there: Collection[SecretRef]) -> Jso
         "traffic_direction": "OUTBOUND" if egress else "INBOUND",
         **listener_fields(port, mark),
         "per_connection_buffer_limit_bytes": _BUFFER_BYTES,
-        "filter_chains": [{"filters": [{"name": "http", "typed_config": connection_manager(name, http, there)}]}],
+        "filter_chains": [
+            {"filters": [{"name": "http", "typed_config": connection_manager(name, http, there, shown)}]}
+        ],
     }
 
 
-def connection_manager(name: str, http: HttpSections, there: Collection[SecretRef]) -> Json:
+def connection_manager(name: str, http: HttpSections, there: Collection[SecretRef], shown: Shown = ()) -> Json:
     """What happens on a connection, whatever brought it here. Raises Unsupported."""
     rules = compiled(http.sections, there)
     rbac = {
@@ -101,7 +105,7 @@ def connection_manager(name: str, http: HttpSections, there: Collection[SecretRe
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
         "common_http_protocol_options": {"idle_timeout": "60s", "headers_with_underscores_action": names},
         "local_reply_config": {"mappers": [_denied()]},
-        "access_log": [access_log(name)],
+        "access_log": access_logs(name, shown),
         "http_filters": [
             *remembering(rules.secrets),
             *deciding(rules.changes),

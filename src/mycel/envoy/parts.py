@@ -9,6 +9,8 @@ from mycel.abi import ProxyMark
 from mycel.model.proxy import LISTEN_IPV4, UPSTREAM_PORTS
 
 Json = Mapping[str, Any]
+Shown = tuple[str, ...] | None
+"""Headers whose values flows show, beside the usual ones; None: there are no flows."""
 
 AGENT_CLUSTER = "agent"  # static in the bootstrap
 
@@ -54,8 +56,12 @@ def upstream_bind(source: str = "") -> Json:
     return {"source_address": {"address": source, "port_value": 0}, "socket_options": [ports, mark]}
 
 
-def access_log(log_name: str) -> Json:
-    """The access log that becomes flows: one record per request, to the agent."""
+def access_logs(log_name: str, shown: Shown) -> list[Json]:
+    """The access log that becomes flows: one record per request, to the agent; none where nobody keeps flows."""
+    return [] if shown is None else [_access_log(log_name, shown)]
+
+
+def _access_log(log_name: str, shown: tuple[str, ...]) -> Json:
     return {
         "name": "agent",
         "typed_config": {
@@ -66,7 +72,8 @@ def access_log(log_name: str) -> Json:
                 "buffer_flush_interval": "0.1s",
                 "grpc_service": {"envoy_grpc": {"cluster_name": AGENT_CLUSTER}},
             },
-            "additional_request_headers_to_log": ["traceparent"],
+            "additional_request_headers_to_log": ["traceparent", *shown],
+            "additional_response_headers_to_log": list(shown),
         },
     }
 

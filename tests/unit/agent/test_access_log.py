@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
-from mycel.agent.proxy.access_log import records_of, trace_id
+from mycel.agent.proxy import access_log
+from mycel.agent.proxy.access_log import trace_id
 from mycel.envoy.messages import message_class
 from mycel.flow.enrich import Enricher
 from mycel.flow.enrich import Records as Names_
 from mycel.flow.kinds import Kinds
 from mycel.flow.l7 import Dns, End, Half, L7Record, L7Verdict
+from mycel.flow.redact import Redaction
 from mycel.model.address import format_address
 from mycel.observe.printer import event_type
 from tests.unit.flow.samples import CLIENT, ECHO, Names
@@ -38,6 +40,11 @@ def entry(path: str = "/", *, code: int = 200, details: str = "via_upstream", **
     return made
 
 
+def records_of(entry: Any, *, log_name: str, redaction: Redaction | None = None) -> list[L7Record]:
+    """With nothing said about what to hide."""
+    return access_log.records_of(entry, log_name=log_name, redaction=redaction or Redaction())
+
+
 def lines(*records: L7Record) -> list[str]:
     """Type, verdict, arrow and summary of each record's flow."""
     names = Names_()
@@ -59,6 +66,22 @@ def test_a_request_and_its_answer() -> None:
         "http-request -> HTTP/1.1 GET http://echo:8080/foo?a=1",
         "http-response <- HTTP/1.1 200 5ms (GET http://echo:8080/foo?a=1)",
     ]
+
+
+def test_headers_of_a_request_and_of_its_answer() -> None:
+    """Each half has its own: the usual ones where the client sent them, and those that are allowed."""
+    made = entry("/?token=1", **{"x-team": "a", "authorization": "secret", "traceparent": PARENT})
+    made.request.user_agent, made.request.authority = "curl/8", "me:secret@echo:8080"
+    made.response.response_headers["x-served-by"] = "b"
+    allowing = Redaction(enabled=True, url_query=True, allow=frozenset({"x-team", "x-served-by"}))
+    asked, answered = records_of(made, log_name="shop/web/listener", redaction=allowing)
+    assert asked.http is not None
+    assert answered.http is not None
+    assert asked.http.headers == (("User-Agent", "HUBBLE_REDACTED"), ("X-Team", "a"))
+    assert answered.http.headers == (("X-Served-By", "b"),)
+    assert "secret" not in repr((asked, answered))
+    assert asked.http.url == "http://me:HUBBLE_REDACTED@echo:8080/"
+    assert lines(asked) == ["http-request -> HTTP/1.1 GET http://me:HUBBLE_REDACTED@echo:8080/"]
 
 
 def test_a_long_url_is_cut() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mycel.agent.settings import SettingsError, parse_settings, read_config_dir
+from mycel.flow.redact import Redaction
 
 NODE = {"K8S_NODE_NAME": "n1"}
 
@@ -19,6 +20,25 @@ def test_defaults_and_values() -> None:
     assert parse_settings({"monitor-aggregation": "none"}, NODE).trace_interval_s == 0
 
 
+def test_what_flows_hide() -> None:
+    """Nothing but passwords, unless something is said; without Hubble Envoy is asked for no log."""
+    assert parse_settings({}, NODE).redaction == Redaction()
+    found = parse_settings(
+        {
+            "hubble-redact-enabled": "true",
+            "hubble-redact-http-urlquery": "true",
+            "hubble-redact-http-userinfo": "false",
+            "hubble-redact-http-headers-allow": "X-Team, x-run",
+        },
+        NODE,
+    )
+    assert found.redaction == Redaction(
+        enabled=True, url_query=True, user_info=False, allow=frozenset({"x-team", "x-run"})
+    )
+    assert found.shown_headers == ("x-run", "x-team")
+    assert parse_settings({"enable-hubble": "false"}, NODE).shown_headers is None
+
+
 @pytest.mark.parametrize(
     ("config", "names"),
     [
@@ -29,6 +49,12 @@ def test_defaults_and_values() -> None:
         ({"tunnel-protocol": "geneve"}, "tunnel-protocol"),
         ({"routing-mode": "native"}, "routing-mode"),
         ({"ipam": "cluster-pool"}, "ipam"),
+        ({"hubble-redact-enabled": "on"}, "hubble-redact-enabled"),
+        ({"hubble-redact-http-headers-allow": "x-a,:path"}, "hubble-redact-http-headers-allow has ':path'"),
+        (
+            {"hubble-redact-http-headers-allow": "x-a", "hubble-redact-http-headers-deny": "x-b"},
+            "hubble-redact-http-headers-deny are both given",
+        ),
         ({"l2-announcements-lease-duration": "4s"}, "l2-announcements-lease-duration is 4s"),
     ],
 )

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from mycel.agent.settings import parse_settings
 from mycel.cli.chart.load import Chart, Release, load_chart
 from mycel.cli.chart.values import ValuesError
+from mycel.flow.redact import Redaction
 from mycel.kit.deploy import chart_dir
 
 Object = dict[str, Any]
@@ -105,6 +107,14 @@ def test_extra_config_wins(chart: Chart) -> None:
     data = made[("ConfigMap", "cilium-config")]["data"]
     assert (data["enable-envoy-config"], data["new-key"], data["tunnel-protocol"]) == ("true", "x", "vxlan")
     assert all(isinstance(value, str) for value in data.values())
+
+
+def test_what_flows_hide_is_what_the_agent_reads(chart: Chart) -> None:
+    """Lists become one value each."""
+    hide: Object = {"enabled": True, "http": {"urlQuery": True, "headers": {"allow": ["X-Team", "x-run"]}}}
+    data = render(chart, hubble={"redact": hide})[("ConfigMap", "cilium-config")]["data"]
+    found = parse_settings(data, {"K8S_NODE_NAME": "n1"}).redaction
+    assert found == Redaction(enabled=True, url_query=True, allow=frozenset({"x-team", "x-run"}))
 
 
 def test_images(chart: Chart) -> None:

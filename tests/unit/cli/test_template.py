@@ -48,6 +48,7 @@ def render(text: str, **values: Any) -> str:
         ("{{ $x := .Values.a }}{{ $x }}{{ $x }}", {"a": "v"}, "vv"),
         # Functions and pipes: the piped value comes last.
         ('{{ .Values.a | default "d" }}', {}, "d"),
+        ('{{ .Values.a | join "," | quote }}', {"a": ["x", "y"]}, '"x,y"'),
         ('{{ .Values.a | default "d" | quote }}', {"a": "x"}, '"x"'),
         ("{{ .Values.a | quote }}", {"a": True}, '"true"'),
         ("{{ .Values.a | quote }}", {"a": 'say "hi"\n'}, '"say \\"hi\\"\\n"'),

@@ -25,7 +25,12 @@ class EnvoyConfigs:
         self._secrets = Secrets(client)
         ingress = next((format_address(each) for each in this.ingress_addresses if is_ipv4(each)), "")
         self.configs = Configs(
-            watches, self._secrets, node=settings.node_name, ingress=ingress, only_ingress=not settings.envoy_config
+            watches,
+            self._secrets,
+            node=settings.node_name,
+            ingress=ingress,
+            only_ingress=not settings.envoy_config,
+            shown=settings.shown_headers,
         )
         self._status = ConfigStatus(client, watches, self.configs, node=settings.node_name)
 

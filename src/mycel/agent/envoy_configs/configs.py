@@ -7,6 +7,7 @@ it. Endpoints are computed anew only for services that changed.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from mycel.envoy.config.endpoints import Dialled, assignment, dialled, redirects
 from mycel.envoy.config.model import OUTSIDE, ConfigRef, EnvoyConfig, ListenerKey
 from mycel.envoy.config.read import read, ref_of
 from mycel.envoy.delta import Outcome
+from mycel.envoy.parts import Shown
 from mycel.envoy.resources import ENDPOINTS, SECRET, Resource, Snapshot, TypeUrl, merged
 from mycel.envoy.secrets import secret_resource
 from mycel.kit.latest import Latest
@@ -54,13 +56,21 @@ class Configs:
     """`snapshot` is for the proxy's driver, which tells `answered`; `redirects` is for the planner."""
 
     def __init__(
-        self, watches: Watches, secrets: Secrets, *, node: str, ingress: str = "", only_ingress: bool = False
+        self,
+        watches: Watches,
+        secrets: Secrets,
+        *,
+        node: str,
+        ingress: str = "",
+        only_ingress: bool = False,
+        shown: Shown = (),
     ) -> None:
         self._watches = watches
         self._secrets = secrets
         self._node = node
         self._ingress = ingress
         self._only_ingress = only_ingress
+        self._shown = shown
         self._numbers: HashedNumbers[ListenerKey] = HashedNumbers(FIRST_PORT, PORTS)
         self._standing: dict[ConfigRef, Standing] = {}
         self._slices: dict[ServiceRef, dict[str, EndpointSlice]] = {}
@@ -261,7 +271,8 @@ class Configs:
             return  # only its status is another
         config, problem = before.config if before is not None and before.uid == uid else None, ""
         try:
-            config = read(item, lambda name: self._numbers.number(ListenerKey(ref, name)), ingress=self._ingress)
+            port = functools.partial(self._port, ref)
+            config = read(item, port, ingress=self._ingress, shown=self._shown)
         except PolicyInvalid as exc:
             problem = str(exc)
         except OverflowError:
@@ -271,6 +282,9 @@ class Configs:
             problem = f"spec: cannot be read ({type(exc).__name__}): the agents' logs say more"
         created = str(metadata.get("creationTimestamp", ""))
         self._standing[ref] = Standing(ref, uid, labels, generation, created, config, problem)
+
+    def _port(self, ref: ConfigRef, listener: str) -> int:
+        return self._numbers.number(ListenerKey(ref, listener))
 
     def _service(self, ref: ServiceRef) -> None:
         self._stale.add(ref)

@@ -9,7 +9,8 @@ from grpclib.const import Cardinality, Handler
 
 from mycel.agent.proxy.records import Records
 from mycel.envoy.messages import message_class
-from mycel.flow.l7 import End, Half, Http, L7Record, L7Verdict, shortened
+from mycel.flow.l7 import End, Half, Http, L7Record, L7Verdict
+from mycel.flow.redact import USUAL, Redaction
 
 _METHOD = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 _PROTOCOLS = {1: "HTTP/1.0", 2: "HTTP/1.1", 3: "HTTP/2", 4: "HTTP/3"}
@@ -20,8 +21,9 @@ _INGRESS = "policy/ingress/"
 class AccessLogs:
     """The service Envoy's listeners write to."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, redaction: Redaction) -> None:
         self._records = records
+        self._redaction = redaction
 
     def __mapping__(self) -> dict[str, Handler]:
         """What grpclib serves."""
@@ -34,10 +36,10 @@ class AccessLogs:
         while (message := await stream.recv_message()) is not None:
             name = message.identifier.log_name or name  # only a stream's first message says it
             for entry in message.http_logs.log_entry:
-                self._records.add(*records_of(entry, log_name=name))
+                self._records.add(*records_of(entry, log_name=name, redaction=self._redaction))
 
 
-def records_of(entry: Any, *, log_name: str) -> list[L7Record]:
+def records_of(entry: Any, *, log_name: str, redaction: Redaction) -> list[L7Record]:
     """The records of one HTTPAccessLogEntry, in the order of time."""
     common, request, response = entry.common_properties, entry.request, entry.response
     client, server = _end(common.downstream_remote_address), _end(common.downstream_local_address)
@@ -49,8 +51,9 @@ def records_of(entry: Any, *, log_name: str) -> list[L7Record]:
     method = type(request).DESCRIPTOR.fields_by_name["request_method"].enum_type.values_by_number
     http = Http(
         method=method[request.request_method].name,
-        url=shortened(f"{request.scheme or 'http'}://{request.authority}{request.original_path or request.path}"),
+        url=redaction.url(request.scheme or "http", request.authority, request.original_path or request.path),
         protocol=_PROTOCOLS.get(entry.protocol_version, "HTTP/1.1"),
+        headers=redaction.headers(_request_headers(request, redaction.asked)),
     )
     asked = L7Record(
         time_ns=began_ns,
@@ -67,14 +70,21 @@ def records_of(entry: Any, *, log_name: str) -> list[L7Record]:
     if denied:
         return [asked]
     code = response.response_code.value
+    headers = redaction.headers({name: response.response_headers[name] for name in response.response_headers})
     answered = msgspec.structs.replace(
         asked,
         time_ns=began_ns + latency_ns,
         half=Half.RESPONSE,
         latency_ns=latency_ns,
-        http=msgspec.structs.replace(http, code=code),
+        http=msgspec.structs.replace(http, code=code, headers=headers),
     )
     return [asked, answered] if code else [asked]
+
+
+def _request_headers(request: Any, asked: tuple[str, ...]) -> dict[str, str]:
+    usual = zip(USUAL, (request.user_agent, request.request_id), strict=True)
+    logged = request.request_headers
+    return {name: value for name, value in usual if value} | {name: logged[name] for name in asked if name in logged}
 
 
 def trace_id(traceparent: str) -> str:

@@ -9,6 +9,7 @@ from mycel.agent.planner import Planner
 from mycel.agent.proxy.header_secrets import HeaderSecrets
 from mycel.envoy.ads import Answers
 from mycel.envoy.listeners import listener_name, snapshot, unserved
+from mycel.envoy.parts import Shown
 from mycel.envoy.resources import LISTENER, Snapshot, merged
 from mycel.kit.latest import Latest
 from mycel.policy.engine import Engine
@@ -20,9 +21,12 @@ _PATIENCE_S = 10.0
 class PolicyListeners:
     """`snapshot` is for Envoy. An endpoint may switch to a set when `pending` names none of its listeners."""
 
-    def __init__(self, engine: Engine, secrets: HeaderSecrets, *, connected: Callable[[], bool]) -> None:
+    def __init__(
+        self, engine: Engine, secrets: HeaderSecrets, *, connected: Callable[[], bool], shown: Shown = ()
+    ) -> None:
         self._engine = engine
         self._secrets = secrets
+        self._shown = shown
         self._connected = connected
         self._answers: Answers = {}
         self._asked: dict[int, float] = {}  # loop time since which a listener is waited for
@@ -84,7 +88,7 @@ class PolicyListeners:
             secrets = await self._secrets.usable(
                 secrets_of(each for http in listeners.values() for each in http.sections)
             )
-            wanted = snapshot(listeners, secrets)
+            wanted = snapshot(listeners, secrets, self._shown)
             self._asked = {port: since for port, since in self._asked.items() if port in listeners}
             held: Snapshot = self.snapshot.value if self.snapshot.version else {}
             if held.get(LISTENER, {}).keys() - wanted.get(LISTENER, {}).keys():

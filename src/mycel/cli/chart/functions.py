@@ -84,6 +84,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "eq": equal,
     "fromYaml": from_yaml,
     "indent": indent,
+    "join": lambda separator, items: separator.join(map(text_of, items)),
     "mergeOverwrite": merge_overwrite,
     "ne": lambda first, second: not equal(first, second),
     "nindent": lambda spaces, text: "\n" + indent(spaces, text),

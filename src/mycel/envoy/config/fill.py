@@ -43,11 +43,14 @@ class Filler:
     `source`: the address what leaves is dialled from; empty: the client's.
     """
 
-    def __init__(self, names: Names, *, log_name: str = "", port: int = 0, source: str = "") -> None:
+    def __init__(
+        self, names: Names, *, log_name: str = "", port: int = 0, source: str = "", shown: parts.Shown = ()
+    ) -> None:
         self._names = names
         self._log_name = log_name
         self._port = port
         self._source = source
+        self._shown = shown
         self._steps: Mapping[str, Callable[[Any, str], None]] = {
             "envoy.config.listener.v3.Listener": self._listener,
             "envoy.config.cluster.v3.Cluster": self._cluster,
@@ -100,7 +103,8 @@ class Filler:
             manager.merge_slashes = True
         if not manager.HasField("use_remote_address"):
             manager.use_remote_address.value = True
-        manager.access_log.append(from_json(_ACCESS_LOG, parts.access_log(self._log_name)))
+        logs = (from_json(_ACCESS_LOG, each) for each in parts.access_logs(self._log_name, self._shown))
+        manager.access_log.extend(logs)
 
     def _tcp_proxy(self, proxy: Any, path: str) -> None:
         self._names_cluster("cluster")(proxy, path)

@@ -15,6 +15,7 @@ from mycel.envoy.config.names import Names
 from mycel.envoy.config.refuse import ALLOWED, refuse
 from mycel.envoy.config.walk import walk
 from mycel.envoy.messages import InvalidResource, from_json, to_resource
+from mycel.envoy.parts import Shown
 from mycel.envoy.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource, TypeUrl
 from mycel.model.service import ServiceRef
 from mycel.policy.fields import Field, selector
@@ -40,7 +41,9 @@ def ref_of(item: Mapping[str, Any]) -> ConfigRef:
     return ConfigRef(namespace, metadata["name"])
 
 
-def read(item: Mapping[str, Any], port: Callable[[str], int] = any_port, *, ingress: str = "") -> EnvoyConfig:
+def read(
+    item: Mapping[str, Any], port: Callable[[str], int] = any_port, *, ingress: str = "", shown: Shown = ()
+) -> EnvoyConfig:
     """The object's meaning; `port` gives each of its listeners one. Raises PolicyInvalid with the field's path.
 
     `ingress`: this node's address for clients of the outside. Objects that ask for it (label
@@ -57,13 +60,13 @@ def read(item: Mapping[str, Any], port: Callable[[str], int] = any_port, *, ingr
     services = tuple(
         served for each in spec["services"].items() if (served := _served(each, names, listeners)) is not None
     )
-    found = _finished(messages, names, listeners)
+    found = _finished(messages, names, listeners, shown=shown)
     twins: dict[int, int] = {}
     if ingress and _splits(item):
         outside = {name: port(name + OUTSIDE) for name in listeners}
         twins = {listeners[name]: outside[name] for name in listeners}
         theirs = Names(ref.outside, own, names.filters)
-        again = _finished(_messages(spec["resources"]), theirs, outside, source=ingress)
+        again = _finished(_messages(spec["resources"]), theirs, outside, source=ingress, shown=shown)
         names.routes |= theirs.routes
         found = {kind: {**by_name, **again[kind]} for kind, by_name in found.items()}
     nodes = spec["nodeSelector"]
@@ -87,14 +90,14 @@ def _splits(item: Mapping[str, Any]) -> bool:
 
 
 def _finished(
-    messages: Messages, names: Names, listeners: Mapping[str, int], *, source: str = ""
+    messages: Messages, names: Names, listeners: Mapping[str, int], *, source: str = "", shown: Shown
 ) -> dict[TypeUrl, dict[str, Resource]]:
     """The resources as Envoy gets them, by qualified name. Raises PolicyInvalid."""
     found: dict[TypeUrl, dict[str, Resource]] = {}
     for kind, by_name in messages.items():
         for name, (message, path) in by_name.items():
             qualified = names.ref.qualify(name)
-            filler = Filler(names, log_name=qualified, port=listeners.get(name, 0), source=source)
+            filler = Filler(names, log_name=qualified, port=listeners.get(name, 0), source=source, shown=shown)
             walk(message, path, before=refuse, after=filler, allowed=ALLOWED)
             if kind in (ROUTES, SECRET):
                 setattr(message, "name", qualified)  # noqa: B010  the class is made at run time
