@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -11,10 +12,13 @@ from aiohttp import web
 from mycel.abi import InterfaceKey
 from mycel.agent import tables, views
 from mycel.agent.endpoints import Endpoints
+from mycel.agent.envoy_configs.configs import Configs
 from mycel.agent.identities import Identities
 from mycel.agent.learnt import Learnt
 from mycel.agent.planner import Planner
 from mycel.agent.policies import Policies
+from mycel.agent.proxy.listing import Listener, bound, of_config, of_policies
+from mycel.agent.proxy.policy_listeners import PolicyListeners
 from mycel.agent.proxy.records import Cause, Records, words
 from mycel.agent.server import View
 from mycel.agent.settings import VERSION, Settings
@@ -24,6 +28,8 @@ from mycel.kit.readiness import Readiness
 from mycel.kit.reconcile import Report
 from mycel.model.address import format_address
 from mycel.plan.rows import ThisNode
+
+_UDP = Path("/proc/net/udp")
 
 
 class Answers:
@@ -42,6 +48,8 @@ class Answers:
         policies: Policies,
         learnt: Learnt,
         records: Records,
+        listeners: PolicyListeners,
+        configs: Configs,
         report: Report,
         ready: Readiness,
     ) -> None:
@@ -55,6 +63,8 @@ class Answers:
         self._policies = policies
         self._learnt = learnt
         self._records = records
+        self._policy_listeners = listeners
+        self._configs = configs
         self._report = report
         self._ready = ready
         self.flow_metrics: Callable[[], str] | None = None
@@ -71,6 +81,7 @@ class Answers:
             "/v1/bpf/{table}": self.bpf,
             "/v1/metrics.json": self.metrics,
             "/v1/policy": self.policy,
+            "/v1/proxy": self.proxy,
             "/v1/fqdn/cache": self.fqdn_cache,
             "/v1/fqdn/names": self.fqdn_names,
             "/v1/config": self.config,
@@ -87,6 +98,7 @@ class Answers:
             kubernetes="; ".join(f"{each.resource}: {each.last_error}" for each in failing),
             hubble=self.hubble_problem,
             flows_lost=words(self._records.losses),
+            redirects=[each.as_redirect() for each in await self._listeners()],
             node=self._settings.node_name,
             cluster=self._settings.cluster_name,
             addresses_used=self._endpoints.pool_usage(),
@@ -149,6 +161,19 @@ class Answers:
     async def policy(self, _request: web.Request) -> Any:
         """models.Policy."""
         return {"revision": self._policies.realized_revision, "policy": self._policies.listing()}
+
+    async def proxy(self, _request: web.Request) -> Any:
+        """Listeners of this node's proxies."""
+        return [each.as_json() for each in await self._listeners()]
+
+    async def _listeners(self) -> list[Listener]:
+        policies, configs = self._policies, self._configs
+        open_ = bound(await asyncio.to_thread(_UDP.read_text))
+        found = of_policies(policies.engine, policies.subjects.values(), self._policy_listeners.answers, open_)
+        for config in configs.configs:
+            said = "; ".join((*configs.refusals(config), *configs.missing_secrets(config)))
+            found += of_config(config, listens=configs.listens(config), words=said)
+        return found
 
     async def fqdn_cache(self, _request: web.Request) -> Any:
         """What the DNS proxy learnt."""

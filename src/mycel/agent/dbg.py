@@ -24,6 +24,7 @@ _USAGE = f"""usage: cilium COMMAND [-o json|jsonpath=TEMPLATE]
   identity list | get ID     identities and their labels
   service list               frontends and backends
   bpf TABLE list             rows of the kernel's maps: {_TABLES}
+  proxy list                 listeners of Envoy and the DNS proxy: why, and how far they are
   policy get                 rules and their revision
   fqdn cache list            names the DNS proxy learnt: addresses, seconds left, who asked
   fqdn names list            selectors of names in policies, and their identities
@@ -113,6 +114,10 @@ def show_status(answer: Any) -> str:
             ("Encryption", {"state": answer["encryption"]["mode"]}),
         )
     ]
+    proxy = answer["proxy"]
+    lines.append(
+        f"{'Proxy Status:':24}OK, {proxy['total-redirects']} redirects, Envoy: {proxy['envoy-deployment-mode']}"
+    )
     lines.append(f"{'KubeProxyReplacement:':24}{answer['kube-proxy-replacement']['mode']}")
     lines.append(f"{'IPAM:':24}{answer['ipam']['status']}")
     failing = [each for each in answer["controllers"] if each["status"]["consecutive-failure-count"]]
@@ -204,6 +209,24 @@ def show_fqdn_names(answer: Any) -> str:
     )
 
 
+def show_proxy(answer: Any) -> str:
+    """`cilium proxy list`."""
+    return columns(
+        ("Port", "Proxy", "Direction", "Origin", "State", "Lets through"),
+        [
+            (
+                each["port"],
+                each["proxy"],
+                each["direction"],
+                ", ".join(each["origins"]),
+                each["message"] or each["state"],
+                "; ".join(each["rules"]),
+            )
+            for each in answer
+        ],
+    )
+
+
 def show_policy(answer: Any) -> str:
     """`cilium policy get`."""
     return f"{answer['policy']}\nRevision: {answer['revision']}"
@@ -234,6 +257,8 @@ def run(words: list[str], flags: dict[str, str]) -> tuple[Any, Any]:
             return ask("/v1/fqdn/cache"), show_fqdn_cache
         case ["fqdn", "names", "list"]:
             return ask("/v1/fqdn/names"), show_fqdn_names
+        case ["proxy", "list"]:
+            return ask("/v1/proxy"), show_proxy
         case ["policy", "get"]:
             return ask("/v1/policy"), show_policy
         case ["metrics", "list"]:

@@ -221,6 +221,8 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             policies=policies,
             learnt=learnt,
             records=records,
+            listeners=listeners,
+            configs=envoy_configs.configs,
             report=report,
             ready=ready,
         )

@@ -178,6 +178,7 @@ def status(
     kubernetes: str,
     hubble: str,
     flows_lost: str,
+    redirects: Sequence[Json],
     node: str,
     cluster: str,
     addresses_used: tuple[int, int],
@@ -212,10 +213,11 @@ def status(
         "ipam": {"status": f"IPv4: {used}/{size} allocated", "ipv4": [], "ipv6": []},
         "proxy": {
             "ip": router,
-            "port-range": "10000-20000",
-            "redirects": [],
+            "port-range": "10000-29999",
+            "redirects": list(redirects),
             "envoy-deployment-mode": "external",
-            "total-redirects": 0,
+            "total-redirects": len(redirects),
+            "total-ports": len({each["proxy-port"] for each in redirects}),
         },
         "kube-proxy-replacement": {
             "mode": "True",

@@ -35,6 +35,7 @@ VERBS = {
     "identity": Verb("mycel.cli.inspect:identity", "Show security identities."),
     "service": Verb("mycel.cli.inspect:service", "Show services and their backends."),
     "fqdn": Verb("mycel.cli.fqdn:fqdn", "Show names that DNS answered for."),
+    "proxy": Verb("mycel.cli.proxy:proxy", "Show what the nodes' proxies listen on, and why."),
     "bpf": Verb("mycel.cli.bpf:bpf", "Show what the kernel's maps hold."),
     "policy": Verb("mycel.cli.policy:policy", "Judge flows by policies, explain verdicts, find traps."),
     "doctor": Verb("mycel.cli.doctor:doctor", "Say what this machine has and lacks, and how to mend it."),

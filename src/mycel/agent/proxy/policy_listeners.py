@@ -35,8 +35,13 @@ class PolicyListeners:
         self.touch: Callable[[], None] = lambda: None
         secrets.changed = self._secrets_changed
 
-    def answered(self, answers: Answers) -> None:
+    @property
+    def answers(self) -> Answers:
         """What Envoy has said so far."""
+        return self._answers
+
+    def answered(self, answers: Answers) -> None:
+        """Take in what Envoy has said so far."""
         before, self._answers = self._answers, answers
         if any(kind == LISTENER and before.get((kind, name)) != found for (kind, name), found in answers.items()):
             self.touch()
