@@ -19,7 +19,7 @@ from mycel.envoy.parts import Shown, access_logs, listener_fields, upstream_bind
 from mycel.envoy.resources import CLUSTER, LISTENER, SECRET, Resource, Snapshot
 from mycel.model.proxy import upstream_mark
 from mycel.policy.engine import HttpSections
-from mycel.policy.http import SecretRef
+from mycel.policy.http import SecretRef, secrets_of
 
 ORIGINAL_DESTINATION = "original-destination"
 _TYPE = "type.googleapis.com/envoy.extensions."
@@ -44,13 +44,24 @@ def snapshot(
     found: dict[str, Resource] = {}
     for port, http in listeners.items():
         if not unserved(http):
-            made = listener(port, http, secrets.keys(), shown)
-            found[listener_name(port, http.direction)] = to_resource(from_json(LISTENER, made))
+            there = frozenset(secrets_of(http.sections) & secrets.keys())
+            found[listener_name(port, http.direction)] = _made(port, http, there, shown)
     return {
         SECRET: {resource_name(secret): each for secret, each in secrets.items()},
-        CLUSTER: {ORIGINAL_DESTINATION: to_resource(from_json(CLUSTER, cluster()))},
+        CLUSTER: {ORIGINAL_DESTINATION: _made_cluster()},
         LISTENER: found,
     }
+
+
+@functools.lru_cache(maxsize=8192)  # more than there are ports for them
+def _made(port: int, http: HttpSections, there: frozenset[SecretRef], shown: Shown) -> Resource:
+    """Remembered: a message takes milliseconds to make, and a change of one policy leaves the others' as they are."""
+    return to_resource(from_json(LISTENER, listener(port, http, there, shown)))
+
+
+@functools.cache
+def _made_cluster() -> Resource:
+    return to_resource(from_json(CLUSTER, cluster()))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -227,3 +227,13 @@ def test_what_is_no_http_has_no_listener_beside_a_rule_for_everything_either(sec
     both = HttpSections(Direction.EGRESS, (None, section))
     assert "not supported" in unserved(both)
     assert snapshot({10001: both})[LISTENER] == {}
+
+
+def test_a_change_leaves_other_listeners_as_they_are():
+    """They are not made again: with many, that would take seconds in which the agent does nothing else."""
+    one, two = (HttpSections(Direction.INGRESS, (L7("http", f'{{"rules": [{{"path": "/{n}"}}]}}'),)) for n in (1, 2))
+    before = snapshot({10001: one, 10002: two})[LISTENER]
+    after = snapshot({10001: one, 10003: two})[LISTENER]
+    assert after["policy/ingress/10001"] is before["policy/ingress/10001"]
+    assert after["policy/ingress/10003"] != before["policy/ingress/10002"]
+    assert snapshot({10001: one}, ("x-team",))[LISTENER] != snapshot({10001: one})[LISTENER]
