@@ -64,15 +64,8 @@ def test_listeners_of_policies(version: Version | None, error: str | None, state
 
 def test_rules_no_listener_can_serve_say_so() -> None:
     """In our words: Envoy was never asked."""
-    secret = {"name": "X", "secret": {"name": "s"}}
-    made = engine(
-        cnp(
-            {
-                "endpointSelector": pods(app="web"),
-                "ingress": [{"toPorts": ports(80, http=[{"headerMatches": [secret]}])}],
-            }
-        )
-    )
+    tls = [{"ports": [{"port": "443", "protocol": "TCP"}], "serverNames": ["a.example"]}]
+    made = engine(cnp({"endpointSelector": pods(app="web"), "egress": [{"toPorts": tls}]}))
     (found,) = of_policies(made, [made.subject(WEB)], {}, frozenset())
     assert (found.state, "not supported" in found.words) == (State.REFUSED, True)
 

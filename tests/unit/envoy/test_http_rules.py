@@ -236,4 +236,4 @@ def test_a_change_leaves_other_listeners_as_they_are():
     after = snapshot({10001: one, 10003: two})[LISTENER]
     assert after["policy/ingress/10001"] is before["policy/ingress/10001"]
     assert after["policy/ingress/10003"] != before["policy/ingress/10002"]
-    assert snapshot({10001: one}, ("x-team",))[LISTENER] != snapshot({10001: one})[LISTENER]
+    assert snapshot({10001: one}, shown=("x-team",))[LISTENER] != snapshot({10001: one})[LISTENER]
