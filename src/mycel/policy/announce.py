@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from mycel.model.address import Address, is_ipv4, parse_address
 from mycel.model.service import Service, ServiceRef
 from mycel.policy.errors import PolicyInvalid
+from mycel.policy.expressions import expression_problem
 from mycel.policy.fields import Field, selector
 from mycel.policy.labels import LabelMap, Selector, kubernetes_labels, service_labels
 
@@ -79,12 +80,8 @@ def parse_policy(item: Mapping[str, Any]) -> AnnouncementPolicy:
 
 
 def _pattern(field: Field) -> str:
-    import re2
-
-    try:
-        re2.compile(field.text())
-    except re2.error as problem:
-        raise field.fail(f"is not a regular expression: {problem}") from None
+    if problem := expression_problem(field.text()):
+        raise field.fail(problem)
     return field.text()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from mycel.abi import Direction
 from mycel.identity.labels import CLUSTER_KEY, NAMESPACE_KEY
+from mycel.policy.conflicts import check_protocols
 from mycel.policy.fields import Field, network, selector, within
 from mycel.policy.l7 import dns_name, parse_l7
 from mycel.policy.labels import IS_POD, Requirement, Selector, equals, in_cluster, in_namespace, reserved, split_key
@@ -105,6 +106,7 @@ def _direction(spec: Field, direction: Direction, default: bool | None, entries:
         return None
     rules = [rule for entry in allow for rule in entries.rules(entry, direction, deny=False)]
     rules += [rule for entry in deny for rule in entries.rules(entry, direction, deny=True)]
+    check_protocols(rules)
     return DirectionRules(True if default is None else default, tuple(rules))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from mycel.model.references import foreign
+from mycel.policy.expressions import MOST_STEPS, expression_problem
 from mycel.policy.fields import Field
 from mycel.policy.rules import L7
 
@@ -20,6 +21,7 @@ _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 _KEPT = re.compile(
     r"host|connection|content-length|expect|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|x-envoy-.*"
 )
+_AFTER_HOST_STEPS = 20
 _NAMESPACE = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _SECRET = re.compile(r"[a-z0-9](?:[-.a-z0-9]{0,251}[a-z0-9])?")
 
@@ -39,11 +41,15 @@ def http_rule(field: Field, home: str) -> dict[str, Any]:
     """A rule as it is carried; `home` is the policy's namespace, empty when it is clusterwide. Raises PolicyInvalid."""
     field.knows(*_FIELDS)
     for name in ("method", "path", "host"):
-        text = field[name].text("")
-        if text:
-            _regular_expression(field[name], text)
+        if text := field[name].text(""):
+            problem = expression_problem(text)
+            if not problem and name == "host":  # compared without case, with what may follow a host
+                problem = expression_problem(f"(?i)(?:{text})", most_steps=MOST_STEPS - _AFTER_HOST_STEPS)
+            if problem:
+                raise field[name].fail(problem)
     for each in field["headers"].items():
-        each.text()
+        name, _, value = each.text().partition(":")
+        _header(each, name.strip(" \t"), each, value.strip(" \t"))
     matches = [_match(each, home) for each in field["headerMatches"].items()]
     return field.mapping() | ({"headerMatches": matches} if matches else {})
 
@@ -52,16 +58,20 @@ def _match(field: Field, home: str) -> dict[str, Any]:
     field.knows("name", "value", "secret", "mismatch")
     name, value = field["name"].text(), field["value"].text("")
     action = field["mismatch"].choice("", "LOG", *ACTIONS, default="")
-    if action in ACTIONS and not _TOKEN.fullmatch(name):
-        raise field["name"].fail(f"{name!r} is no name of a header")
+    _header(field["name"], name, field["value"], value)
     if action in ACTIONS and _KEPT.fullmatch(name.lower()):
         raise field["name"].fail(f"{name!r} may be matched, and not changed: requests are told apart by it")
-    if not is_value(value):
-        raise field["value"].fail("is no value of a header: it has control characters, or spaces around it")
     found: dict[str, Any] = {"name": name, "value": value, "mismatch": action}
     if not field["secret"].absent:
         found["secret"] = _secret(field["secret"], home)._asdict()
     return {key: each for key, each in found.items() if each}
+
+
+def _header(at_name: Field, name: str, at_value: Field, value: str) -> None:
+    if not _TOKEN.fullmatch(name):
+        raise at_name.fail(f"{name!r} is no name of a header: a value comes after a colon")
+    if not is_value(value):
+        raise at_value.fail("is no value of a header: it has control characters, or spaces around it")
 
 
 def _secret(field: Field, home: str) -> SecretRef:
@@ -97,15 +107,3 @@ def secrets_of(sections: Iterable[L7 | None]) -> frozenset[SecretRef]:
         for match in rule.get("headerMatches") or ()
         if (found := secret_of(match)) is not None
     )
-
-
-def _regular_expression(field: Field, text: str) -> None:
-    import re2  # a library of its own, for policies that need it
-
-    options = re2.Options()
-    options.log_errors = False  # it is said where the object is, and nowhere else
-    try:
-        re2.compile(text, options)
-    except re2.error as exc:
-        said = exc.args[0].decode() if exc.args and isinstance(exc.args[0], bytes) else str(exc)
-        raise field.fail(f"{text!r} is not a regular expression: {said}") from None

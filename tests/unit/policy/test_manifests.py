@@ -13,6 +13,9 @@ from mycel.policy.parse import parse_policy
 from tests.unit.policy.worlds import CLUSTER, ccnp, cnp, into, knp, out_of, pods, to_ports
 
 ENDPOINTS = {"fromEndpoints": [{}]}
+HTTP = "spec.ingress[0].toPorts[0].rules.http[0]"
+DNS = to_ports("53", rules={"dns": [{"matchPattern": "*"}]})
+HTTP_53 = to_ports("53/TCP", rules={"http": [{}]})
 MATCH = "spec.ingress[0].toPorts[0].rules.http[0].headerMatches[0]"
 
 
@@ -85,6 +88,27 @@ REFUSED = [
         "spec.ingress[0].toPorts[0].rules.http[0].path",
         "regular expression",
     ),
+    *(
+        (cnp(into({"toPorts": to_ports("80/TCP", rules={"http": [rule]})})), f"{HTTP}.{field}", words)
+        for rule, field, words in [
+            ({"path": "a" * 4097}, "path", "4097 characters"),
+            ({"method": "GET|\\pL{20}"}, "method", "Envoy takes 1000"),
+            ({"host": "[a-z]{300}"}, "host", "a program of 1804 steps"),
+            ({"headers": ["X-Role", "X-Role admin"]}, "headers[1]", "no name of a header"),
+            ({"headers": [": admin"]}, "headers[0]", "no name of a header"),
+            ({"headers": ["X-Role: a\nb"]}, "headers[0]", "no value of a header"),
+            ({"headerMatches": [{"name": ":path", "value": "/"}]}, "headerMatches[0].name", "no name of a header"),
+        ]
+    ),
+    *(
+        (cnp(out_of(*entries)), "spec.egress[1]", "spec.egress[0] has rules.dns for: a port speaks one protocol")
+        for entries in [
+            ({"toPorts": DNS}, {"toPorts": HTTP_53}),
+            ({"toPorts": DNS}, {"toEndpoints": [{}], "toPorts": HTTP_53}),
+            ({"toEndpoints": [{}], "toPorts": DNS}, {"toPorts": to_ports("50-60/TCP", rules={"http": [{}]})}),
+            ({"toCIDR": ["1.1.1.1/32"], "toPorts": DNS}, {"toCIDR": ["2.0.0.0/8", "1.1.1.1"], "toPorts": HTTP_53}),
+        ]
+    ),
     (
         cnp(into({"toPorts": to_ports("53/UDP", rules={"dns": [{"matchName": "a"}]})})),
         "spec.ingress[0].toPorts[0].rules.dns",
@@ -146,6 +170,19 @@ def test_refused_with_the_field(manifest: Any, path: str, words: str) -> None:
         parse_policy(manifest)
     assert caught.value.path == path
     assert words in caught.value.problem
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        ({"toPorts": to_ports("53/UDP", rules={"dns": [{}]})}, {"toPorts": HTTP_53}),
+        ({"toEndpoints": [pods(app="a")], "toPorts": DNS}, {"toEndpoints": [pods(app="b")], "toPorts": HTTP_53}),
+        ({"toPorts": DNS}, {"toPorts": to_ports("54-60/TCP", "dns/TCP", rules={"http": [{}]})}),
+    ],
+)
+def test_http_and_dns_may_be_on_different_ports_and_peers(entries: tuple[Any, ...]) -> None:
+    """Each has its listener."""
+    assert parse_policy(cnp(out_of(*entries)))
 
 
 def test_specs_are_named_by_their_place() -> None:

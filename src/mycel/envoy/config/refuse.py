@@ -13,6 +13,7 @@ from typing import Any, cast
 from google.protobuf.message import Message
 
 from mycel.policy.errors import PolicyInvalid
+from mycel.policy.expressions import expression_problem
 
 _EXTENSIONS = "envoy.extensions."
 _TLS = _EXTENSIONS + "transport_sockets.tls.v3."
@@ -160,7 +161,6 @@ _HINTS: Mapping[str, str] = {
     "socket_options": _OURS,
 }
 
-_REGEX_LIMIT, _PROGRAM_LIMIT = 4096, 1000
 _READS = re.compile(r"%(?:FILE_CONTENT|ENVIRONMENT)\b")
 
 
@@ -180,24 +180,8 @@ def refuse(message: Message, path: str) -> None:
         for text in _texts(value):
             if found := _READS.search(text):
                 raise PolicyInvalid(where, f"{found[0]} would read what is the node's")
-    if name == "envoy.type.matcher.v3.RegexMatcher":
-        _regex(cast("Any", message).regex, f"{path}.regex")
-
-
-def _regex(pattern: str, path: str) -> None:
-    import re2  # a library of its own, for objects that need it
-
-    if len(pattern) > _REGEX_LIMIT:
-        raise PolicyInvalid(path, f"has {len(pattern)} characters: a regular expression may have {_REGEX_LIMIT}")
-    quiet = re2.Options()
-    quiet.log_errors = False
-    try:
-        size = re2.compile(pattern, options=quiet).programsize
-    except re2.error as exc:
-        said = exc.args[0].decode() if exc.args and isinstance(exc.args[0], bytes) else str(exc)
-        raise PolicyInvalid(path, f"{pattern!r} is not a regular expression: {said}") from None
-    if size > _PROGRAM_LIMIT:
-        raise PolicyInvalid(path, f"is a program of {size} steps: Envoy takes {_PROGRAM_LIMIT}")
+    if name == "envoy.type.matcher.v3.RegexMatcher" and (problem := expression_problem(cast("Any", message).regex)):
+        raise PolicyInvalid(f"{path}.regex", problem)
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import re2
-
 from mycel.operator.ingress.listener import LISTENER, Json, plain_resources, secure_resources
 from mycel.operator.ingress.model import LABEL, Backend, Ingress, Path, PathType, ServicePorts, is_duration
+from mycel.policy.expressions import expression_problem
 
 # Clients of the outside are no longer told apart behind the proxy: it dials with the node's ingress address.
 SOURCE_LABEL = "cilium.io/use-original-source-address"
 _COPIED = ("lbipam.cilium.io", "io.cilium/lb-ipam", "service.beta.kubernetes.io", "service.kubernetes.io")
 _MODES = ("dedicated",)
-_PROGRAM_LIMIT = 1000  # of a regular expression, as Envoy is told to take them
 
 
 class Problem(NamedTuple):
@@ -121,25 +119,13 @@ def _without_bad_patterns(ingress: Ingress) -> tuple[Ingress, list[Problem]]:
     def usable(path: Path) -> bool:
         if path.type is not PathType.SPECIFIC:
             return True
-        problem = _pattern_problem(path.path)
+        problem = expression_problem(path.path)
         if problem:
-            problems.append(Problem("PathNotServed", f"path {path.path[:100]!r} is not served: {problem}"))
+            problems.append(Problem("PathNotServed", f"path {path.path[:100]!r} is not served: it {problem}"))
         return not problem
 
     rules = tuple(rule._replace(paths=tuple(filter(usable, rule.paths))) for rule in ingress.rules)
     return replace(ingress, rules=rules), problems
-
-
-def _pattern_problem(pattern: str) -> str:
-    """Why Envoy would not take a regular expression; empty when it would."""
-    try:
-        size = re2.compile(pattern).programsize
-    except re2.error as exc:
-        said = exc.args[0].decode() if exc.args and isinstance(exc.args[0], bytes) else str(exc)
-        return f"it is not a regular expression: {said}"
-    if size > _PROGRAM_LIMIT:
-        return f"as a program it has {size} steps, Envoy takes {_PROGRAM_LIMIT}"
-    return ""
 
 
 def _annotation_problems(ingress: Ingress) -> list[Problem]:
