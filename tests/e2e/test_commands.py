@@ -149,6 +149,10 @@ def test_a_host_port_answers_on_its_node_alone(cluster: Cluster) -> None:
 
 def test_a_setting_changes_and_the_mesh_recovers(cluster: Cluster) -> None:
     """Agents start anew with it; taking it away restores the default."""
+    hooks = ("get", "validatingwebhookconfigurations", "-o", "name")
+    eventually(lambda: "/cilium-admission" in cluster.kubectl(*hooks).stdout, what="admission")
+    cluster.mycel("config", "set", "enable-admission", "false")
+    eventually(lambda: cluster.kubectl(*hooks).stdout == "", what="no admission")
     assert "debug is now true" in cluster.mycel("config", "set", "debug", "true").stdout
     cluster.mycel("status", "--wait", "--wait-duration", "60s")
     assert read(cluster, "config", "view")["debug"] == "true"
@@ -204,6 +208,7 @@ def test_uninstall_takes_everything_away(cluster: Cluster) -> None:
     kinds = "daemonsets,deployments,configmaps,secrets,serviceaccounts,roles,rolebindings,leases"
     left = [item["metadata"]["name"] for item in cluster.get(kinds, "-n", "kube-system")["items"]]
     assert [name for name in left if "cilium" in name or "hubble" in name] == []
+    assert cluster.get("validatingwebhookconfigurations")["items"] == []
     for kind in ("ciliumendpoints", "ciliumnodes", "ciliumidentities"):
         assert cluster.get(kind, "-A")["items"] == []
     assert len(cluster.get("crds")["items"]) == 14

@@ -1,4 +1,5 @@
 """CiliumEnvoyConfigs as a person types them: what is accepted, what is refused, and what the object says of it.
+Policies are refused in the same way.
 
 Typed with the newest kubectl; the manifest is the walkthrough's.
 """
@@ -147,11 +148,118 @@ def test_services_of_another_namespace_are_not_used_and_told(mesh: Cluster) -> N
     assert "kubectl -n cilium-test" in message
 
 
-def test_what_is_refused_says_the_field_and_is_mended(mesh: Cluster) -> None:
-    """A listener with an address of its own; then without."""
+def broken(kind: str, spec: dict[str, Any], name: str = "broken") -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "cilium-test"}
+    return {"apiVersion": "cilium.io/v2", "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def listener(**fields: Any) -> dict[str, Any]:
+    """The spec of a CiliumEnvoyConfig."""
+    return {"resources": [{"@type": "type.googleapis.com/envoy.config.listener.v3.Listener", "name": "a"} | fields]}
+
+
+def http_rule(**rule: str) -> dict[str, Any]:
+    """The spec of a policy about nobody."""
+    ports = {"ports": [{"port": "80", "protocol": "TCP"}], "rules": {"http": [rule]}}
+    return {"endpointSelector": {"matchLabels": {"no": "body"}}, "egress": [{"toPorts": [ports]}]}
+
+
+LUA = {"@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"}
+REGEX = {"match": {"safe_regex": {"regex": "/" + "[a-z]{400}" * 5}}, "direct_response": {"status": 200}}
+ROUTES = {"@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration", "name": "r"}
+HOSTS = [{"name": "h", "domains": ["*"], "routes": [REGEX]}]
+REFUSED = [
+    ("CiliumNetworkPolicy", http_rule(path="("), "spec.egress[0].toPorts[0].rules.http[0].path: is not a regular"),
+    ("CiliumNetworkPolicy", http_rule(path="[a-z]{999}" * 3), "rules.http[0].path: is a program of"),
+    ("CiliumEnvoyConfig", listener(**{"@type": "type.googleapis.com/envoy.Any"}), "spec.resources[0].@type: is"),
+    (
+        "CiliumEnvoyConfig",
+        listener(colour="red"),
+        'spec.resources[0]: Listener: Message type "envoy.config.listener.v3',
+    ),
+    ("CiliumEnvoyConfig", listener(filter_chains=[{"filters": [{"name": "l", "typed_config": LUA}]}]), "Lua"),
+    ("CiliumEnvoyConfig", {"resources": [ROUTES | {"virtual_hosts": HOSTS}]}, "safe_regex.regex: is a program of"),
+]
+
+
+def refusal(cluster: Cluster, item: dict[str, Any], *beside: dict[str, Any]) -> str:
+    """What kubectl says; nothing when it applies. What is beside it is applied."""
+    items = {"apiVersion": "v1", "kind": "List", "items": [item, *beside]}
+    return cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(items), check=False).stderr
+
+
+def judged(cluster: Cluster) -> None:
+    """Until an operator answers the API server."""
+    kind, spec, words = REFUSED[0]
+    tried = yaml.safe_dump(broken(kind, spec, "tried"))
+
+    def refused() -> bool:
+        return words in cluster.kubectl("create", "--dry-run=server", "-f", "-", stdin=tried, check=False).stderr
+
+    eventually(refused, what="an answer of the operator")
+
+
+def test_what_cannot_be_used_is_refused_with_its_field_and_what_is_beside_it_applied(mesh: Cluster) -> None:
+    """By the operator, as the admission webhook it tells the API server about."""
+    judged(mesh)
+    for number, (kind, spec, words) in enumerate(REFUSED):
+        good = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"good-{number}"}}
+        said = refusal(mesh, broken(kind, spec), good)
+        assert f'admission webhook "validate.cilium.io" denied the request: {kind} cilium-test/broken: ' in said
+        assert words in said
+        mesh.kubectl("get", "configmap", f"good-{number}")
+    found = mesh.get("-n", "cilium-test", "cnp,cec")["items"]
+    assert "broken" not in [each["metadata"]["name"] for each in found]
+
+
+def test_a_secret_that_is_not_there_is_no_reason_to_refuse(mesh: Cluster) -> None:
+    """It may come: the object says that it is missing."""
+    secret = {"name": "nosuch", "sds_config": {}}
+    tls = {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "common_tls_context": {"tls_certificate_sds_secret_configs": [secret]},
+    }
+    proxy = {"@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "cluster": "c"}
+    chain = {
+        "transport_socket": {"name": "tls", "typed_config": tls},
+        "filters": [{"name": "tcp", "typed_config": proxy | {"stat_prefix": "t"}}],
+    }
+    spec = listener(filter_chains=[chain])
+    spec["resources"].append({"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "c"})
+    spec["resources"][1] |= {"type": "EDS", "eds_cluster_config": {"service_name": "cilium-test/echo-same-node"}}
+    assert refusal(mesh, broken("CiliumEnvoyConfig", spec, "secretive")) == ""
+    eventually(lambda: conditions(mesh, "cilium-test", "secretive"), what="the conditions")
+    status, message = conditions(mesh, "cilium-test", "secretive")["ResolvedRefs"]
+    assert (status, "cilium-test/nosuch" in message) == ("False", True)
+
+
+def test_without_an_operator_nothing_is_refused_and_the_status_says_what_is_wrong(mesh: Cluster) -> None:
+    """And when it is back, what was stored broken can still be labelled, and mended."""
+    operator = ("-n", "kube-system", "scale", "deploy/cilium-operator")
+    mesh.kubectl(*operator, "--replicas=0")
+    pods = ("pods", "-n", "kube-system", "-l", "io.cilium/app=operator")
+    eventually(lambda: not mesh.get(*pods)["items"], what="no operator")
+    policy = broken("CiliumNetworkPolicy", http_rule(path="("))
+    announcing = broken("CiliumL2AnnouncementPolicy", {"loadBalancerIPs": True, "interfaces": ["("]})
+    assert refusal(mesh, policy, announcing | {"apiVersion": "cilium.io/v2alpha1"}) == ""
     apply(mesh, namespace="cilium-test", address={"socket_address": {"address": "0.0.0.0", "port_value": 6443}})
     eventually(lambda: conditions(mesh, "cilium-test").get("Accepted", ("", ""))[0] == "False", what="the refusal")
     assert conditions(mesh, "cilium-test")["Accepted"][1].startswith("spec.resources[0].address: ")
     assert conditions(mesh, "cilium-test")["Programmed"][0] == "False"
+    valid = ("-n", "cilium-test", "get", "cnp", "broken")
+    eventually(lambda: rows(mesh.kubectl(*valid).stdout)[0][2] == "False", what="VALID False")
+    mesh.kubectl(*operator, "--replicas=1")
+    judged(mesh)
+    kind = "ciliuml2announcementpolicies"
+    eventually(lambda: mesh.get(kind, "broken").get("status"), what="the operator's word")
+    (condition,) = mesh.get(kind, "broken")["status"]["conditions"]
+    assert (condition["type"], condition["status"]) == ("Valid", "False")
+    assert condition["message"].startswith("spec.interfaces[0]: is not a regular expression")
+    mesh.kubectl("-n", "cilium-test", "label", "cnp", "broken", "a=b")
+    mesh.kubectl("-n", "cilium-test", "label", "cec", NAME, "a=b")
+    policy["spec"]["egress"].append({})
+    assert "rules.http[0].path" in refusal(mesh, policy)
+    assert refusal(mesh, broken("CiliumNetworkPolicy", http_rule(path="/"))) == ""
     mesh.kubectl("apply", "-f", str(LISTENER))
     eventually(lambda: conditions(mesh, "cilium-test").get("Accepted", ("", ""))[0] == "True", what="the mending")
+    mesh.kubectl("-n", "cilium-test", "delete", "cnp", "broken")

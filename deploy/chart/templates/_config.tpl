@@ -1,5 +1,6 @@
 {{/* Every key the agent and the operator read, as YAML. extraConfig goes on top. */}}
 {{- define "cilium.config" -}}
+admission-port: {{ .Values.admission.port | quote }}
 agent-health-port: {{ .Values.healthPort | quote }}
 auto-direct-node-routes: "false"
 bpf-events-drop-enabled: {{ .Values.bpf.events.drop.enabled | quote }}
@@ -12,6 +13,7 @@ cluster-name: {{ .Values.cluster.name | quote }}
 cni-chaining-mode: none
 cni-exclusive: {{ .Values.cni.exclusive | quote }}
 debug: {{ .Values.debug.enabled | quote }}
+enable-admission: {{ .Values.admission.enabled | quote }}
 enable-bpf-masquerade: {{ .Values.enableIPv4Masquerade | quote }}
 enable-endpoint-routes: "false"
 enable-envoy-config: "false"

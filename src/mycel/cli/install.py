@@ -18,12 +18,13 @@ from mycel.cli.chart.template import TemplateError
 from mycel.cli.chart.values import Values, ValuesError, merge
 from mycel.cli.errors import BadInput, Failure
 from mycel.cli.mesh import objects, release, settings
-from mycel.cli.mesh.certificates import KeyPair, make_authority, make_hubble_server
+from mycel.cli.mesh.certificates import make_authority, make_hubble_server
 from mycel.cli.mesh.detect import Facts, detect
 from mycel.cli.output import dim, good
 from mycel.cli.progress import step
 from mycel.k8s.errors import NotFound
 from mycel.k8s.resources import SECRETS
+from mycel.kit.certificates import KeyPair
 from mycel.kit.deploy import chart_dir
 
 if TYPE_CHECKING:

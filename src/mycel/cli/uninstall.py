@@ -8,6 +8,7 @@ people wrote stay, unless they are asked for.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 import click
@@ -24,17 +25,21 @@ from mycel.k8s.resources import (
     CILIUM_IDENTITIES,
     CILIUM_NODES,
     CRDS,
+    DEPLOYMENTS,
     LEASES,
     PODS,
     SECRETS,
+    VALIDATING_WEBHOOK_CONFIGURATIONS,
 )
 from mycel.kit.deploy import crds_dir
-from mycel.operator.settings import OPERATOR_LEASE
+from mycel.operator.settings import ADMISSION, ADMISSION_SECRET, OPERATOR_LEASE
 from mycel.policy.announce import is_lease_name
 
 if TYPE_CHECKING:
     from mycel.k8s.client import ApiClient
 
+_OPERATOR_PODS = "io.cilium/app=operator"
+_OPERATOR_ENDS_S, _TELL_S = 20.0, 1.0
 _CLEAN_UP = ["cilium-cleanup", "--force"]
 
 
@@ -53,6 +58,8 @@ async def uninstall(*, target: Target, crds: bool, wait: bool) -> None:
                 f"the mesh is not installed in namespace {target.namespace}",
                 hint="-n names another namespace; mycel status shows what is there.",
             )
+        with step("Ending validation") as doing:
+            doing.update(await _end_admission(client, target.namespace))
         with step("Cleaning nodes") as doing:
             doing.update(await _clean_nodes(client, target.namespace))
         with step("Removing objects") as doing:
@@ -72,6 +79,15 @@ async def uninstall(*, target: Target, crds: bool, wait: bool) -> None:
         if wait:
             await _wait_gone(client, target.namespace)
     click.echo(f"{good('Mycel is removed')}. Nodes have no network for new pods until one is installed.")
+
+
+async def _end_admission(client: ApiClient, namespace: str) -> str:
+    """Before anything else, so that no API server asks who is gone. The operator ends first: it would put it back."""
+    await objects.remove(client, DEPLOYMENTS, "cilium-operator", namespace=namespace)
+    left = await _gone(client, namespace, _OPERATOR_PODS, limit_s=_OPERATOR_ENDS_S)
+    await objects.remove(client, VALIDATING_WEBHOOK_CONFIGURATIONS, ADMISSION)
+    await objects.remove(client, SECRETS, ADMISSION_SECRET, namespace=namespace)
+    return "its operator does not end" if left else ""
 
 
 async def _clean_nodes(client: ApiClient, namespace: str) -> str:
@@ -107,7 +123,16 @@ async def _remove_written(client: ApiClient, namespace: str) -> str:
 
 async def _wait_gone(client: ApiClient, namespace: str) -> None:
     with step("Waiting for pods to end") as doing:
-        for selector in ("k8s-app=cilium", "io.cilium/app=operator"):
-            while left := (await client.list(PODS, namespace=namespace, label_selector=selector)).items:
-                doing.update(f"{len(left)} left")
-                await asyncio.sleep(0.5)
+        for selector in ("k8s-app=cilium", _OPERATOR_PODS):
+            while left := await _gone(client, namespace, selector, limit_s=_TELL_S):
+                doing.update(f"{left} left")
+
+
+async def _gone(client: ApiClient, namespace: str, selector: str, *, limit_s: float) -> int:
+    """How many of these pods are still there after waiting for them to end."""
+    deadline_s = time.monotonic() + limit_s
+    while left := (await client.list(PODS, namespace=namespace, label_selector=selector)).items:
+        if time.monotonic() > deadline_s:
+            break
+        await asyncio.sleep(0.2)
+    return len(left)

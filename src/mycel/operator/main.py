@@ -1,6 +1,7 @@
 """The operator's process: definitions first (agents wait for them), then, as the leader, everything else.
 
-It answers probes and Prometheus on loopback: /healthz, /metrics.
+It answers probes and Prometheus on loopback (/healthz, /metrics), and the API server's admission reviews on the node's
+address, as the leader or not.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from mycel.kit.logfmt import set_up as set_up_logs
 from mycel.kit.reconcile import Report, log_problems
 from mycel.kit.tasks import spawn, until_signal
 from mycel.operator import crds
+from mycel.operator.admission.review import Mesh
+from mycel.operator.admission.server import AdmissionServer
+from mycel.operator.admission.work import Admission
 from mycel.operator.announcements import Announcements
 from mycel.operator.collect import Collector
 from mycel.operator.ingress.work import Ingresses
@@ -43,20 +47,25 @@ async def run_operator(settings: Settings, endpoint: Endpoint) -> None:
         leader = Leader(client, namespace=settings.namespace, name=OPERATOR_LEASE, identity=settings.identity)
         report = Report()
         load_balancers = LoadBalancers(client, report)
+        server = _admission_server(settings)
+        admission = Admission(client, report, namespace=settings.namespace, server=server)
 
         async def lead() -> None:
             async with asyncio.TaskGroup() as group:
                 spawn(group, collector.run(), "collector")
                 spawn(group, load_balancers.run(), "addresses of load balancers")
+                spawn(group, admission.lead(), "admission")
                 spawn(group, Announcements(client, report).run(), "announcement policies")
                 if settings.ingresses:
                     ingresses = Ingresses(client, report, force_https=settings.force_https)
                     spawn(group, ingresses.run(), "ingresses")
                 spawn(group, log_problems(report), "report")
 
-        runner = await _serve(settings.serve_port, collector, leader)
+        runner = await _serve(settings.serve_port, collector, leader, server)
         try:
-            await leader.run(lead)
+            async with asyncio.TaskGroup() as group:
+                spawn(group, admission.serve(), "admission server")
+                await leader.run(lead)
         finally:
             await leader.release()
             await runner.cleanup()
@@ -77,7 +86,13 @@ async def _ensure_definitions(client: ApiClient) -> None:
             return
 
 
-async def _serve(port: int, collector: Collector, leader: Leader) -> web.AppRunner:
+def _admission_server(settings: Settings) -> AdmissionServer | None:
+    if settings.admission is None:
+        return None
+    return AdmissionServer(*settings.admission, Mesh(settings.envoy_configs, settings.ingresses))
+
+
+async def _serve(port: int, collector: Collector, leader: Leader, admission: AdmissionServer | None) -> web.AppRunner:
     async def healthz(_request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
@@ -89,7 +104,7 @@ async def _serve(port: int, collector: Collector, leader: Leader) -> web.AppRunn
                 f"cilium_operator_identity_gc_entries_total {done.identities}\n"
                 f"cilium_operator_endpoint_gc_objects_total {done.endpoints}\n"
                 f"cilium_operator_node_gc_objects_total {done.nodes}\n"
-                f"cilium_operator_gc_errors_total {done.errors}\n"
+                f"cilium_operator_gc_errors_total {done.errors}\n" + (admission.metrics() if admission else "")
             )
         )
 

@@ -7,14 +7,24 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 OPERATOR_LEASE = "cilium-operator-resource-lock"
+ADMISSION = "cilium-admission"  # ValidatingWebhookConfiguration, and the Service it names
+ADMISSION_SECRET = "cilium-admission-certs"  # noqa: S105  its name
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class SettingsError(Exception):
     """A setting cannot be used; the message names it."""
+
+
+class Listen(NamedTuple):
+    """An address and port of the node."""
+
+    address: str
+    port: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +38,8 @@ class Settings:
     serve_port: int
     ingresses: bool = True
     force_https: bool = False
+    envoy_configs: bool = False
+    admission: Listen | None = None  # None: nothing is judged at apply
 
 
 def read_config_dir(path: Path) -> dict[str, str]:
@@ -55,7 +67,22 @@ def parse_settings(config: Mapping[str, str], environment: Mapping[str, str]) ->
         serve_port=int(port),
         ingresses=config.get("enable-ingress-controller", "true") == "true",
         force_https=config.get("enforce-ingress-https", "false") == "true",
+        envoy_configs=config.get("enable-envoy-config", "false") == "true",
+        admission=_admission(config, environment),
     )
+
+
+def _admission(config: Mapping[str, str], environment: Mapping[str, str]) -> Listen | None:
+    if config.get("enable-admission", "false") != "true":
+        return None
+    address, port = environment.get("K8S_NODE_IP", ""), config.get("admission-port", "9443")
+    if not address:
+        raise SettingsError(
+            "enable-admission is true, and K8S_NODE_IP does not say on which address: set it, or say false"
+        )
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise SettingsError(f"admission-port is {port!r}: say a port")
+    return Listen(address, int(port))
 
 
 def _duration_s(config: Mapping[str, str], key: str, default_s: float) -> float:

@@ -35,6 +35,7 @@ def test_objects_clients_look_for(chart: Chart) -> None:
     assert set(made) == {
         ("Namespace", "cilium-secrets"),
         ("IngressClass", "cilium"),
+        ("Service", "cilium-admission"),
         ("ServiceAccount", "cilium"),
         ("ServiceAccount", "cilium-operator"),
         ("ServiceAccount", "cilium-envoy"),
@@ -167,9 +168,25 @@ def test_numbers_print_alike_in_helm(chart: Chart) -> None:
     assert all(number < 1_000_000 for number in numbers(chart.defaults))
 
 
+def test_admission_is_reached_where_the_operator_listens(chart: Chart) -> None:
+    made = render(chart, admission={"port": 9555})
+    service, deployment = made["Service", "cilium-admission"], made["Deployment", "cilium-operator"]
+    assert service["spec"]["ports"] == [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 9555}]
+    pod = deployment["spec"]["template"]
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    fields = {each["name"]: each.get("valueFrom", {}) for each in pod["spec"]["containers"][0]["env"]}
+    assert fields["K8S_NODE_IP"]["fieldRef"]["fieldPath"] == "status.hostIP"
+    config = made["ConfigMap", "cilium-config"]["data"]
+    assert (config["enable-admission"], config["admission-port"]) == ("true", "9555")
+    off = render(chart, admission={"enabled": False})
+    assert ("Service", "cilium-admission") not in off
+    assert off["ConfigMap", "cilium-config"]["data"]["enable-admission"] == "false"
+
+
 def test_operator_may_change_every_definition(chart: Chart) -> None:
     role = render(chart)[("ClusterRole", "cilium-operator")]
-    named = {name for rule in role["rules"] for name in rule.get("resourceNames", ())}
+    rules = [rule for rule in role["rules"] if rule["apiGroups"] == ["apiextensions.k8s.io"]]
+    named = {name for rule in rules for name in rule.get("resourceNames", ())}
     assert named == {item["metadata"]["name"] for item in chart.crds}
 
 

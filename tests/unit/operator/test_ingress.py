@@ -8,9 +8,10 @@ import pytest
 
 from mycel.envoy.config.read import read
 from mycel.operator.ingress.model import IngressClass, is_ours, parse_class, parse_ingress, service_ports
-from mycel.operator.ingress.owned import DIGEST, holds, made_here, owner, with_digest
+from mycel.operator.ingress.owned import made_here, owner
 from mycel.operator.ingress.telling import Warnings
 from mycel.operator.ingress.translate import Problem, Translation, translate
+from mycel.operator.owned import DIGEST, holds, with_digest
 
 SERVICES = {
     "foo": service_ports({"ports": [{"port": 80, "name": "http"}, {"port": 81, "name": "admin"}]}),

@@ -2,96 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import datetime
-from typing import NamedTuple
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from mycel.kit import certificates
+from mycel.kit.certificates import KeyPair
 
 _VALID_DAYS = 3 * 365
 
 
-class KeyPair(NamedTuple):
-    """Certificate and key, each base64 of PEM, as a Secret holds them. Never logged."""
-
-    certificate: str
-    key: str
-
-    def __repr__(self) -> str:
-        return "KeyPair(…)"
-
-
 def make_authority(now: datetime.datetime) -> KeyPair:
-    """A self-signed authority."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = _name("Cilium CA")
-    builder = (
-        _builder(name, name, key, now)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
-    )
-    return _pair(builder.sign(key, hashes.SHA256()), key)
+    """The authority of Secret cilium-ca."""
+    return certificates.make_authority("Cilium CA", now, days=_VALID_DAYS)
 
 
 def make_hubble_server(authority: KeyPair, cluster: str, now: datetime.datetime) -> KeyPair:
     """The certificate every agent's Hubble server shows: `*.<cluster>.hubble-grpc.cilium.io`."""
-    issuer = x509.load_pem_x509_certificate(base64.b64decode(authority.certificate))
-    issuer_key = serialization.load_pem_private_key(base64.b64decode(authority.key), password=None)
-    if not isinstance(issuer_key, ec.EllipticCurvePrivateKey):
-        raise ValueError("the key of Secret cilium-ca is no elliptic curve key: delete the Secret to have a new one")
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = f"*.{cluster}.hubble-grpc.cilium.io"
-    builder = (
-        _builder(_name(name), issuer.subject, key, now)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
-            critical=False,
-        )
-    )
-    return _pair(builder.sign(issuer_key, hashes.SHA256()), key)
-
-
-def _name(common: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime.datetime
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + datetime.timedelta(days=_VALID_DAYS))
-    )
-
-
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> KeyPair:
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    public = certificate.public_bytes(serialization.Encoding.PEM)
-    return KeyPair(base64.b64encode(public).decode(), base64.b64encode(private).decode())
+    names = [f"*.{cluster}.hubble-grpc.cilium.io"]
+    try:
+        return certificates.make_server(authority, names, now, days=_VALID_DAYS, also_client=True)
+    except ValueError as exc:
+        raise ValueError(f"Secret cilium-ca cannot be used: {exc}; delete the Secret to have a new one") from exc

@@ -56,10 +56,8 @@ def translate(ingress: Ingress, services: Mapping[str, ServicePorts], *, force_h
     What cannot be served is refused alone: a backend that is not there costs its own paths, an annotation that
     cannot be used itself.
     """
-    mode = ingress.options.get("loadbalancer-mode", "dedicated")
-    if mode not in _MODES:
-        text = f"annotation ingress.cilium.io/loadbalancer-mode is {mode!r}: only dedicated is served"
-        return Translation(None, None, None, (Problem("ModeNotSupported", text),))
+    if mode := _mode_problem(ingress):
+        return Translation(None, None, None, (mode,))
     numbers, problems = _resolve(ingress, services)
     problems += _annotation_problems(ingress)
     served, refused = _without_bad_patterns(ingress)
@@ -73,6 +71,21 @@ def translate(ingress: Ingress, services: Mapping[str, ServicePorts], *, force_h
         _config(ingress, secure_name(ingress), 443, numbers, secure) if secure else None,
         tuple(problems),
     )
+
+
+def own_problems(ingress: Ingress) -> tuple[Problem, ...]:
+    """What is wrong with an Ingress whatever the cluster has."""
+    if mode := _mode_problem(ingress):
+        return (mode,)
+    return (*_annotation_problems(ingress), *_without_bad_patterns(ingress)[1])
+
+
+def _mode_problem(ingress: Ingress) -> Problem | None:
+    mode = ingress.options.get("loadbalancer-mode", "dedicated")
+    if mode in _MODES:
+        return None
+    text = f"annotation ingress.cilium.io/loadbalancer-mode is {mode!r}: only dedicated is served"
+    return Problem("ModeNotSupported", text)
 
 
 def _config(ingress: Ingress, name: str, port: int, numbers: Mapping[Backend, int], resources: list[Json]) -> Json:

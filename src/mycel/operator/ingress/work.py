@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mycel.k8s.client import ApiClient
 from mycel.k8s.informer import Codec, Informer, Key
-from mycel.k8s.resources import CILIUM_ENVOY_CONFIGS, INGRESS_CLASSES, INGRESSES, SERVICES
+from mycel.k8s.resources import CILIUM_ENVOY_CONFIGS, INGRESS_CLASSES, INGRESSES, SERVICES, Resource
 from mycel.kit.latest import Latest
 from mycel.kit.reconcile import Report
 from mycel.operator.ingress.model import (
@@ -20,10 +20,11 @@ from mycel.operator.ingress.model import (
     parse_ingress,
     service_ports,
 )
-from mycel.operator.ingress.owned import Object, Owned, made_here, owner, with_digest
+from mycel.operator.ingress.owned import made_here, others, owner
 from mycel.operator.ingress.telling import Addresses, Statuses, Warnings, plain
 from mycel.operator.ingress.translate import Problem, Translation, service_name, translate
 from mycel.operator.keep import keep
+from mycel.operator.owned import Object, Owned, with_digest
 
 _GATHER_S = 0.02
 
@@ -123,7 +124,7 @@ class Ingresses:
         def owned() -> list[Key]:
             return [key for key, item in store.items() if item.whole and made_here(item.whole)]
 
-        return Owned(self._client, SERVICES, desired=lambda: self._wanted.value, live=live, owned=owned)
+        return self._owned(SERVICES, self._wanted, live=live, owned=owned)
 
     def _config_target(self) -> Owned:
         store = self._configs.store
@@ -131,9 +132,11 @@ class Ingresses:
         def owned() -> list[Key]:
             return [key for key, item in store.items() if made_here(item)]
 
-        return Owned(
-            self._client, CILIUM_ENVOY_CONFIGS, desired=lambda: self._configured.value, live=store.get, owned=owned
-        )
+        return self._owned(CILIUM_ENVOY_CONFIGS, self._configured, live=store.get, owned=owned)
+
+    def _owned(self, resource: Resource, desired: Latest[Mapping[Key, Object]], **seen: Any) -> Owned:
+        name = f"{resource.kind}s of Ingresses"
+        return Owned(self._client, resource, name, desired=lambda: desired.value, theirs=others, **seen)
 
 
 def _by_key(bodies: Iterable[Object | None]) -> dict[Key, Object]:
