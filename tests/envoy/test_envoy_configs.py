@@ -34,7 +34,9 @@ def snapshot(configs: Iterable[EnvoyConfig], endpoints: Mapping[str, Dialled]) -
     for each in configs:
         for kind, by_name in each.resources.items():
             found.setdefault(kind, {}).update(by_name)
-    found[ENDPOINTS] = {name: assignment(name, endpoints.get(name, ())) for name in wanted(configs)}
+    found[ENDPOINTS] = {
+        name: assignment(name, endpoints.get(str(backends), ())) for name, backends in wanted(configs).items()
+    }
     return found
 
 
@@ -61,7 +63,7 @@ async def test_the_walkthroughs_listener(bed: Bed):
     assert set(counts) == {"same", "other"}
     # a cluster without endpoints answers 503, the other goes on
     bed.offer(snapshot([found], {"cilium-test/echo-same-node": (("127.0.0.2", 8080),)}))
-    await bed.settled({ENDPOINTS: ["cilium-test/echo-other-node"]})
+    await bed.settled({ENDPOINTS: ["cilium-test/envoy-lb-listener/cilium-test/echo-other-node"]})
     codes = Counter([await bed.curl("-o", "/dev/null", "-w", "%{http_code}", f"{LISTEN}:20000/") for _ in range(40)])
     assert set(codes) == {"200", "503"}
 
@@ -93,6 +95,24 @@ async def test_one_refused_of_fifty(bed: Bed):
     bed.offer(after)
     await bed.settled({kind: {n for n in names if "/c0/" in n} for kind, names in after.items() if kind != ENDPOINTS})
     assert (await bed.curl(f"{LISTEN}:20100/x")).startswith("api /x")
+
+
+async def test_a_service_that_two_objects_dial(bed: Bed):
+    """The second object's cluster gets endpoints too, though Envoy has those of the service; so does a changed one."""
+    await bed.backend("api", "127.0.0.2", 8080)
+    endpoints = {"shop/api": (("127.0.0.2", 8080),)}
+    first, second = (read(config(name=f"c{i}"), lambda _name, i=i: 20100 + i) for i in range(2))
+    changed = read(config(listener(), routes(), cluster(connect_timeout="3s"), name="c0"), lambda _name: 20100)
+    for configs in ([first], [first, second], [changed, second]):
+        offered = snapshot(configs, endpoints)
+        bed.offer(offered)
+        await bed.settled(offered)
+        for each in configs:
+            (port,) = each.listeners.values()
+            assert (await bed.curl(f"{LISTEN}:{port}/x")).startswith("api /x")
+    dump = await bed.curl("--unix-socket", str(bed.folder / "admin.sock"), "http://envoy/config_dump")
+    assert '"connect_timeout": "3s"' in dump
+    assert "warming" not in dump
 
 
 @pytest.mark.parametrize(

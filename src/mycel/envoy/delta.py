@@ -6,6 +6,8 @@ where they are applied. Ours beyond it:
 - at most one response of a type is unanswered, so an answer is always about a known set of resources;
 - a type waits until what it points at was answered (make before break; clusters, endpoints and secrets go together),
   and removals wait for every update;
+- a cluster that is sent has its endpoints sent after it: a changed one begins without, and asks for none that it has
+  asked for before (each assignment is named as its cluster);
 - a response that is refused is taken apart: its resources are sent again one by one, so that a refusal names one
   resource. What was refused is not sent again until its content changes, and the client keeps what it had.
 
@@ -21,6 +23,8 @@ from typing import NamedTuple
 
 from mycel.envoy.resources import (
     BREAK_ORDER,
+    CLUSTER,
+    ENDPOINTS,
     MAKE_ORDER,
     TOGETHER,
     WILDCARD_TYPES,
@@ -85,6 +89,7 @@ class Stream:
         self._snapshot: Snapshot = snapshot or {}
         self._types: dict[TypeUrl, _Type] = {}
         self._sent = 0
+        self._bare: set[str] = set()  # clusters sent whose endpoints have not been sent since
 
     @property
     def unanswered(self) -> tuple[TypeUrl, ...]:
@@ -166,12 +171,13 @@ class Stream:
         return responses
 
     def _updates(self, url: TypeUrl, state: _Type) -> dict[str, Resource]:
+        asked = state.asked | self._bare if url == ENDPOINTS else state.asked
         return {
             name: resource
             for name, resource in self._snapshot.get(url, {}).items()
             if state.wants(name)
             and state.refused.get(name) != resource.version
-            and (name in state.asked or state.held.get(name) != resource.version)
+            and (name in asked or state.held.get(name) != resource.version)
         }
 
     def _removals(self, url: TypeUrl, state: _Type) -> tuple[str, ...]:
@@ -184,6 +190,10 @@ class Stream:
         state.in_flight = Response(url, str(self._sent), resources, removed)
         state.asked -= resources.keys()
         state.asked -= set(removed)
+        if url == CLUSTER:
+            self._bare |= resources.keys()
+        elif url == ENDPOINTS:
+            self._bare -= resources.keys()
         return state.in_flight
 
     def _answered(self, state: _Type, error: str | None) -> list[Outcome]:

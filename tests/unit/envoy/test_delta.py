@@ -139,6 +139,21 @@ def test_make_before_break():
     assert seen == [(CLUSTER, ["c2"], ()), (LISTENER, ["l"], ()), (CLUSTER, [], ("c1",))]
 
 
+def test_a_changed_cluster_has_its_endpoints_again():
+    """It begins without any and asks for none that it has asked for: also on a stream that begins with what is held."""
+    before: Snapshot = {CLUSTER: {"a": body("1"), "b": body("1")}, ENDPOINTS: {"a": body("ea"), "b": body("eb")}}
+    after: Snapshot = before | {CLUSTER: {"a": body("2"), "b": body("1")}}
+    stream = opened(before, CLUSTER, ENDPOINTS)
+    stream.offer(after)
+    assert [(each.type_url, [*each.resources]) for each in stream.due()] == [(CLUSTER, ["a"]), (ENDPOINTS, ["a"])]
+    again = Stream(after)
+    again.receive(Request(CLUSTER, initial_versions={name: each.version for name, each in before[CLUSTER].items()}))
+    assert [*only(again).resources] == ["a"]
+    held = {name: each.version for name, each in before[ENDPOINTS].items()}
+    again.receive(Request(ENDPOINTS, subscribe=("a", "b"), initial_versions=held))
+    assert [*only(again).resources] == ["a"]
+
+
 def test_a_refusal_names_one_resource_and_hurts_no_other():
     stream = opened({LISTENER: {"a": body("a1"), "b": body("b1"), "c": body("c1")}}, LISTENER)
     stream.offer({LISTENER: {"a": body("a2"), "b": body("bad"), "c": body("c2")}})

@@ -187,7 +187,7 @@ class Configs:
         return sorted(
             name
             for name, backends in config.clusters.items()
-            if backends and not self._assigned.get(str(backends), nothing)[0]
+            if backends and not self._assigned.get(config.ref.qualify(name), nothing)[0]
         )
 
     async def run(self, realize: Callable[[], Awaitable[None]]) -> None:
@@ -241,7 +241,7 @@ class Configs:
                     touched.add(name)
             self._assigned[name] = held
         for config in configs:
-            if any(str(backends) in touched for backends in config.clusters.values()):
+            if any(config.ref.qualify(cluster) in touched for cluster in config.clusters):
                 self.changed(config.ref)
         return {name: made for name, (_found, made) in self._assigned.items()}
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from mycel.envoy.config.model import Backends, EnvoyConfig, Served
 from mycel.envoy.messages import from_json, to_resource
-from mycel.envoy.resources import ENDPOINTS, Resource
+from mycel.envoy.resources import CLUSTER, ENDPOINTS, Resource
 from mycel.model.address import format_address
 from mycel.model.service import EndpointSlice, Service, ServiceRef
 from mycel.plan.rows import Redirect
@@ -42,11 +42,17 @@ def assignment(name: str, endpoints: Dialled) -> Resource:
 
 
 def wanted(configs: Iterable[EnvoyConfig]) -> dict[str, Backends | None]:
-    """The assignments that clusters ask for, by name; None: those that stay empty."""
+    """The assignments that clusters ask for, by name; None: those that stay empty.
+
+    Each cluster has one of its own, of its very name: Envoy tells nobody what it holds already, so a second cluster of
+    one assignment would wait for ever.
+    """
     return {
-        str(backends) if backends else config.ref.qualify(cluster): backends
+        name: backends
         for config in configs
         for cluster, backends in config.clusters.items()
+        for name in (config.ref.qualify(cluster), config.ref.outside.qualify(cluster))
+        if name in config.resources.get(CLUSTER, {})
     }
 
 

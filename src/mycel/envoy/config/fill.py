@@ -117,9 +117,8 @@ class Filler:
         own = cluster.name
         said = cluster.eds_cluster_config.service_name
         where = f"{path}.eds_cluster_config.service_name" if said else f"{path}.name"
-        backends = self._names.backends(own, said or own, where)
-        cluster.name = self._names.ref.qualify(own)
-        cluster.eds_cluster_config.service_name = str(backends) if backends else cluster.name
+        self._names.backends(own, said or own, where)
+        cluster.name = cluster.eds_cluster_config.service_name = self._names.ref.qualify(own)
         _set_ads(cluster.eds_cluster_config.eds_config)
         cluster.MergeFrom(
             from_json(CLUSTER, {"type": "EDS", "upstream_bind_config": parts.upstream_bind(self._source)})

@@ -117,7 +117,7 @@ async def test_an_object_becomes_a_part_of_the_snapshot():
         LISTENER: {"shop/mesh/listener"},
         ROUTES: {"shop/mesh/routes"},
         CLUSTER: {"shop/mesh/shop/api"},
-        ENDPOINTS: {"shop/api"},
+        ENDPOINTS: {"shop/mesh/shop/api"},
         SECRET: set(),
     }
     (made,) = world.configs.configs
@@ -206,10 +206,10 @@ async def test_endpoints_follow_and_only_those_of_the_service_are_made_anew():
     world.told.clear()
     world.slices.put(REF.namespace, SLICE.name, replace(SLICE, endpoints=ENDS[:1]))
     after = await world.snapshot()
-    made = message(ENDPOINTS, after[ENDPOINTS]["shop/api"])
+    made = message(ENDPOINTS, after[ENDPOINTS]["shop/mesh/shop/api"])
     addresses = {each.endpoint.address.socket_address.address for each in made.endpoints[0].lb_endpoints}
     assert addresses == {"10.244.1.9"}
-    assert after[ENDPOINTS]["shop/web"] is before[ENDPOINTS]["shop/web"]
+    assert after[ENDPOINTS]["shop/web/shop/web"] is before[ENDPOINTS]["shop/web/shop/web"]
     assert world.told == [ConfigRef("shop", "mesh")]
 
 

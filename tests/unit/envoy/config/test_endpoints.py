@@ -86,7 +86,16 @@ def test_an_assignment():
 def test_clusters_that_may_not_have_endpoints_ask_for_an_assignment_of_their_own():
     first = read(config())
     second = read(config(listener(), routes(cluster="bank/api"), cluster("bank/api"), name="other"))
-    assert wanted([first, second]) == {"shop/api": Backends(REF), "shop/other/bank/api": None}
+    assert wanted([first, second]) == {"shop/mesh/shop/api": Backends(REF), "shop/other/bank/api": None}
+
+
+def test_no_two_clusters_share_an_assignment():
+    found = wanted([read(config(name=name)) for name in ("a", "b")])
+    assert found == {"shop/a/shop/api": Backends(REF), "shop/b/shop/api": Backends(REF)}
+    item = config(name="a")
+    item["metadata"]["labels"] = {"cilium.io/use-original-source-address": "false"}
+    twins = read(item, ingress="10.244.0.254")
+    assert wanted([twins]) == {"shop/a/shop/api": Backends(REF), "shop/a@outside/shop/api": Backends(REF)}
 
 
 FRONTENDS = balance([SERVICE], [SLICE], "n1")
