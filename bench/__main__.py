@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import peers, policy
+from bench import peers, policy, propagation
 from bench.idle import idle_cores
 from bench.measure import RR, Ratio, compare, served
 from bench.subject import NAME, Cluster, cluster, endpoint_slice, pod, service
@@ -27,7 +27,10 @@ from bench.subject import NAME, Cluster, cluster, endpoint_slice, pod, service
 HERE = Path(__file__).parent
 DEMO = HERE.parent / "examples" / "cilium-test.yaml"
 CPU = 0
-BARE = {"policy-propagation": policy.bench_propagation, "policy-load": policy.bench_load}  # without a cluster
+BARE = {  # without a cluster
+    "policy-propagation": propagation.bench_propagation,
+    "policy-load": propagation.bench_load,
+}
 ROWS = ("same-node", "cross-node", "services", "policy", "idle", *BARE)
 
 
