@@ -240,13 +240,14 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             await watches.wait_synced()
             announcer.look()  # what an agent before us announced stays announced
             spawn(group, planner.run(), "planner")
-            spawn(group, reconcile(planner.desired, targets, report, realized=planner.realized), "datapath")
+            writing = reconcile(planner.desired, targets, report, realized=planner.realized, settled=targets.settled)
+            spawn(group, writing, "datapath")
             routes.update()
             route_target: Any = RouteTarget(Netlink())
             desired_routes: Any = routes.desired
             spawn(group, reconcile(desired_routes, route_target, report), "routes")
             spawn(group, log_problems(report), "report")
-            spawn(group, policies.follow(planner, datapath.maps.interfaces.dump), "policy revision")
+            spawn(group, policies.follow(planner, datapath.maps.interfaces.get), "policy revision")
             spawn(group, names.run(planner), "names")
             spawn(group, learnt.run(), "learnt names")
             await planner.realized.newer_than(0)

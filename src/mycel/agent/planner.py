@@ -32,6 +32,7 @@ from mycel.model.address import Address
 from mycel.model.service import EndpointSlice, Service
 from mycel.model.workload import IdentityId, LocalEndpoint, PublishedEndpoint, Workload
 from mycel.plan import rows
+from mycel.plan.local import LocalRows
 from mycel.plan.node_plan import NodePlan
 from mycel.service import balance
 from mycel.service.hostports import host_port_frontends
@@ -148,6 +149,7 @@ class Planner:
         self._parts: dict[str, Mapping[Any, Any]] = {}
         self._others: list[rows.OtherNode] = []
         self._policy = PolicyPlan()
+        self._local = LocalRows()
         self._dirty = Part.ALL
         self._wake = asyncio.Event()
         self._started = asyncio.Event()
@@ -207,10 +209,11 @@ class Planner:
         node, local = sources.node(), list(sources.local())
         if dirty & Part.SERVICES:
             self._plan_services(node)
-        if dirty & (Part.ENDPOINTS | Part.CLUSTER):
+        addresses = bool(dirty & (Part.ENDPOINTS | Part.CLUSTER))
+        if addresses:
             self._plan_addresses(node, local)
         if dirty & ~Part.SERVICES:
-            self._plan_policy(node, local)
+            self._plan_policy(node, local, addresses=addresses)
         version = self.plan.version + 1 if self.plan else 1
         plan = NodePlan(**self._parts, version=version)  # pyright: ignore[reportArgumentType]
         if plan != self.plan:
@@ -235,17 +238,19 @@ class Planner:
             ),
         }
 
-    def _plan_policy(self, node: rows.ThisNode, local: list[LocalEndpoint]) -> None:
-        """What this node's pods enforce, and whom prefixes of policies tell apart."""
-        policy = self._policy = self._sources.policy(self._parts["ipcache"])
-        values = rows.endpoint_values(local, policy.endpoints)
+    def _plan_policy(self, node: rows.ThisNode, local: list[LocalEndpoint], *, addresses: bool) -> None:
+        """What this node's pods enforce, and whom prefixes of policies tell apart. `addresses`: nodes may be others."""
+        policy, before = self._sources.policy(self._parts["ipcache"]), self._policy
+        self._policy = policy
+        self._local.update(node, local, policy.endpoints)
         self._parts |= {
-            "endpoints": rows.endpoint_rows(node, values),
-            "interfaces": rows.interface_rows(values),
+            "endpoints": self._local.endpoints,
+            "interfaces": self._local.interfaces,
             "policy": policy.sets,
             "aliases": policy.aliases,
-            "ipcache_lpm": rows.prefix_rows(node, self._others, policy.networks),
         }
+        if addresses or policy.networks is not before.networks:
+            self._parts["ipcache_lpm"] = rows.prefix_rows(node, self._others, policy.networks)
 
     def _plan_services(self, node: rows.ThisNode) -> None:
         of_pods = host_port_frontends(self._sources.own_pods(), node.name, node.addresses)

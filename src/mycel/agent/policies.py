@@ -41,7 +41,7 @@ from mycel.policy.http import SecretRef, secrets_of
 from mycel.policy.parse import parse_cidr_group, parse_policy
 from mycel.policy.parties import party_of, reserved_parties
 from mycel.policy.resolve import Resolution, ServiceFacts
-from mycel.policy.rules import Network, Party, RuleRef
+from mycel.policy.rules import Network, Party, RuleRef, has_l7
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -59,8 +59,8 @@ class PolicyState(NamedTuple):
 class Policies:
     """See the module.
 
-    `changed(key)` is called when an object's state may have another status, `enforced(endpoint)` when an endpoint is
-    to enforce something else.
+    `changed(key)` is called when an object's state may have another status, `enforced(endpoint)` when an endpoint
+    begins or ceases to enforce a direction.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Policies:
         self._in_force: dict[EndpointId, EndpointPolicy] = {}
         self._adopted: dict[int, EndpointPolicy] = {}
         self._parties: dict[IdentityId, tuple[tuple[str, ...], Party]] = {}  # of this node's pods
+        self._held: dict[EndpointId, tuple[int, EndpointPolicy]] = {}  # by device; seen in the kernel
         self._unrealized: set[PolicyKeyRef] = set()
         self._serial = 1
         self._unresolved = False
@@ -98,6 +99,10 @@ class Policies:
         self.refused: Callable[[int], str] = lambda _number: ""
         """Why a listener that the rows of this set name is not there for good."""
         self._waits = False
+        self._networks: Mapping[Network, IdentityId] = {}
+        self._prefixes: Mapping[tuple[Address, int], IdentityId] = {}
+        self._ipcache: Mapping[IpcacheKey, IpcacheValue] | None = None
+        self._aliases: Mapping[AliasKey, AliasValue] = {}
         self.changed: Callable[[PolicyKeyRef], None] = lambda _key: None
         self.enforced: Callable[[LocalEndpoint], None] = lambda _endpoint: None
         self._wake = asyncio.Event()
@@ -151,16 +156,28 @@ class Policies:
         wanted = {number for subject in by_identity.values() for number in (side.number for side in subject)}
         self._in_force = self._enforce(local)
         wanted |= {number for each in self._in_force.values() for number in each[:2]}
-        aliases = self.engine.aliases((value.identity, Address(key.addr)) for key, value in ipcache.items())
+        self._look_at_addresses(ipcache)
         sets = self.engine.sets(wanted)
         self.planned()
         return PolicyPlan(
             endpoints=self._in_force,
             sets={number: each.rows for number, each in sets.items()},
-            networks={(network.address, network.length): number for network, number in self.engine.networks.items()},
-            aliases={AliasKey(address): AliasValue(number) for address, number in aliases.items()},
+            networks=self._prefixes,
+            aliases=self._aliases,
             revision=self.realized_revision if self._waits else self.revision,
         )
+
+    def _look_at_addresses(self, ipcache: Mapping[IpcacheKey, IpcacheValue]) -> None:
+        """Prefixes and aliases, made anew only when they may be others: there may be many thousands."""
+        if self._ipcache is not ipcache or self.engine.aliases_stale:
+            aliases = self.engine.aliases((value.identity, Address(key.addr)) for key, value in ipcache.items())
+            found = {AliasKey(address): AliasValue(number) for address, number in aliases.items()}
+            self._aliases = self._aliases if found == self._aliases else found
+            self._ipcache = ipcache
+        networks = self.engine.networks
+        if self._networks is not networks:
+            self._networks = networks
+            self._prefixes = {(network.address, network.length): number for network, number in networks.items()}
 
     def _party(self, identity: IdentityId, labels: tuple[str, ...]) -> Party:
         known = self._parties.get(identity)
@@ -185,28 +202,31 @@ class Policies:
         self._waits = False
         fresh = self._serial % 0xFFFF_FFFF + 1
         for each in local:
-            subject = self.subjects[each.endpoint_id]
-            wanted = EndpointPolicy(subject.ingress.number, subject.egress.number, fresh)
+            ingress, egress = self.subjects[each.endpoint_id]
             known = self._in_force.get(each.endpoint_id) or self._adopted.pop(each.ifindex, None)
-            same = known is not None and known[:2] == wanted[:2]
-            if known is not None and not same and self.engine.has_sets(known[:2]) and self.pending(wanted[:2]):
-                self._waits = same = True
-            found[each.endpoint_id] = known if known is not None and same else wanted
-            if not same:
-                self._serial = fresh
+            if known is not None:
+                same = (known.ingress_set, known.egress_set) == (ingress.number, egress.number)
+                if not same and self.engine.has_sets(known[:2]) and self.pending((ingress.number, egress.number)):
+                    self._waits = same = True
+                if same:
+                    found[each.endpoint_id] = known
+                    continue
+            self._serial = fresh
+            found[each.endpoint_id] = EndpointPolicy(ingress.number, egress.number, fresh)
+            if known is None or (known.ingress_set > 0, known.egress_set > 0) != (ingress.enforced, egress.enforced):
                 self.enforced(each)
         return found
 
     # ---- realized
 
-    async def follow(self, planner: Planner, read_back: Callable[[], Mapping[InterfaceKey, EndpointValue]]) -> None:
-        """Raise the realized revision when the kernel answers with it. Until cancelled."""
+    async def follow(self, planner: Planner, row: Callable[[InterfaceKey], EndpointValue | None]) -> None:
+        """Raise the realized revision when the kernel (`row`) answers with it. Until cancelled."""
         seen = 0
         while True:
             seen = await planner.planned.newer_than(seen)
             planned = planner.planned.value
             await planner.applied(planned.version)
-            while not self._is_held(planned.endpoints or {}, await asyncio.to_thread(read_back)):
+            while not self._is_held(planned.endpoints or {}, row):
                 if planner.planned.version > seen:
                     break  # the kernel is further already
                 await asyncio.sleep(0.02)  # an intruder's rows: the next round mends them
@@ -225,26 +245,36 @@ class Policies:
         for key in done:
             self.changed(key)
 
-    def _is_held(self, wanted: Mapping[EndpointId, EndpointPolicy], rows: Mapping[InterfaceKey, EndpointValue]) -> bool:
-        """Whether the kernel has every endpoint's sets."""
+    def _is_held(
+        self, wanted: Mapping[EndpointId, EndpointPolicy], row: Callable[[InterfaceKey], EndpointValue | None]
+    ) -> bool:
+        """Whether the kernel has every endpoint's sets; what it was seen to have is not asked again."""
+        held: dict[EndpointId, tuple[int, EndpointPolicy]] = {}
         for endpoint in self._endpoints.all().values():
             policy = wanted.get(endpoint.endpoint_id)
-            row = rows.get(InterfaceKey(endpoint.ifindex))
-            if policy is None or row is None:
+            if policy is None:
                 continue  # being made or removed: not ready, so closed
-            if (row.ingress_set, row.egress_set) != policy[:2]:
-                return False
+            if self._held.get(endpoint.endpoint_id) != (endpoint.ifindex, policy):
+                found = row(InterfaceKey(endpoint.ifindex))
+                if found is None:
+                    continue  # the same
+                if (found.ingress_set, found.egress_set) != policy[:2]:
+                    return False
+            held[endpoint.endpoint_id] = endpoint.ifindex, policy
+        self._held = held
         return True
 
     def listeners_answered(self) -> None:
         """A listener was taken or refused: policies with rules for the proxy may stand differently."""
         self._touch(Part.POLICY)
         for key, policies in self.engine.policies.items():
-            if any(rule.l7 for policy in policies for side in policy.sides for rule in side.rules):
+            if has_l7(policies):
                 self.changed(key)
 
     def refusal(self, key: PolicyKeyRef) -> str:
         """Why this object's rules for the proxy are not in force on this node; empty when they are."""
+        if not has_l7(self.engine.policies.get(key, ())):
+            return ""
         for subject in self.subjects.values():
             for side in subject:
                 rules = side.rules.rules if side.rules else ()

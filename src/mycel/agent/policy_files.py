@@ -27,6 +27,7 @@ class PolicyFiles:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._there = {path.name for path in directory.iterdir()}
 
     def save(self, key: PolicyKeyRef, manifest: Mapping[str, Any]) -> None:
         """Keep the version that is in force."""
@@ -36,6 +37,7 @@ class PolicyFiles:
         with open(descriptor, "wb") as file:
             file.write(msgspec.json.encode(manifest))
         temporary.rename(path)
+        self._there.add(path.name)
 
     def load(self, key: PolicyKeyRef, uid: str) -> dict[str, Any] | None:
         """The kept version of the object with this uid; None when there is none."""
@@ -53,7 +55,11 @@ class PolicyFiles:
 
     def remove(self, key: PolicyKeyRef) -> None:
         """The object is valid again, or gone."""
-        self._path(key).unlink(missing_ok=True)
+        if not self._there:
+            return  # as nearly always
+        path = self._path(key)
+        path.unlink(missing_ok=True)
+        self._there.discard(path.name)
 
     def _path(self, key: PolicyKeyRef) -> Path:
         return self._directory / f"{hashlib.sha256('/'.join(key).encode()).hexdigest()[:32]}.json"

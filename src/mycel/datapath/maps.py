@@ -20,6 +20,8 @@ from mycel.datapath.syscall import MapInfo, MapType
 from mycel.kit.reconcile import Diff, TargetError
 
 _CHUNK = 4096
+AT_ONCE = 256
+"""So many rows are written where we are: a thread would cost more than they do."""
 _NO_BATCH = (errno.EINVAL, errno.EOPNOTSUPP, 524)  # 524: ENOTSUPP, which the kernel lets out
 
 
@@ -231,13 +233,17 @@ class KernelMap(Generic[K, V]):
 
     def _reflect(self) -> Mapping[K, V]:
         with self._lock:
-            self._mirror = mirror = self.dump()
+            held, rows = self._mirror, self.dump()
+            self._mirror = mirror = held if held == rows else rows  # the same object: nothing changed
             return mirror
 
     async def apply(self, change: Diff[K, V]) -> None:
         """Write a difference, upserts first. Raises TargetError; then the mirror is forgotten."""
         try:
-            await asyncio.to_thread(self._apply, change)
+            if len(change.upserts) + len(change.deletes) <= AT_ONCE:
+                self._apply(change)
+            else:
+                await asyncio.to_thread(self._apply, change)
         except KernelRefused as refused:
             self._mirror = None
             raise TargetError(self._problem(refused)) from refused

@@ -1,18 +1,22 @@
 """mycel_policy: one inner map of rows per policy set.
 
 A set that is new, or whose meaning changes, is made whole and put in place: a packet sees the old rows or the new
-ones, never a mixture. That waits for RCU (about 8 ms), so all of a pass go in one batch, off the event loop. Where
-only identities come or go, their rows are written into the map in use: no address leads to an identity before its
-rows are there, nor after they begin to go.
+ones, never a mixture. The kernel returns from that when no program can be at the old rows any more (RCU, about 8 ms),
+so all of a pass go in one batch, off the event loop; where there were no old rows nobody has to wait for it. Sets that
+go are taken away some time later, together. Where only identities come or go, their rows are written into the map in
+use: no address leads to an identity before its rows are there, nor after they begin to go.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import struct
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from mycel.abi import LIMIT_POLICY_ROWS, PolicyKey, PolicyValue, ReservedIdentity
 from mycel.datapath import syscall
@@ -21,8 +25,13 @@ from mycel.datapath.maps import RawMap, check_layout
 from mycel.datapath.syscall import MapType
 from mycel.kit.reconcile import Diff, TargetError, diff
 
+log = logging.getLogger(__name__)
 PolicyRows = Mapping[PolicyKey, PolicyValue]
 _BPF_F_NO_PREALLOC = 1
+_WAITING = 4
+"""So many batches may wait for RCU at once; the next waits for one of them."""
+_LOOK_S = 50e-6
+_SWEEP_S = 1.0
 
 
 class PolicyMap:
@@ -34,8 +43,10 @@ class PolicyMap:
         self.name = name
         self.raw = RawMap(fd, info)
         self._mirror: dict[int, PolicyRows] | None = None
-        self._going: frozenset[int] = frozenset()
-        self._removal: asyncio.Task[None] | None = None
+        self._going: set[int] = set()  # no endpoint names them any more
+        self._sweeping = asyncio.Lock()
+        self._sweep: asyncio.Task[None] | None = None
+        self._waiting = ThreadPoolExecutor(_WAITING, thread_name_prefix="policy-rcu")
 
     def dump(self) -> dict[int, PolicyRows]:
         """All rows of all sets, from the kernel."""
@@ -49,19 +60,37 @@ class PolicyMap:
 
     def write(self, sets: Mapping[int, PolicyRows]) -> None:
         """Bring sets to their rows: those that can be in place, all others as new maps put in place at once."""
-        inner: list[tuple[bytes, bytes, int]] = []
+        mirror = self._mirror or {}
+        whole = {
+            policy_set: rows
+            for policy_set, rows in sets.items()
+            if (change := row_change(mirror.get(policy_set), rows)) is None or not self._edit(policy_set, change)
+        }
+        if whole:
+            made = _new_maps(whole)
+            placing = self._waiting.submit(self._place, made)
+            if not mirror.keys() & whole.keys() and self._mirror is not None:
+                numbers = {policy_set: syscall.map_info(fd).id for policy_set, fd in made.items()}
+                while not placing.done() and not self._in_place(numbers):
+                    time.sleep(_LOOK_S)
+                if not placing.done():
+                    return
+            placing.result()
+
+    def _place(self, made: Mapping[int, int]) -> None:
+        """Put maps in place, until no program can be at what they replace."""
         try:
-            for policy_set, rows in sets.items():
-                change = row_change((self._mirror or {}).get(policy_set), rows)
-                if change is not None and self._edit(policy_set, change):
-                    continue
-                fd = new_policy_rows(rows)
-                inner.append((struct.pack("<I", policy_set), struct.pack("<I", fd), fd))
-            if inner:
-                self.raw.write([(key, value) for key, value, _ in inner])
+            self.raw.write([(struct.pack("<I", each), struct.pack("<I", fd)) for each, fd in made.items()])
         finally:
-            for _, _, fd in inner:
+            for fd in made.values():
                 os.close(fd)
+
+    def _in_place(self, numbers: Mapping[int, int]) -> bool:
+        """Whether programs find these maps."""
+        return all(
+            self.raw.get(struct.pack("<I", policy_set)) == struct.pack("<I", map_id)
+            for policy_set, map_id in numbers.items()
+        )
 
     def _edit(self, policy_set: int, change: Diff[PolicyKey, PolicyValue]) -> bool:
         """Change rows of the map in use; False when it is not there."""
@@ -96,39 +125,45 @@ class PolicyMap:
         return self._mirror
 
     async def apply(self, change: Diff[int, PolicyRows]) -> None:
-        """Swap changed sets in, then have old ones taken away. Raises TargetError."""
+        """Put changed sets in place, then have old ones taken away. Raises TargetError."""
+        if self._going & change.upserts.keys():
+            async with self._sweeping:
+                self._going -= change.upserts.keys()
         try:
             if change.upserts:
-                if self._going & change.upserts.keys():
-                    await self.swept()
                 await asyncio.to_thread(self.write, change.upserts)
         except KernelRefused as refused:
             self._mirror = None
             raise TargetError(f"map {self.name}: {refused}") from refused
         if self._mirror is not None:
-            self._mirror.update(change.upserts)
-            for each in change.deletes:
-                self._mirror.pop(each, None)
+            gone = set(change.deletes)
+            kept = {each: rows for each, rows in self._mirror.items() if each not in gone}
+            self._mirror = {**kept, **change.upserts}
         if change.deletes:
-            await self._sweep(change.deletes)
+            self._going.update(change.deletes)
+            if self._sweep is None or self._sweep.done():
+                self._sweep = asyncio.create_task(self._sweep_soon(), name="policy set removal")
 
-    async def _sweep(self, sets: Sequence[int]) -> None:
-        """Remove sets that no endpoint names any more, which waits for RCU again, while what comes next goes on."""
-        await self.swept()
-        self._going = frozenset(sets)
-        self._removal = asyncio.create_task(asyncio.to_thread(self.remove, sets), name="policy set removal")
+    async def _sweep_soon(self) -> None:
+        """Many sets that go cost one wait for RCU, and a program that has just read a set's number finds the set."""
+        await asyncio.sleep(_SWEEP_S)
+        try:
+            await self.swept()
+        except TargetError as problem:
+            log.warning("sets nobody uses are still there: %s", problem)  # the next look at the kernel finds them
 
     async def swept(self) -> None:
-        """Until sets that were to go are gone. Raises TargetError."""
-        removal, self._removal = self._removal, None
-        try:
-            if removal is not None:
-                await removal
-        except KernelRefused as refused:
-            self._mirror = None
-            raise TargetError(f"map {self.name}: {refused}") from refused
-        finally:
-            self._going = frozenset()
+        """Take away what is to go. Raises TargetError."""
+        async with self._sweeping:
+            going = sorted(self._going)
+            try:
+                if going:
+                    await asyncio.to_thread(self.remove, going)
+            except KernelRefused as refused:
+                self._mirror = None
+                raise TargetError(f"map {self.name}: {refused}") from refused
+            finally:
+                self._going -= set(going)
 
 
 def row_change(held: PolicyRows | None, wanted: PolicyRows) -> Diff[PolicyKey, PolicyValue] | None:
@@ -143,6 +178,19 @@ def row_change(held: PolicyRows | None, wanted: PolicyRows) -> Diff[PolicyKey, P
     staying = {key.identity for key in held} & {key.identity for key in wanted}
     touched = {key.identity for key in (*change.upserts, *change.deletes)}
     return None if touched & (staying | {ReservedIdentity.UNKNOWN}) else change
+
+
+def _new_maps(sets: Mapping[int, PolicyRows]) -> dict[int, int]:
+    """A descriptor of an inner map for each set."""
+    made: dict[int, int] = {}
+    try:
+        for policy_set, rows in sets.items():
+            made[policy_set] = new_policy_rows(rows)
+    except BaseException:
+        for fd in made.values():
+            os.close(fd)
+        raise
+    return made
 
 
 def new_policy_rows(rows: PolicyRows) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -135,9 +135,10 @@ async def reconcile(
     *,
     resync_s: float = 60.0,
     realized: Latest[int] | None = None,
+    settled: Callable[[Mapping[K, V]], None] = lambda _rows: None,
     disturbed: asyncio.Event | None = None,
 ) -> None:
-    """Keep `target` at `desired` for ever. `realized` is told each version that was brought about.
+    """Keep `target` at `desired` for ever. `realized` is told each version that was brought about, `settled` its rows.
 
     Every `resync_s` the target is read anew, so that an intruder's rows are mended too; at once when `disturbed` is set
     by whoever sees that the target changed.
@@ -160,6 +161,7 @@ async def reconcile(
         else:
             failures, wait_s = 0, resync_s
             report.ok(target.name, entries=len(rows), applied=bool(change), duration_s=time.monotonic() - began_s)
+            settled(rows)
             if realized is not None:
                 realized.set(version)
         try:
@@ -211,11 +213,21 @@ class OrderedTargets:
         self.name = name
         self._targets = {each.name: each for each in targets}
         self._realized: dict[str, Mapping[Any, Any]] = {}
+        self._settled: dict[str, tuple[Mapping[Any, Any], Mapping[Any, Any]]] = {}  # what was read, and equal to what
 
     async def read(self, *, fresh: bool) -> Mapping[str, Mapping[Any, Any]]:
-        """Realized rows of every target."""
+        """Realized rows of every target; where they are those that settled, the desired rows themselves."""
         self._realized = {name: await each.read(fresh=fresh) for name, each in self._targets.items()}
-        return self._realized
+        return {name: self._desired(name, rows) for name, rows in self._realized.items()}
+
+    def _desired(self, name: str, rows: Mapping[Any, Any]) -> Mapping[Any, Any]:
+        """To see that nothing changed must not cost a look at every row of every map."""
+        read, desired = self._settled.get(name, (None, rows))
+        return desired if read is rows else rows
+
+    def settled(self, desired: Mapping[str, Mapping[Any, Any]]) -> None:
+        """The targets hold these rows."""
+        self._settled = {name: (self._realized[name], rows) for name, rows in desired.items()}
 
     async def apply(self, change: Diff[str, Mapping[Any, Any]]) -> None:
         """Bring every named target to its mapping. Raises TargetError naming all that failed."""
@@ -236,6 +248,8 @@ class OrderedTargets:
                 await self._attempt(name, Diff({}, work[name].deletes), problems)
         if problems:
             raise TargetError("; ".join(str(each) for each in problems.values()))
+        for name in work:
+            self._realized[name] = await self._targets[name].read(fresh=False)
 
     async def _attempt(self, name: str, change: Diff[Any, Any], problems: dict[str, TargetError]) -> None:
         try:

@@ -104,7 +104,7 @@ def endpoint_values(
     endpoints: Iterable[LocalEndpoint], policies: EndpointPolicies | None = None
 ) -> list[tuple[LocalEndpoint, EndpointValue]]:
     """This node's pods with what both maps hold of each."""
-    return [(each, endpoint_value(each, _policy(each, policies))) for each in endpoints]
+    return [(each, endpoint_value(each, policy_of(each, policies))) for each in endpoints]
 
 
 def interface_rows(endpoints: Iterable[tuple[LocalEndpoint, EndpointValue]]) -> dict[InterfaceKey, EndpointValue]:
@@ -118,9 +118,12 @@ def endpoint_rows(
     """mycel_endpoints: the node's own addresses and its pods'."""
     rows = {EndpointKey(address): _own(address) for address in (*node.addresses, *node.router_addresses)}
     rows |= {EndpointKey(address): _own(address, ReservedIdentity.INGRESS) for address in node.ingress_addresses}
-    for endpoint, value in endpoints:
-        rows |= {EndpointKey(address): value for address in endpoint.addresses}
-    return rows
+    return rows | pod_rows(endpoints)
+
+
+def pod_rows(endpoints: Iterable[tuple[LocalEndpoint, EndpointValue]]) -> dict[EndpointKey, EndpointValue]:
+    """Of mycel_endpoints: the pods'."""
+    return {EndpointKey(address): value for endpoint, value in endpoints for address in endpoint.addresses}
 
 
 def _own(address: Address, identity: ReservedIdentity = ReservedIdentity.HOST) -> EndpointValue:
@@ -140,8 +143,8 @@ def _own(address: Address, identity: ReservedIdentity = ReservedIdentity.HOST) -
     )
 
 
-def _policy(endpoint: LocalEndpoint, policies: EndpointPolicies | None) -> EndpointPolicy | None:
-    """What an endpoint enforces; None while nobody has said."""
+def policy_of(endpoint: LocalEndpoint, policies: EndpointPolicies | None) -> EndpointPolicy | None:
+    """What an endpoint enforces; None while nobody has said. Without `policies` everything is open."""
     return OPEN if policies is None else policies.get(endpoint.endpoint_id)
 
 

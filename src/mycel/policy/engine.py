@@ -49,7 +49,6 @@ from mycel.policy.rules import (
     RuleRef,
     ServicePeer,
     host_network,
-    peer_matches,
 )
 from mycel.policy.sets import PolicySet, SetKey, SetRules
 
@@ -144,14 +143,18 @@ class Engine:
         self._subjects = PeerIndex()
         self._by_subject: defaultdict[Peer, list[Held]] = defaultdict(list)
         self._asked: dict[IdentityId, tuple[Party, Subject]] = {}  # subjects whose policies have not changed since
+        self._askers = PartyIndex()  # these
         self._peers = PeerIndex()
         self._parties = PartyIndex()
         self._matched: dict[IdentityId, frozenset[Peer]] = {}
         self._members: defaultdict[Peer, set[IdentityId]] = defaultdict(set)
         self._network_uses: defaultdict[Network, int] = defaultdict(int)
+        self._networks: Mapping[Network, IdentityId] | None = None  # made of the former when somebody asks
         self._retired: set[Network] = set()
         self._alias_parties: set[IdentityId] = set()
         self._retired_aliases: set[IdentityId] = set()
+        self.aliases_stale = True
+        """Whether `aliases` may say something else of the same addresses."""
         self._local_numbers: HashedNumbers[Network | Named] = HashedNumbers(FIRST_CIDR_IDENTITY, _LOCAL_COUNT)
         self._named: dict[Named, IdentityId] = {}
         self._selector_uses: defaultdict[str, int] = defaultdict(int)
@@ -196,13 +199,15 @@ class Engine:
         """An identity is there (or has other named ports)."""
         if not self._parties.put(party):
             return
+        self.aliases_stale = True
         self._match(party.identity, self._peers.matching(party))
         self._update_sets([party.identity])
 
     def drop_party(self, identity: IdentityId) -> None:
         """An identity is gone."""
-        self._asked.pop(identity, None)
+        self._forget_subject(identity)
         if self._parties.remove(identity):
+            self.aliases_stale = True
             self._match(identity, frozenset())
             del self._matched[identity]
             self._update_sets([identity])
@@ -227,10 +232,16 @@ class Engine:
 
     @property
     def networks(self) -> Mapping[Network, IdentityId]:
-        """Prefixes policies name → the identity of the addresses that no longer prefix has."""
+        """Prefixes policies name → the identity of the addresses that no longer prefix has.
+
+        The same object as before when they are the same.
+        """
+        if self._networks is not None:
+            return self._networks
         found = {network: IdentityId(self._local_numbers.number(network)) for network in self._network_uses}
         if any(network.contains(ALL_IPV4) for network in found) and ALL_IPV4 not in found:
             found[ALL_IPV4] = IdentityId(2)  # else ::/0 would be IPv4's too
+        self._networks = found
         return found
 
     # ---- addresses by their names
@@ -311,7 +322,12 @@ class Engine:
         selected = self._selecting(party)
         found = Subject(self._side(selected, Direction.INGRESS, party), self._side(selected, Direction.EGRESS, party))
         self._asked[party.identity] = party, found
+        self._askers.put(party)
         return found
+
+    def _forget_subject(self, identity: IdentityId) -> None:
+        if self._asked.pop(identity, None) is not None:
+            self._askers.remove(identity)
 
     def _exist(self, subject: Subject) -> bool:
         return all(not side.enforced or side.number in self._sets for side in subject)
@@ -319,11 +335,13 @@ class Engine:
     def sets(self, numbers: Iterable[int]) -> dict[int, PolicySet]:
         """Sets by number; all others are forgotten."""
         kept = {number: self._sets[number] for number in sorted(set(numbers)) if number}
+        gone = [each for number, each in self._sets.items() if number not in kept]
         self._sets = kept
-        self._set_numbers.keep(each.key for each in kept.values())
-        ports = {port for each in kept.values() for port in each.proxy_ports}
-        self._dns_proxies.keep(key for port in ports if (key := self._dns_proxies.key(port)) is not None)
-        self._proxies.keep(http for port in ports if (http := self._proxies.key(port)) is not None)
+        self._set_numbers.release(each.key for each in gone)
+        if any(each.proxy_ports for each in gone):
+            ports = {port for each in kept.values() for port in each.proxy_ports}
+            self._dns_proxies.keep(key for port in ports if (key := self._dns_proxies.key(port)) is not None)
+            self._proxies.keep(http for port in ports if (http := self._proxies.key(port)) is not None)
         return kept
 
     def one_set(self, number: int) -> PolicySet:
@@ -385,6 +403,7 @@ class Engine:
                 if party is not None and (number := self.alias(party, address)) != identity:
                     found[address] = number
             self._retired_aliases = self._alias_parties - set(found.values())
+        self.aliases_stale = False
         return found
 
     @property
@@ -418,10 +437,11 @@ class Engine:
                 subject = Labelled(held.policy.subject)
                 self._subjects.add(subject)
                 self._by_subject[subject].append(held)
-        changed = {Labelled(held.policy.subject) for held in (*old, *new) if not held.policy.of_nodes}
-        for identity, (party, _) in list(self._asked.items()):
-            if any(peer_matches(peer, party) for peer in changed):
-                del self._asked[identity]
+        if any(isinstance(peer, (*self._pod_kinds, *self._node_kinds)) for peer in (*fresh, *gone)):
+            self.aliases_stale = True
+        for peer in {Labelled(held.policy.subject) for held in (*old, *new) if not held.policy.of_nodes}:
+            for identity in self._askers.matching(peer):
+                self._forget_subject(identity)
         self._use_networks(old, new)
         self._use_names(old, new)
         self._match_again(fresh, gone)
@@ -454,10 +474,12 @@ class Engine:
             for network in networks_of(holders):
                 self._network_uses[network] += count
                 if self._network_uses[network] == 1 and count == 1:
+                    self._networks = None
                     number = IdentityId(self._local_numbers.number(network))
                     self.set_party(Party.of(number, world_labels(network), network=network))
                 self._retired.discard(network)
                 if self._network_uses[network] <= 0:
+                    self._networks = None
                     del self._network_uses[network]
                     self._retired.add(network)
 

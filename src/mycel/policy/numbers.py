@@ -51,5 +51,9 @@ class HashedNumbers(Generic[K]):
     def keep(self, keys: Iterable[K]) -> None:
         """Release the numbers of all other keys."""
         kept = set(keys)
-        for key in [key for key in self._numbers if key not in kept]:
+        self.release([key for key in self._numbers if key not in kept])
+
+    def release(self, keys: Iterable[K]) -> None:
+        """Their numbers may be given to others."""
+        for key in keys:
             del self._keys[self._numbers.pop(key)]

@@ -6,7 +6,7 @@ with empty `peers` about nobody (and so does not exist: only its policy's defaul
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -248,6 +248,11 @@ class Policy:
     def side(self, direction: Direction) -> DirectionRules | None:
         """What it says of a direction."""
         return self.ingress if direction == Direction.INGRESS else self.egress
+
+
+def has_l7(policies: Iterable[Policy]) -> bool:
+    """Whether any rule needs a proxy."""
+    return any(rule.l7 for policy in policies for side in policy.sides for rule in side.rules)
 
 
 @dataclass(frozen=True, slots=True)
