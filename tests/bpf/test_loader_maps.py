@@ -132,6 +132,42 @@ async def test_policy_sets_are_swapped_whole(fds: list[int]) -> None:
     assert target.dump() == await target.read(fresh=False)
 
 
+async def test_sets_that_go_may_come_back(fds: list[int]) -> None:
+    """Sets nobody names stay for a moment; one that is wanted again has its new rows, and stays when others go."""
+    template = new_map(fds, MapType.LPM_TRIE, abi.PolicyKey.SIZE, abi.PolicyValue.SIZE, abi.LIMIT_POLICY_ROWS, 1)
+    outer = syscall.map_create(
+        MapType.HASH_OF_MAPS, key_size=4, value_size=4, max_entries=300, inner_fd=template, flags=1
+    )
+    fds.append(outer)
+    target = PolicyMap("mycel_policy", outer)
+    first, second = ({abi.PolicyKey(64, identity, 6, 80): abi.PolicyValue(0, 0, 0, 1, 2)} for identity in (1000, 1001))
+    await target.read(fresh=False)
+    await target.apply(Diff({1: first, 2: first}))
+    assert target.dump() == {1: first, 2: first}
+    await target.apply(Diff({3: second}, [1, 2]))
+    assert target.dump() == {1: first, 2: first, 3: second}
+    assert await target.read(fresh=False) == {3: second}
+    await target.apply(Diff({1: second}))
+    assert target.dump()[1] == second
+    assert await target.read(fresh=True) == {1: second, 3: second} == target.dump()
+
+
+async def test_a_full_map_of_sets_says_so(fds: list[int]) -> None:
+    """What the kernel refuses while nobody waits for RCU is told, and the sets that are there are found again."""
+    template = new_map(fds, MapType.LPM_TRIE, abi.PolicyKey.SIZE, abi.PolicyValue.SIZE, abi.LIMIT_POLICY_ROWS, 1)
+    outer = syscall.map_create(
+        MapType.HASH_OF_MAPS, key_size=4, value_size=4, max_entries=2, inner_fd=template, flags=1
+    )
+    fds.append(outer)
+    target = PolicyMap("mycel_policy", outer)
+    await target.read(fresh=False)
+    with pytest.raises(TargetError):
+        await target.apply(Diff({number: {} for number in range(1, 9)}))
+    there = target.dump()
+    assert 0 < len(there) < 8
+    assert await target.read(fresh=False) == there
+
+
 async def test_identities_come_and_go_in_the_map_in_use(fds: list[int]) -> None:
     """Whole identities are written in place; what changes for one that stays, or for everybody, is swapped."""
     template = new_map(fds, MapType.LPM_TRIE, abi.PolicyKey.SIZE, abi.PolicyValue.SIZE, abi.LIMIT_POLICY_ROWS, 1)

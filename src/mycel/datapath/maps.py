@@ -234,7 +234,7 @@ class KernelMap(Generic[K, V]):
     def _reflect(self) -> Mapping[K, V]:
         with self._lock:
             held, rows = self._mirror, self.dump()
-            self._mirror = mirror = held if held == rows else rows  # the same object: nothing changed
+            self._mirror = mirror = rows if held is None or held != rows else held  # the same object: nothing changed
             return mirror
 
     async def apply(self, change: Diff[K, V]) -> None:

@@ -60,7 +60,7 @@ class Target(Protocol[K, V]):
 
     async def read(self, *, fresh: bool) -> Mapping[K, V]:
         """Realized rows. `fresh` asks the place itself; otherwise a mirror of what was last seen and
-        written will do.
+        written will do. The object read before means that nothing but `apply` changed rows.
         """
         ...
 
@@ -252,6 +252,7 @@ class OrderedTargets:
             self._realized[name] = await self._targets[name].read(fresh=False)
 
     async def _attempt(self, name: str, change: Diff[Any, Any], problems: dict[str, TargetError]) -> None:
+        self._settled.pop(name, None)
         try:
             await self._targets[name].apply(change)
         except TargetError as problem:

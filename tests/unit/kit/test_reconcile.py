@@ -182,6 +182,33 @@ def test_a_full_target_stops_no_other_and_makes_room() -> None:
     assert report.problems() == ["both: first failed"]
 
 
+def test_what_settled_is_the_desired_rows_themselves() -> None:
+    """Nobody looks through maps that did not change; an intruder's rows are seen and mended all the same."""
+    log: list[str] = []
+    first, second, both = ordered(log)
+    desired: Latest[Mapping[str, Mapping[str, int]]] = Latest({"first": {"new": 1}, "second": {"old": 1}})
+
+    async def scenario() -> None:
+        settings: dict[str, Any] = {"resync_s": 5, "settled": both.settled}
+        loop = asyncio.create_task(for_a_while(20, desired, both, Report(), **settings))
+        await asyncio.sleep(1)
+        read = await both.read(fresh=False)
+        assert all(read[name] is rows for name, rows in desired.value.items())
+        desired.set({**desired.value, "first": {"newer": 1}})
+        await asyncio.sleep(1)
+        assert first.rows == {"newer": 1}
+        second.rows = {"intruder": 2}
+        await asyncio.sleep(6)
+        assert (first.rows, second.rows) == ({"newer": 1}, {"old": 1})
+        first.failures = 1
+        desired.set({"first": {"newest": 1}, "second": {"old": 1, "young": 1}})
+        await asyncio.sleep(2)
+        assert (first.rows, second.rows) == ({"newest": 1}, {"old": 1, "young": 1})
+        await loop
+
+    virtual_time.run(scenario())
+
+
 def test_unknown_targets_are_named() -> None:
     """A plan for a target that does not exist is an error, not silence."""
     _, _, both = ordered([])
