@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mycel.agent.policies import Policies, PolicyState
-from mycel.agent.statuses import PATIENCE_S, StatusQueue, is_first
+from mycel.agent.statuses import PATIENCE_S, REST_S, is_first
 from mycel.agent.watches import Watches
+from mycel.agent.writing import WriteQueue
 from mycel.k8s.client import ApiClient, Patch
 from mycel.k8s.resources import CILIUM_CLUSTERWIDE_NETWORK_POLICIES, CILIUM_NETWORK_POLICIES
 from mycel.policy.engine import PolicyKeyRef
@@ -121,7 +122,7 @@ class PolicyStatus:
         self._watches = watches
         self._policies = policies
         self._node = node
-        self._queue: StatusQueue[PolicyKeyRef] = StatusQueue(self._write)
+        self._queue: WriteQueue[PolicyKeyRef] = WriteQueue(self._write, what="status of", rest_s=REST_S)
         self._resources = {
             each.kind: (each, informer)
             for each, informer in (
@@ -142,15 +143,15 @@ class PolicyStatus:
             self.touch(key)
         await self._queue.run()
 
-    async def _write(self, key: PolicyKeyRef) -> None:
+    async def _write(self, key: PolicyKeyRef) -> bool:
         state = self._policies.states.get(key)
         resource, informer = self._resources[key.kind]
         found = informer.get(key.name, key.namespace)
         if state is None or found is None:
-            return
+            return False
         enforced = self._policies.realized_revision >= state.revision
         if not enforced and not state.problem:
-            return  # told when it is
+            return False  # told when it is
         waited_s = asyncio.get_running_loop().time() - state.taken_at
         judge = is_first(self._watches, self._node) or waited_s >= PATIENCE_S
         status: Mapping[str, Any] = found.get("status") or {}
@@ -178,3 +179,4 @@ class PolicyStatus:
                 kind=Patch.MERGE,
                 subresource="status",
             )
+        return bool(body)

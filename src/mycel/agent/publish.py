@@ -1,22 +1,20 @@
 """What the agent says of itself and its pods: CiliumEndpoints, the CiliumNode, and the node's readiness.
 
-Each kind of object has one writer loop: a key is queued when something changed, the object is made from the
-current state, and a failed write is tried again. Nothing here is on a pod's start-up path: other nodes reach
-a new pod by its network prefix until its CiliumEndpoint arrives.
+Nothing here is on a pod's start-up path: other nodes reach a new pod by its network prefix until its CiliumEndpoint
+arrives.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from mycel.agent.writing import WriteQueue
 from mycel.k8s.client import ApiClient, Patch
-from mycel.k8s.errors import AlreadyExists, ApiError, NotFound
+from mycel.k8s.errors import AlreadyExists
 from mycel.k8s.resources import CILIUM_ENDPOINTS, CILIUM_NODES, NODES
-from mycel.kit.workqueue import WorkQueue
 from mycel.model.address import Address, format_address, is_ipv4
 from mycel.model.node import Node
 from mycel.model.workload import LocalEndpoint, PodRef, PublishedEndpoint, Workload
@@ -24,7 +22,6 @@ from mycel.plan.rows import EndpointPolicy
 
 log = logging.getLogger(__name__)
 NOT_READY_TAINT = "node.cilium.io/agent-not-ready"
-_WORKERS = 4
 
 
 def endpoint_object(
@@ -109,49 +106,31 @@ class EndpointPublisher:
         self._published = published
         self._node_address = node_address
         self._enforced = enforced
-        self._queue: WorkQueue[PodRef] = WorkQueue()
+        self._queue: WriteQueue[PodRef] = WriteQueue(self._write, what="CiliumEndpoint")
+        self.touch = self._queue.touch
+        """A pod's endpoint, or what the API server has of it, changed."""
+        self.run = self._queue.run
 
-    def touch(self, ref: PodRef) -> None:
-        """This pod's endpoint, or what the API server has of it, changed."""
-        self._queue.add(ref)
-
-    async def run(self) -> None:
-        """Write until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(_WORKERS):
-                group.create_task(self._work())
-
-    async def _work(self) -> None:
-        while True:
-            ref = await self._queue.get()
-            try:
-                await self._write(ref)
-                self._queue.forget(ref)
-            except ApiError as exc:
-                log.info("CiliumEndpoint %s is not written yet: %s", ref, exc)
-                self._queue.retry(ref)
-            finally:
-                self._queue.done(ref)
-
-    async def _write(self, ref: PodRef) -> None:
+    async def _write(self, ref: PodRef) -> bool:
         endpoint, published = self._endpoint(ref), self._published(ref)
         here = self._node_address()
         if endpoint is None or not endpoint.identity:
             # Another node's object of the same name (a StatefulSet's pod that moved) is not ours to delete.
             if endpoint is None and published is not None and published.node_address == here:
-                await _ignore_missing(self._client.delete(CILIUM_ENDPOINTS, ref.name, namespace=ref.namespace))
-            return
+                await self._client.delete(CILIUM_ENDPOINTS, ref.name, namespace=ref.namespace)
+            return False
         enforced = self._enforced(endpoint)
         body = endpoint_object(endpoint, self._pod(ref), node_address=here, enforced=enforced)
         if published is not None and _same(published, endpoint, here, enforced):
-            return
+            return False
         try:
             if published is None:
                 await self._client.create(CILIUM_ENDPOINTS, body)
-                return
+                return True
         except AlreadyExists:
             pass
         await self._client.patch(CILIUM_ENDPOINTS, ref.name, body, namespace=ref.namespace, kind=Patch.MERGE)
+        return True
 
 
 def _same(published: PublishedEndpoint, endpoint: LocalEndpoint, node_address: str, enforced: EndpointPolicy) -> bool:
@@ -208,10 +187,3 @@ async def remove_taint(client: ApiClient, name: str) -> bool:
     await client.patch(NODES, name, body, kind=Patch.MERGE)
     log.info("taint %s taken off node %s", NOT_READY_TAINT, name)
     return True
-
-
-async def _ignore_missing(call: Awaitable[None]) -> None:
-    try:
-        await call
-    except NotFound:
-        pass

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from mycel.agent.envoy_configs.configs import Configs
-from mycel.agent.statuses import StatusQueue, is_first
+from mycel.agent.statuses import REST_S, is_first
 from mycel.agent.watches import Watches
+from mycel.agent.writing import WriteQueue
 from mycel.envoy.config.model import ConfigRef
 from mycel.k8s.client import ApiClient, Patch
 from mycel.policy.labels import Selector, kubernetes_labels
@@ -123,7 +124,7 @@ class ConfigStatus:
         self._configs = configs
         self._node = node
         self._informers = {informer.resource.kind: informer for informer in watches.envoy_configs}
-        self._queue: StatusQueue[ConfigRef] = StatusQueue(self._write)
+        self._queue: WriteQueue[ConfigRef] = WriteQueue(self._write, what="status of", rest_s=REST_S)
         configs.changed = self._queue.touch
         watches.published_nodes.subscribe(
             lambda _key, old, new: self.touch_all() if (old is None) != (new is None) else None
@@ -140,12 +141,12 @@ class ConfigStatus:
         self.touch_all()
         await self._queue.run()
 
-    async def _write(self, ref: ConfigRef) -> None:
+    async def _write(self, ref: ConfigRef) -> bool:
         informer = self._informers[ref.kind]
         found = informer.get(ref.name, ref.namespace)
         standing = self._configs.standing(ref)
         if found is None or standing is None or found["metadata"].get("generation") != standing.generation:
-            return
+            return False
         view = self._view(ref)
         status: Json = found.get("status") or {}
         entry = node_entry(view)
@@ -164,6 +165,7 @@ class ConfigStatus:
                 kind=Patch.MERGE,
                 subresource="status",
             )
+        return bool(body)
 
     def _view(self, ref: ConfigRef) -> View:
         standing, configs = self._configs.standing(ref), self._configs
