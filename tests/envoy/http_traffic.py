@@ -20,8 +20,8 @@ from mycel.envoy.header_matches import resource_name
 from mycel.envoy.messages import from_json, to_resource
 from mycel.envoy.resources import CLUSTER, LISTENER, SECRET, Resource, Snapshot
 from mycel.envoy.secrets import header_value
-from mycel.policy.engine import HttpSections
 from mycel.policy.http import SecretRef
+from mycel.policy.proxy_ports import HttpSections
 from mycel.policy.rules import L7
 from tests.oracle.http import Request, Rule
 

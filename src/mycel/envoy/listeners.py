@@ -18,8 +18,8 @@ from mycel.envoy.messages import from_json, to_resource
 from mycel.envoy.parts import Shown, access_logs, listener_fields, upstream_bind
 from mycel.envoy.resources import CLUSTER, LISTENER, SECRET, Resource, Snapshot
 from mycel.model.proxy import upstream_mark
-from mycel.policy.engine import HttpSections
 from mycel.policy.http import SecretRef, secrets_of
+from mycel.policy.proxy_ports import HttpSections
 
 ORIGINAL_DESTINATION = "original-destination"
 _TYPE = "type.googleapis.com/envoy.extensions."

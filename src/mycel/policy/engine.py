@@ -12,7 +12,6 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
-from functools import partial
 from typing import NamedTuple
 
 from mycel.abi import LIMIT_POLICY_ROWS, Direction
@@ -31,8 +30,8 @@ from mycel.policy.held import (
     world_labels,
 )
 from mycel.policy.index import PartyIndex, PeerIndex
-from mycel.policy.l7 import allowed_names
 from mycel.policy.numbers import HashedNumbers
+from mycel.policy.proxy_ports import HttpSections
 from mycel.policy.rules import (
     L7,
     Block,
@@ -50,6 +49,7 @@ from mycel.policy.rules import (
     ServicePeer,
     host_network,
 )
+from mycel.policy.set_table import SetTable
 from mycel.policy.sets import PolicySet, SetKey, SetRules
 
 FIRST_CIDR_IDENTITY = 1 << 24
@@ -57,12 +57,6 @@ FIRST_CIDR_IDENTITY = 1 << 24
 FIRST_ALIAS_IDENTITY = 3 << 24
 """An identity among whose addresses ipBlocks tell apart (scope byte 3); never on the wire, never in ipcache."""
 _LOCAL_COUNT = 1 << 24
-_FIRST_PROXY_PORT, _PROXY_PORTS = 10000, 4999
-_NO_HTTP_LISTENER = _FIRST_PROXY_PORT + _PROXY_PORTS
-"""Named when there are more sets of rules than numbers: no listener is ever there, so such ports are closed."""
-FIRST_DNS_PORT, _DNS_PORTS = 15000, 999
-_NO_LISTENER = FIRST_DNS_PORT + _DNS_PORTS
-"""Where rows lead when every port has a listener: nothing is ever there, so they drop."""
 
 Resolver = Callable[[Peer], tuple[Peer, ...]]
 """What a service or CIDR group stands for."""
@@ -89,13 +83,6 @@ class Named(NamedTuple):
 
     selectors: tuple[str, ...]  # of toFQDNs that its names satisfy; canonical, sorted, not empty
     network: Network  # the longest prefix of policies over it; all of its family where there is none
-
-
-class HttpSections(NamedTuple):
-    """Sections that apply together, in one direction; None among them is "any request"."""
-
-    direction: Direction
-    sections: tuple[L7 | None, ...]
 
 
 class SubjectSide(NamedTuple):
@@ -136,7 +123,6 @@ class Engine:
         self._enforcement = enforcement
         self._node_kinds = (Block, Cidr) if "nodes" in cidr_modes else ()
         self._pod_kinds = (Block, Cidr) if "pods" in cidr_modes else (Block,)
-        self._row_limit = row_limit
         self._objects: dict[PolicyKeyRef, tuple[Policy, ...]] = {}
         self._held: dict[PolicyKeyRef, tuple[Held, ...]] = {}
         self._to_resolve: set[PolicyKeyRef] = set()
@@ -161,11 +147,7 @@ class Engine:
         self._aliases: HashedNumbers[tuple[IdentityId, tuple[Block | Cidr, ...]]] = HashedNumbers(
             FIRST_ALIAS_IDENTITY, _LOCAL_COUNT
         )
-        self._rule_numbers: HashedNumbers[tuple[RuleRef, ...]] = HashedNumbers(1, 2**32 - 1)
-        self._proxies: HashedNumbers[HttpSections] = HashedNumbers(_FIRST_PROXY_PORT, _PROXY_PORTS)
-        self._dns_proxies: HashedNumbers[tuple[L7 | None, ...]] = HashedNumbers(FIRST_DNS_PORT, _DNS_PORTS)
-        self._set_numbers: HashedNumbers[SetKey] = HashedNumbers(1, 2**32 - 1)
-        self._sets: dict[int, PolicySet] = {}
+        self._sets = SetTable(limit=row_limit)
 
     # ---- what there is
 
@@ -334,15 +316,7 @@ class Engine:
 
     def sets(self, numbers: Iterable[int]) -> dict[int, PolicySet]:
         """Sets by number; all others are forgotten."""
-        kept = {number: self._sets[number] for number in sorted(set(numbers)) if number}
-        gone = [each for number, each in self._sets.items() if number not in kept]
-        self._sets = kept
-        self._set_numbers.release(each.key for each in gone)
-        if any(each.proxy_ports for each in gone):
-            ports = {port for each in kept.values() for port in each.proxy_ports}
-            self._dns_proxies.keep(key for port in ports if (key := self._dns_proxies.key(port)) is not None)
-            self._proxies.keep(http for port in ports if (http := self._proxies.key(port)) is not None)
-        return kept
+        return self._sets.keep(numbers)
 
     def one_set(self, number: int) -> PolicySet:
         """A set by number."""
@@ -350,18 +324,16 @@ class Engine:
 
     def rule(self, number: int) -> tuple[RuleRef, ...]:
         """The rules a row's number stands for."""
-        return self._rule_numbers.key(number) or ()
+        return self._sets.rule(number)
 
     def proxy_rules(self, port: int) -> tuple[L7 | None, ...]:
         """The sections a proxy port stands for; None among them is "any request"."""
-        found = self._proxies.key(port)
-        return found.sections if found else self._dns_proxies.key(port) or ()
+        return self._sets.ports.sections(port)
 
     @property
     def http_listeners(self) -> dict[int, HttpSections]:
         """Ports of Envoy's that rows of the sets in use name, with what applies there."""
-        ports = {port for each in self._sets.values() for port in each.proxy_ports}
-        return {port: found for port in sorted(ports) if (found := self._proxies.key(port)) is not None}
+        return self._sets.ports.http(self._sets.ports_in_use)
 
     def ports_of(self, numbers: Iterable[int]) -> set[int]:
         """Listeners that the rows of these sets name."""
@@ -374,12 +346,7 @@ class Engine:
     @property
     def dns_listeners(self) -> dict[int, tuple[str, ...]]:
         """Ports of the DNS proxy that rows of the sets in use name, with the selectors of names they let through."""
-        found: dict[int, tuple[str, ...]] = {}
-        for port in sorted({port for each in self._sets.values() for port in each.proxy_ports}):
-            sections = self._dns_proxies.key(port)
-            if sections is not None:
-                found[port] = allowed_names(sections)
-        return found
+        return self._sets.ports.dns(self._sets.ports_in_use)
 
     def alias(self, party: Party, address: Address) -> IdentityId:
         """The identity policy knows an address of a pod or node by: another one where prefixes tell addresses apart."""
@@ -522,40 +489,22 @@ class Engine:
         if direction == Direction.INGRESS and any(has_names(side) for _, side in sides):
             ports = party.named_ports
         key = SetKey(direction, tuple(sorted(held.digest for held, _ in sides)), ports)
-        number = self._set_numbers.number(key)
-        made = self._sets.get(number)
-        if made is None:
-            rules = SetRules(
+        number = self._sets.number(
+            key,
+            lambda: SetRules(
                 rules=tuple(rule for _, side in sides for rule in side.rules),
                 default_deny=always or any(side.default_deny for _, side in sides),
                 switched_on_by=tuple(held.policy.ref for held, side in sides if side.default_deny),
-            )
-            made = self._sets[number] = PolicySet(
-                key,
-                rules,
-                proxies=partial(self._proxy, direction),
-                numbers=self._rule_numbers.number,
-                limit=self._row_limit,
-            )
-            made.fill(self._members, self._parties)
-        return SubjectSide(number, made.rules)
+            ),
+            members=self._members,
+            parties=self._parties,
+        )
+        return SubjectSide(number, self._sets[number].rules)
 
     def _update_sets(self, identities: Iterable[IdentityId]) -> None:
-        change: dict[IdentityId, tuple[Party, frozenset[Peer]] | None] = {
-            identity: (self._parties[identity], self._matched[identity]) if identity in self._parties else None
-            for identity in identities
-        }
-        for each in self._sets.values():
-            each.put(change)
-
-    def _proxy(self, direction: Direction, sections: frozenset[L7 | None]) -> int:
-        key = tuple(sorted(sections, key=lambda each: (each is not None, each or ())))
-        if all(each is None or each.parser == "dns" for each in key):
-            try:
-                return self._dns_proxies.number(key)
-            except OverflowError:
-                return _NO_LISTENER
-        try:
-            return self._proxies.number(HttpSections(direction, key))
-        except OverflowError:
-            return _NO_HTTP_LISTENER
+        self._sets.put(
+            {
+                identity: (self._parties[identity], self._matched[identity]) if identity in self._parties else None
+                for identity in identities
+            }
+        )

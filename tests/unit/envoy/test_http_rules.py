@@ -13,8 +13,8 @@ from mycel.envoy.header_matches import changing, deciding, remembering
 from mycel.envoy.http_rules import Unsupported, compiled, underscores
 from mycel.envoy.listeners import ORIGINAL_DESTINATION, snapshot, unserved
 from mycel.envoy.resources import CLUSTER, LISTENER
-from mycel.policy.engine import HttpSections
 from mycel.policy.http import SecretRef
+from mycel.policy.proxy_ports import HttpSections
 from mycel.policy.rules import L7
 
 

@@ -334,4 +334,4 @@ def test_numbers_of_listeners_are_given_back() -> None:
         made.sets([made.subject(WEB).ingress.number])
         kept = dict(made.http_listeners)
         assert len(kept) == 1
-    assert len(made._proxies._numbers) == 1  # pyright: ignore[reportPrivateUsage]
+    assert len(made._sets.ports._http._numbers) == 1  # pyright: ignore[reportPrivateUsage]

@@ -14,8 +14,9 @@ from mycel.envoy.config.model import EnvoyConfig
 from mycel.envoy.listeners import listener_name, unserved
 from mycel.envoy.resources import LISTENER
 from mycel.model.proxy import LISTEN_IPV4
-from mycel.policy.engine import Engine, HttpSections, Subject
+from mycel.policy.engine import Engine, Subject
 from mycel.policy.l7 import allowed_names
+from mycel.policy.proxy_ports import HttpSections
 from mycel.policy.rules import L7
 
 Json = dict[str, Any]
