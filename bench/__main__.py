@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import peers, policy, propagation
+from bench import peers, policy, programs, propagation
 from bench.idle import idle_cores
 from bench.measure import RR, Ratio, compare, served
 from bench.subject import NAME, Cluster, cluster, endpoint_slice, pod, service
@@ -28,6 +28,7 @@ HERE = Path(__file__).parent
 DEMO = HERE.parent / "examples" / "cilium-test.yaml"
 CPU = 0
 BARE = {  # without a cluster
+    "policy-programs": programs.bench_programs,
     "policy-propagation": propagation.bench_propagation,
     "policy-load": propagation.bench_load,
 }

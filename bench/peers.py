@@ -155,3 +155,18 @@ def iptables_services(count: int) -> Iterator[Route]:
         table = "\n".join(["*nat", ":SVC - [0:0]", "-A PREROUTING -j SVC", *rules, "COMMIT", ""])
         run(*inside(f"{prefix}r"), "iptables-restore", stdin=table)
         yield Route(f"iptables, {count} services", route.client, route.server, "10.99.0.1")
+
+
+@contextlib.contextmanager
+def iptables_policy(count: int) -> Iterator[Route]:
+    """What a linear list of rules costs: `count` of them in the router, the one that lets the client in is the last."""
+    prefix = "mb-p"
+    with routed(prefix) as route:
+        rules = [
+            f"-A FORWARD -s 20.{at >> 16}.{at >> 8 & 255}.{at & 255}/32 -p tcp --dport {1001 + at % 16} -j ACCEPT"
+            for at in range(count - 2)
+        ]
+        rules += ["-A FORWARD -s 192.168.73.0/24 -j ACCEPT", "-A FORWARD -s 192.168.72.0/24 -j ACCEPT"]
+        table = "\n".join(["*filter", ":FORWARD DROP", *rules, "COMMIT", ""])
+        run(*inside(f"{prefix}r"), "iptables-restore", stdin=table)
+        yield Route(f"iptables, {count} rules", route.client, route.server, route.address)

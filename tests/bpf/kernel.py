@@ -56,8 +56,10 @@ class Counted(NamedTuple):
 class Datapath:
     """Both objects loaded once with `knobs`; maps by name as attributes of `maps`."""
 
-    def __init__(self, knobs: Mapping[str, objects.KnobValue], *, lock: Path, more: Sequence[Path] = ()) -> None:
-        sizes = {f"mycel_{name}": 1024 for name in LAYOUTS}
+    def __init__(
+        self, knobs: Mapping[str, objects.KnobValue], *, lock: Path, more: Sequence[Path] = (), rows: int = 1024
+    ) -> None:
+        sizes = {f"mycel_{name}": rows for name in LAYOUTS}
         self.collection = objects.load_objects([*compiled(), *more], knobs=knobs, sizes=sizes)
         fds = {name: loaded.fd for name, loaded in self.collection.maps.items()}
         self.fds = fds
