@@ -34,7 +34,9 @@ class Resolution:
         """Pods and networks a peer stands for; others are themselves."""
         match peer:
             case ServicePeer():
-                return tuple(found for each in self.services if _is_meant(peer, each) for found in self._behind(each))
+                # In an order of their own: sets are named after what is in them, however services came about.
+                meant = sorted((each for each in self.services if _is_meant(peer, each)), key=lambda each: each[:2])
+                return tuple(found for each in meant for found in self._behind(each))
             case CidrGroup(name, selector):
                 return tuple(
                     Cidr(network)
