@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from mycel.agent.identities import Identities
 from mycel.agent.ipam import ingress_address
@@ -11,11 +11,13 @@ from mycel.agent.planner import Planner
 from mycel.agent.policies import Policies
 from mycel.agent.watches import Watches
 from mycel.flow.owners import Owners
-from mycel.flow.records import Endpoint, Owner, PolicyName, ServiceName
+from mycel.flow.records import Endpoint, Owner, PolicyName, Request, ServiceName
 from mycel.identity.reserved import HOST, INGRESS, RESERVED_LABELS
 from mycel.model.address import ANY_IPV4, Address, parse_address
 from mycel.model.workload import IdentityId
 from mycel.plan.rows import ThisNode
+from mycel.policy.requests import Asked
+from mycel.policy.rules import RuleRef
 
 
 class StoreDirectory:
@@ -87,10 +89,18 @@ class StoreDirectory:
 
     def policies(self, rule: int, endpoint_id: int, *, ingress: bool, denied: bool) -> tuple[PolicyName, ...]:
         """The rules of a verdict; of a default denial the policies that switched it on."""
-        return tuple(
-            PolicyName(*ref, self._policies.revision_of(ref))
-            for ref in self._policies.names(rule, endpoint_id, ingress=ingress, denied=denied)
+        return self._named(self._policies.names(rule, endpoint_id, ingress=ingress, denied=denied))
+
+    def request_policies(self, request: Request) -> tuple[PolicyName, ...]:
+        """The rules behind a proxy's verdict."""
+        asked = Asked(request.protocol, request.port, request.denied, request.rule, request.query)
+        refs = self._policies.request_names(
+            asked, request.listener, request.endpoint_id, peer=request.peer, ingress=request.ingress
         )
+        return self._named(refs)
+
+    def _named(self, refs: Iterable[RuleRef]) -> tuple[PolicyName, ...]:
+        return tuple(PolicyName(*ref, self._policies.revision_of(ref)) for ref in refs)
 
     def interface(self, ifindex: int) -> str:
         """The device's name."""

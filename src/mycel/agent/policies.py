@@ -40,6 +40,7 @@ from mycel.policy.errors import PolicyInvalid
 from mycel.policy.http import SecretRef, secrets_of
 from mycel.policy.parse import parse_cidr_group, parse_policy
 from mycel.policy.parties import party_of, reserved_parties
+from mycel.policy.requests import Asked, deciding
 from mycel.policy.resolve import Resolution, ServiceFacts
 from mycel.policy.rules import Network, Party, RuleRef, has_l7
 
@@ -352,6 +353,28 @@ class Policies:
             return ()
         side = subject.ingress if ingress else subject.egress
         return side.rules.switched_on_by if side.rules else ()
+
+    def request_names(
+        self, asked: Asked, listener: int, endpoint: int, *, peer: int, ingress: bool
+    ) -> tuple[RuleRef, ...]:
+        """The rules by which a proxy let a request through or did not."""
+        subject = self.subjects.get(EndpointId(endpoint))
+        side = (subject.ingress if ingress else subject.egress) if subject else None
+        if side is None or side.rules is None:
+            return ()
+        other = self.engine.party(IdentityId(peer))
+        whose = self._subject_party(endpoint) if ingress else other
+        return deciding(
+            side.rules.rules,
+            self.engine.proxy_rules(listener),
+            asked,
+            peer=other,
+            named_ports=whose.named_ports if whose else (),
+        )
+
+    def _subject_party(self, endpoint: int) -> Party | None:
+        found = self._endpoints.all().get(EndpointId(endpoint))
+        return self.engine.party(found.identity) if found else None
 
     # ---- what changes
 

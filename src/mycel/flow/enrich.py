@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mycel import abi
-from mycel.flow.l7 import L7Record
+from mycel.flow.l7 import Half, L7Record, L7Verdict
 from mycel.flow.l7_rows import detail, event_of
-from mycel.flow.records import Directory, Endpoint, Interner, PolicyName, ServiceName
+from mycel.flow.records import Directory, Endpoint, Interner, PolicyName, Request, ServiceName
 from mycel.flow.rows import EVENT, ROW, Events, Mask, Numbers, Rows, Words, group, has_ports
 from mycel.flow.text import RESERVED_IDENTITIES
 from mycel.model.address import Address
@@ -96,6 +96,7 @@ class Enricher:
             return np.zeros(0, ROW)
         rows = self.enrich(np.frombuffer(b"".join(packed), EVENT), wall_offset_ns=wall_offset_ns)
         rows["l7"] = [self._records.l7.number(detail(each)) for each in usable]
+        self._name_requests(rows, usable)
         return rows
 
     def forget(self) -> None:
@@ -206,6 +207,31 @@ class Enricher:
             )
             numbers.append(self._records.policies.number(found or None))
         rows["policies"][where] = np.array(numbers, np.uint32)[place]
+
+    def _name_requests(self, rows: Rows, messages: Sequence[L7Record]) -> None:
+        """What let a request through; an answer has its request's."""
+        known: dict[Request, int] = {}
+        numbers = zip(rows["source_record"].tolist(), rows["destination_record"].tolist(), strict=True)
+        for place, (message, ends) in enumerate(zip(messages, numbers, strict=True)):
+            client, server = ends if message.half == Half.REQUEST else ends[::-1]
+            mine, other = (server, client) if message.ingress else (client, server)
+            subject, peer = self._records.endpoints[mine], self._records.endpoints[other]
+            request = Request(
+                listener=message.listener,
+                rule=message.rule,
+                query=message.dns.query if message.dns else "",
+                endpoint_id=subject.endpoint_id if subject else 0,
+                peer=peer.identity if peer else 0,
+                protocol=int(rows["event"]["protocol"][place]),
+                port=message.destination.port,
+                ingress=message.ingress,
+                denied=message.verdict == L7Verdict.DROPPED,
+            )
+            number = known.get(request)
+            if number is None:
+                names = self._directory.request_policies(request)
+                number = known[request] = self._records.policies.number(names or None)
+            rows["policies"][place] = number
 
     def _name_interfaces(self, rows: Rows) -> None:
         indices, place = np.unique(rows["event"]["ifindex"], return_inverse=True)

@@ -73,6 +73,7 @@ class L7Record(msgspec.Struct, frozen=True, omit_defaults=True, tag="message"):
     latency_ns: Nanoseconds = 0  # of a response
     trace_id: str = ""
     ingress: bool = False  # the server's rules were asked, not the client's
+    rule: str = ""  # which of the listener's rules let it through, as the proxy calls it
     http: Http | None = None
     dns: Dns | None = None
 

@@ -52,6 +52,20 @@ class PolicyName(NamedTuple):
     revision: int = 0  # from which on the object is enforced
 
 
+class Request(NamedTuple):
+    """What a proxy saw, for who knows the rules it went by."""
+
+    listener: int
+    rule: str  # L7Record.rule
+    query: str  # of DNS
+    endpoint_id: int  # whose rules were asked
+    peer: int  # the other end's identity
+    protocol: int
+    port: int  # the server's
+    ingress: bool
+    denied: bool
+
+
 class Owner(NamedTuple):
     """Who had an address; None: nobody that is known."""
 
@@ -91,6 +105,10 @@ class Directory(Protocol):
 
         Number 0 of a denial is default deny: then the policies that switched it on.
         """
+        ...
+
+    def request_policies(self, request: Request) -> tuple[PolicyName, ...]:
+        """The rules that let a request through; of a denied one those that were asked."""
         ...
 
     def interface(self, ifindex: int) -> str:

@@ -129,18 +129,19 @@ class _Entries:
             raise entry["icmps"].fail("may not be combined with toPorts in one entry: write two")
         if len(ports) > 40:
             raise entry["toPorts"].fail(f"has {len(ports)} entries: at most 40 are allowed")
-        sections: list[tuple[tuple[PortMatch, ...] | None, L7 | None]]
+        sections: list[tuple[tuple[PortMatch, ...] | None, L7 | None, str]]
         if ports:
-            sections = [_section(each, ingress=ingress, deny=deny, home=self._ref.namespace) for each in ports]
+            home = self._ref.namespace
+            sections = [(*_section(each, ingress=ingress, deny=deny, home=home), each.path) for each in ports]
         elif icmps:
-            sections = [(icmp_types(entry["icmps"]), None)]
+            sections = [(icmp_types(entry["icmps"]), None, "")]
         else:
-            sections = [(None, None)]
+            sections = [(None, None, "")]
         required = _authentication(entry["authentication"]) if not deny else None
         ref = self._ref._replace(field=entry.path)
         return [
-            Rule(ref, deny, peers, matches, required or l7)
-            for matches, l7 in sections
+            Rule(ref, deny, peers, matches, required or l7, at if l7 and not required else "")
+            for matches, l7, at in sections
             # Nobody, no port, or neither peers nor ports: the entry says nothing (its default deny remains).
             if peers != () and matches != () and not (peers is None and matches is None)
         ]

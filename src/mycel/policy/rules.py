@@ -221,6 +221,7 @@ class Rule:
     peers: tuple[Peer, ...] | None  # None: everybody
     ports: tuple[PortMatch, ...] | None  # None: all, ICMP and the rest among them
     l7: L7 | None = None
+    section: str = ""  # where that is written: spec.ingress[0].toPorts[1]
 
 
 class DirectionRules(NamedTuple):

@@ -94,6 +94,22 @@ def test_a_long_url_is_cut() -> None:
     assert answered.http.url is asked.http.url  # kept once
 
 
+def test_the_rule_that_let_it_through() -> None:
+    """As Envoy's RBAC calls it; flows name the policies behind it, requests and answers alike."""
+    asked = entry("/foo")
+    asked.common_properties.metadata.filter_metadata["envoy.filters.http.rbac"].update(
+        {"enforced_effective_policy_id": "2/1"}
+    )
+    records = records_of(asked, log_name="policy/egress/10007")
+    assert [each.rule for each in records] == ["2/1", "2/1"]
+    names = Names_()
+    rows = Enricher(Names(), names).enrich_l7(records, pytest.fail, wall_offset_ns=0)
+    found = [kind.flow for kind in Kinds(names, node_name="default/n1").sort(rows).kinds]
+    assert [[each.labels[-1] for each in flow.egress_allowed_by] for flow in found] == [
+        ["mycel:rule=egress 2/1 False"]
+    ] * 2
+
+
 def test_a_denied_request_has_no_answer() -> None:
     """The 403 is no server's."""
     (record,) = records_of(

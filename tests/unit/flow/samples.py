@@ -9,7 +9,7 @@ import numpy as np
 from mycel import abi
 from mycel.flow.enrich import Enricher, Records
 from mycel.flow.kinds import Batch, Kinds
-from mycel.flow.records import Endpoint, Owner, PolicyName, ServiceName, Workload
+from mycel.flow.records import Endpoint, Owner, PolicyName, Request, ServiceName, Workload
 from mycel.flow.rows import EVENT, Events, Rows
 from mycel.flow.uuids import UuidSpace
 from mycel.model.address import Address
@@ -95,6 +95,12 @@ class Names:
         if denied and not rule and endpoint_id == 7 and ingress:
             return (PolicyName("NetworkPolicy", "shop", "closed", "spec", 4),)
         return {9: (PolicyName("CiliumNetworkPolicy", "shop", "web", "spec.ingress[1]", 5),)}.get(rule, ())
+
+    def request_policies(self, request: Request) -> tuple[PolicyName, ...]:
+        where = "ingress" if request.ingress else "egress"
+        if request.listener != 10007 or request.endpoint_id != (0 if request.ingress else 7):
+            return ()
+        return (PolicyName("CiliumNetworkPolicy", "shop", "web", f"{where} {request.rule} {request.denied}", 5),)
 
     def interface(self, ifindex: int) -> str:
         return {3: "lxc3"}.get(ifindex, "")

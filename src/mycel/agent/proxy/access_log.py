@@ -16,6 +16,7 @@ _METHOD = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 _PROTOCOLS = {1: "HTTP/1.0", 2: "HTTP/1.1", 3: "HTTP/2", 4: "HTTP/3"}
 _DENIED = "rbac_access_denied"
 _INGRESS = "policy/ingress/"
+_RBAC, _EFFECTIVE = "envoy.filters.http.rbac", "enforced_effective_policy_id"
 
 
 class AccessLogs:
@@ -65,6 +66,7 @@ def records_of(entry: Any, *, log_name: str, redaction: Redaction) -> list[L7Rec
         listener=_port_of(log_name),
         trace_id=trace_id(request.request_headers.get("traceparent", "")),
         ingress=log_name.startswith(_INGRESS),
+        rule=_rule(common.metadata),
         http=http,
     )
     if denied:
@@ -93,6 +95,11 @@ def trace_id(traceparent: str) -> str:
     if len(parts) < 4 or len(parts[1]) != 32 or not all(each in "0123456789abcdef" for each in parts[1]):
         return ""
     return parts[1] if parts[1].strip("0") else ""
+
+
+def _rule(metadata: Any) -> str:
+    """What the listener's rules call the one that let the request through: `section/rule`."""
+    return metadata.filter_metadata[_RBAC].fields[_EFFECTIVE].string_value
 
 
 def _end(address: Any) -> End | None:
