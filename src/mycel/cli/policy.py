@@ -173,17 +173,16 @@ def _end(text: str) -> dict[str, str]:
 @asynchronous
 async def lint(*, paths: Sequence[str], target: Target, output: str) -> int:
     """Say what is valid and probably not meant, in manifests (-f) or in the cluster. Exits with 1 when there is any."""
+    from mycel.cli.policies.envoy import envoy_findings, unserved
     from mycel.policy.lint import lint as find
 
     if paths:
-        from mycel.cli.policies.envoy import envoy_findings
-
         manifests = _manifests(paths)
         objects = [each.object for each in manifests]
-        found = find(_world(manifests), objects) + envoy_findings(manifests)
+        found = find(_world(manifests), objects, unserved=unserved) + envoy_findings(manifests)
     else:
         objects = await _live_objects(target)
-        found = find(_live(objects), objects)
+        found = find(_live(objects), objects, unserved=unserved)
     if output == "json":
         print_json([each._asdict() for each in found])
     elif found:

@@ -120,6 +120,7 @@ class Engine:
     ) -> None:
         """`cidr_modes`: what else CIDR rules are about: `nodes`, `pods` (policy-cidr-match-mode)."""
         self._resolve = resolve
+        self.cidr_modes = cidr_modes
         self._enforcement = enforcement
         self._node_kinds = (Block, Cidr) if "nodes" in cidr_modes else ()
         self._pod_kinds = (Block, Cidr) if "pods" in cidr_modes else (Block,)

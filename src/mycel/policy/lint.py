@@ -6,13 +6,16 @@ policies in a world of pods, nodes and addresses.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from mycel.abi import Direction
 from mycel.model.address import format_address
 from mycel.policy.parse import POLICY_KINDS
 from mycel.policy.rules import (
+    L7,
     Cidr,
+    CidrGroup,
     Labelled,
     Names,
     Party,
@@ -20,6 +23,7 @@ from mycel.policy.rules import (
     Policy,
     PortMatch,
     Rule,
+    ServicePeer,
     host_network,
     peer_matches,
 )
@@ -38,11 +42,18 @@ class Finding(NamedTuple):
     message: str
 
 
-def lint(world: World, objects: Iterable[Mapping[str, Any]]) -> list[Finding]:
+Unserved = Callable[[Direction, L7], str]
+"""Why no proxy can serve a section, so that its ports are closed; empty when one can."""
+
+
+def lint(world: World, objects: Iterable[Mapping[str, Any]], *, unserved: Unserved) -> list[Finding]:
     """Everything found, in order of objects."""
     found = [each for manifest in objects if manifest.get("kind") in POLICY_KINDS for each in _written(manifest)]
     for policy in sorted(world.engine.held(), key=lambda each: each.ref):
         found += _in_world(world, policy)
+        found += _closed(policy, unserved)
+    for policies in world.engine.policies.values():
+        found += [each for policy in policies for each in _unresolved(world, policy)]
     return found
 
 
@@ -110,8 +121,6 @@ def _cilium_entry(at: str, entry: Mapping[str, Any], way: str, *, deny: bool) ->
         rules = ports.get("rules")
         if rules is not None and not any(rules.values()):
             yield f"{port_at}.rules", "empty-list", "is empty: there is no layer 7 rule, every request is allowed"
-        elif rules or ports.get("listener") or ports.get("serverNames"):
-            yield port_at, "layer-7", "needs a proxy, and there is none: the port stays closed"
 
 
 # ---- in its world
@@ -137,15 +146,40 @@ def _in_world(world: World, policy: Policy) -> Iterator[Finding]:
     yield from _shadowed(world, policy, list(subjects.values()))
 
 
+def _closed(policy: Policy, unserved: Unserved) -> Iterator[Finding]:
+    """Sections no proxy understands yet."""
+    for direction in (Direction.INGRESS, Direction.EGRESS):
+        side = policy.side(direction)
+        for rule in side.rules if side else ():
+            if rule.l7 is not None and rule.l7.parser != "dns" and (why := unserved(direction, rule.l7)):
+                yield Finding(rule.ref.object, rule.section or rule.ref.field, "layer-7", why)
+
+
+def _unresolved(world: World, policy: Policy) -> Iterator[Finding]:
+    """Services and groups that stand for nothing."""
+    for rule in (rule for side in policy.sides for rule in side.rules):
+        for peer in rule.peers or ():
+            if isinstance(peer, ServicePeer | CidrGroup) and not world.resolution.resolve(peer):
+                message = f"{peer} is not there, or stands for nobody: it matches nothing"
+                yield Finding(rule.ref.object, rule.ref.field, "selects-nothing", message)
+
+
 def _peer(world: World, rule: Rule, peer: Peer) -> Iterator[Finding]:
     if isinstance(peer, Labelled):
         if not any(peer_matches(peer, party) for party in world.engine.parties):
             yield Finding(rule.ref.object, rule.ref.field, "selects-nothing", f"selects nobody there is ({peer})")
     elif isinstance(peer, Cidr) and peer.network.length not in (0, 96):
-        inside = [address for address in world.by_address if peer.covers(host_network(address))]
-        inside += [address for address in world.nodes if peer.covers(host_network(address))]
+        about = {"pods": world.by_address, "nodes": world.nodes}
+        inside = [
+            (kind, address)
+            for kind, addresses in about.items()
+            if kind not in world.engine.cidr_modes
+            for address in addresses
+            if peer.covers(host_network(address))
+        ]
         if inside:
-            message = f"{peer} covers pods or nodes ({format_address(inside[0])}), and CIDR rules are never about those"
+            kind, address = inside[0]
+            message = f"{peer} covers {kind} ({format_address(address)}), and CIDR rules are not about {kind} here"
             yield Finding(rule.ref.object, rule.ref.field, "cidr-of-the-cluster", message)
 
 

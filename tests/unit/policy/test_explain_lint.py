@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mycel.cli.policies.envoy import unserved
 from mycel.policy.explain import Side, explain
 from mycel.policy.lint import lint
 from mycel.policy.offline import parse_flow
@@ -84,10 +85,27 @@ FINDINGS: list[tuple[str, Object, set[tuple[str, str]]]] = [
         set(),
     ),
     ("nodes", ccnp({"nodeSelector": {}, "ingress": [{"fromEntities": ["all"]}]}), {("spec.nodeSelector", "no-effect")}),
+    ("HTTP", cnp(into({"toPorts": to_ports("80/TCP", rules={"http": [{}]})})), set()),
+    ("DNS", cnp(out_of({"toPorts": to_ports("53/UDP", rules={"dns": [{"matchPattern": "*"}]})})), set()),
     (
-        "layer 7",
-        cnp(into({"toPorts": to_ports("80/TCP", rules={"http": [{}]})})),
-        {("spec.ingress[0].toPorts[0]", "layer-7")},
+        "what no proxy understands",
+        cnp(into({"toPorts": [*to_ports("80/TCP"), *to_ports("443/TCP", serverNames=["a.b"])]})),
+        {("spec.ingress[0].toPorts[1]", "layer-7")},
+    ),
+    (
+        "authentication",
+        cnp(into({"fromEndpoints": [{}], "authentication": {"mode": "required"}})),
+        {("spec.ingress[0]", "layer-7")},
+    ),
+    (
+        "no such service",
+        cnp(out_of({"toServices": [{"k8sService": {"serviceName": "gone"}}]})),
+        {("spec.egress[0]", "selects-nothing")},
+    ),
+    (
+        "no such group",
+        cnp(into({"fromCIDRSet": [{"cidrGroupRef": "gone"}]})),
+        {("spec.ingress[0]", "selects-nothing")},
     ),
 ]
 
@@ -96,4 +114,12 @@ FINDINGS: list[tuple[str, Object, set[tuple[str, str]]]] = [
 def test_findings(policy: Any, expected: set[tuple[str, str]]) -> None:
     """Field and rule of each."""
     objects = [*CLUSTER, policy]
-    assert {(each.field, each.rule) for each in lint(read_world(objects), objects)} == expected
+    found = lint(read_world(objects), objects, unserved=unserved)
+    assert {(each.field, each.rule) for each in found} == expected
+
+
+def test_prefixes_over_pods_where_they_are_about_pods() -> None:
+    """Then it is meant."""
+    mode = {"kind": "ConfigMap", "metadata": {"name": "cilium-config"}, "data": {"policy-cidr-match-mode": "pods"}}
+    objects = [*CLUSTER, mode, cnp(into({"fromCIDR": ["10.0.0.0/8"]}))]
+    assert lint(read_world(objects), objects, unserved=unserved) == []
