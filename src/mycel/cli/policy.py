@@ -14,6 +14,8 @@ from mycel.cli.output import output_option, print_json, print_table
 
 if TYPE_CHECKING:
     from mycel.cli.policies.files import Manifest
+    from mycel.cli.policies.requests import Request
+    from mycel.cli.policies.text import Answer
     from mycel.policy.world import World
 
 _files = click.option(
@@ -107,42 +109,99 @@ def _differences(expected: dict[str, Any], found: dict[str, Any], path: str) -> 
 @_files
 @click.option("--from", "source", metavar="END", help="Who connects: namespace/pod, an address, or an entity as host.")
 @click.option(
-    "--to", "destination", metavar="END:PORT/PROTOCOL", help="To whom: shop/db:5432/TCP, 1.1.1.1:53/UDP, shop/db:ICMP."
+    "--to",
+    "destination",
+    metavar="END:PORT/PROTOCOL",
+    help="To whom: shop/db:5432/TCP (pod or service), 1.1.1.1:53/UDP, a.b:443, shop/db:ICMP.",
 )
+@click.option("--request", "asked", metavar="REQUEST", help="And a request on it: 'GET /public', 'GET http://a.b/x'.")
 @cluster_options
 @output_option
 @asynchronous
 async def explain(
-    *, uuid: str | None, paths: Sequence[str], source: str | None, destination: str | None, target: Target, output: str
+    *,
+    uuid: str | None,
+    paths: Sequence[str],
+    source: str | None,
+    destination: str | None,
+    asked: str | None,
+    target: Target,
+    output: str,
 ) -> None:
     """Say why a connection is let through or not: by the UUID of a flow, or by --from and --to.
 
-    The cluster's own objects are asked, or manifests with -f.
+    The cluster's own objects are asked, or manifests with -f. The destination may be a service, by its name or
+    address, and a DNS name. Where a proxy judges requests, its rules are shown, and how a request fares: the flow's, or
+    that of --request.
     """
-    from mycel.cli.policies.live import seen_flow
+    from mycel.cli.policies.live import as_flow, request_of, seen_flow, seen_text
     from mycel.cli.policies.text import explanation_json, explanation_lines
-    from mycel.policy.errors import PolicyInvalid
-    from mycel.policy.explain import explain as explain_flow
-    from mycel.policy.offline import parse_flow
 
     if (uuid is None) == (source is None and destination is None):
         raise BadInput("say a flow's UUID, or --from and --to")
+    request, seen = parse_request(asked) if asked else None, ""
     if uuid is not None:
-        line = await seen_flow(target, uuid)
+        flow = await seen_flow(target, uuid)
+        line, request, seen = as_flow(flow), request or request_of(flow), seen_text(flow)
     elif source is None or destination is None:
         raise BadInput("--from and --to belong together")
     else:
         line = parse_ends(source, destination)
-    world = _offline_world(paths) if paths else await _live_world(target)
-    try:
-        found = explain_flow(world, parse_flow(world, line))
-    except PolicyInvalid as exc:
-        raise BadInput(str(exc)) from exc
+    objects = [each.object for each in _manifests(paths)] if paths else await _live_objects(target)
+    world = _offline_world(paths) if paths else _live(objects)
+    answer = _answer(world, objects, line, request=request, seen=seen)
     if output == "json":
-        print_json(explanation_json(found))
+        print_json(explanation_json(answer))
         return
-    for text in explanation_lines(found):
+    for text in explanation_lines(answer):
         click.echo(text)
+
+
+def _answer(
+    world: World, objects: list[dict[str, Any]], line: dict[str, Any], *, request: Request | None, seen: str
+) -> Answer:
+    """Judge a flow; one to a service as the flow to its first pod."""
+    from mycel.cli.policies.services import behind
+    from mycel.cli.policies.text import Answer, end_text
+    from mycel.policy.errors import PolicyInvalid
+    from mycel.policy.explain import explain as explain_flow
+    from mycel.policy.offline import evaluate, parse_flow
+
+    service = behind(world, objects, line)
+    try:
+        flows = [parse_flow(world, each) for each in (service.flows if service else [line])]
+    except PolicyInvalid as exc:
+        hint = "It may have gone since the flow was seen." if seen else _hint(world, line)
+        raise BadInput(str(exc), hint=hint) from exc
+    others = {end_text(each.flow.destination): each.outcome for each in evaluate(world, flows[1:])}
+    return Answer(
+        explain_flow(world, flows[0]),
+        request=request,
+        service=service.dialled if service else "",
+        others=others,
+        seen=seen,
+    )
+
+
+def _hint(world: World, line: dict[str, Any]) -> str:
+    """What there is, where an end is not there."""
+    ends = (line["from"], line["to"])
+    namespaces = {end["pod"].partition("/")[0] for end in ends if "pod" in end}
+    if any("entity" in end for end in ends) or not namespaces:
+        return "A pod or service is written namespace/name."
+    pods = [str(ref) for ref in sorted(world.pods) if ref.namespace in namespaces]
+    return f"There are {', '.join(pods[:8])}{' …' if len(pods) > 8 else ''}." if pods else "There are no pods at all."
+
+
+def parse_request(text: str) -> Request:
+    """`GET /public`. Raises BadInput."""
+    from mycel.cli.policies.requests import Request
+    from mycel.envoy.http_misses import HttpRequest
+
+    method, _, url = text.strip().partition(" ")
+    if not method.isalpha() or not url.strip() or not (url.strip().startswith("/") or "://" in url):
+        raise BadInput(f"--request {text!r}: say a method and a path or URL, as 'GET /public'")
+    return Request(text.strip(), http=HttpRequest.of(method, url.strip()))
 
 
 def parse_ends(source: str, destination: str) -> dict[str, Any]:
@@ -160,10 +219,12 @@ def parse_ends(source: str, destination: str) -> dict[str, Any]:
     return flow | {"port": int(port), "protocol": protocol.upper() or "TCP"}
 
 
-def _end(text: str) -> dict[str, str]:
+def _end(text: str) -> dict[str, Any]:
     if "/" in text:
         return {"pod": text}
-    return {"ip": text} if text[:1].isdigit() or ":" in text else {"entity": text}
+    if text.replace(".", "").isdigit() or ":" in text:
+        return {"ip": text}
+    return {"names": [text]} if "." in text else {"entity": text}
 
 
 @policy.command()
@@ -222,10 +283,6 @@ async def _live_objects(target: Target) -> list[dict[str, Any]]:
 
     async with target.client() as client:
         return await cluster_objects(client, target.namespace)
-
-
-async def _live_world(target: Target) -> World:
-    return _live(await _live_objects(target))
 
 
 def _live(objects: list[dict[str, Any]]) -> World:

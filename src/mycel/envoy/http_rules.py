@@ -57,7 +57,7 @@ def compiled(sections: Iterable[L7 | None], there: Collection[SecretRef] = ()) -
             if len(usable) < len(matches):
                 continue
             permissions, conditions = needs(usable)
-            permissions = [*_parts(rule), *permissions]
+            permissions = [*parts(rule), *permissions]
             allowed[f"{number}/{place}"] = policy(permissions, conditions)
             for each in usable:
                 if (when := change(each, permissions, conditions)) is not None:
@@ -95,7 +95,7 @@ def _rules(sections: Iterable[L7 | None]) -> list[Sequence[Mapping[str, Any]] | 
     return found
 
 
-def _parts(rule: Mapping[str, Any]) -> list[Json]:
+def parts(rule: Mapping[str, Any]) -> list[Json]:
     """What one HTTP rule asks of a request, but for headerMatches; a field that is empty or absent asks nothing."""
     parts: list[Json] = []
     if rule.get("method"):

@@ -118,7 +118,8 @@ def _policies(flow: pb.Flow) -> str:
             policies = flow.ingress_allowed_by if allowed else flow.ingress_denied_by
         case _:
             return ""
-    names = [f"{policy.name} ({policy.kind})" for policy in policies if policy.name and policy.kind]
+    named = (each for each in policies if each.name and each.kind)
+    names = dict.fromkeys(f"{'/'.join(filter(None, (each.namespace, each.name)))} ({each.kind})" for each in named)
     return f" BY {', '.join(names)}" if names else ""
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from mycel.abi import Direction
 from mycel.identity.labels import CLUSTER_KEY, NAMED_PORTS_KEY, NAMESPACE_KEY, NAMESPACE_LABELS_PREFIX
+from mycel.identity.reserved import HOST
 from mycel.model.address import format_address, is_ipv4
 from mycel.model.workload import IdentityId
+from mycel.policy.judge import API_HOST
 from mycel.policy.labels import Requirement
 from mycel.policy.offline import End, Flow, evaluate, peer_of
 from mycel.policy.rows import numbered
@@ -19,6 +21,7 @@ from mycel.policy.rules import (
     PROTOCOL_NAMES,
     Decision,
     Labelled,
+    Names,
     Outcome,
     Party,
     Peer,
@@ -51,6 +54,9 @@ class Side:
     decision: Decision
     nearest: Miss | None = None
     remedy: dict[str, Any] | None = None  # a policy that would allow it
+    proxied: tuple[Rule, ...] = ()  # what a proxy asks of the requests; a rule without a section: nothing
+    proxied_open: bool = False  # nothing denies in this direction: requests that no rule is about pass
+    own_node: bool = False  # a node enters its own pods, whatever policies say
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +83,27 @@ def explain(world: World, flow: Flow) -> Explanation:
 def _side(world: World, flow: Flow, direction: Direction, decision: Decision) -> Side:
     subject, other = _ends(flow, direction)
     pod = subject.pod if subject.pod and subject.pod.party else None
-    if pod is None or pod.party is None or decision.reason is not Reason.DEFAULT_DENY:
-        return Side(direction, pod, decision)
+    explained = decision.reason is Reason.DEFAULT_DENY or decision.outcome is Outcome.L7
+    if pod is None or pod.party is None or not explained:
+        free = decision.reason is Reason.ALLOWED and not decision.rules and world.allow_host
+        from_host = direction == Direction.INGRESS and peer_of(world, flow, direction) in (HOST, API_HOST)
+        return Side(direction, pod, decision, own_node=free and from_host)
     enforced = world.engine.subject(pod.party)
     side = enforced.ingress if direction == Direction.INGRESS else enforced.egress
     number = peer_of(world, flow, direction)
     peer = world.engine.party(number)
     ports = pod.party.named_ports if direction == Direction.INGRESS else peer.named_ports if peer else ()
-    misses = [
-        Miss(rule, _peer_miss(rule, peer), _port_miss(rule, flow, ports))
-        for rule in (side.rules.rules if side.rules else ())
-        if not rule.deny
-    ]
+    rules = side.rules.rules if side.rules else ()
+    misses = [Miss(rule, _peer_miss(rule, peer), _port_miss(rule, flow, ports)) for rule in rules if not rule.deny]
+    if decision.outcome is Outcome.L7:
+        about = tuple(miss.rule for miss in misses if not miss.peer and not miss.port)
+        return Side(
+            direction,
+            pod,
+            decision,
+            proxied=about,
+            proxied_open=side.rules is not None and not side.rules.default_deny,
+        )
     nearest = min(misses, key=lambda miss: _distance(miss, peer), default=None)
     return Side(direction, pod, decision, nearest, _remedy(pod, other, flow, direction, number))
 
@@ -107,8 +122,12 @@ def _peer_miss(rule: Rule, party: Party | None) -> str:
 
 
 def _one_miss(peer: Peer, party: Party) -> str:
+    if isinstance(peer, Names):
+        return f"its name is not {' or '.join(peer.names)}"
     if not isinstance(peer, Labelled):
         return f"it is not {peer}"
+    if party.is_world:
+        return f"it is of the outside, and no pod with {peer}"
     return ", ".join(f"{each} ({_has(each, party)})" for each in peer.selector.missed(party.labels))
 
 
@@ -180,6 +199,8 @@ def _remedy_peer(pod: Pod, other: End, way: str, number: IdentityId) -> dict[str
         if other.pod.ref.namespace != pod.ref.namespace:
             labels[f"k8s:{NAMESPACE_KEY}"] = other.pod.ref.namespace
         return {f"{way}Endpoints": [{"matchLabels": labels}]}
+    if other.names:
+        return {f"{way}FQDNs": [{"matchName": name} for name in other.names]}
     if other.address is not None and number not in (1, 6, 7, 127):
         length = 32 if is_ipv4(other.address) else 128
         return {f"{way}CIDR": [f"{format_address(other.address)}/{length}"]}
@@ -190,6 +211,8 @@ def _remedy_peer(pod: Pod, other: End, way: str, number: IdentityId) -> dict[str
 def _name(end: End) -> str:
     if end.pod is not None:
         return end.pod.ref.name
+    if end.names:
+        return end.names[0].replace(".", "-").replace("_", "-").lower()
     if end.address is not None:
         return format_address(end.address).replace(":", "-").replace(".", "-")
     return end.entity

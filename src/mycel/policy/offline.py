@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mycel.abi import Direction
-from mycel.identity.reserved import RESERVED_LABELS
+from mycel.identity.reserved import RESERVED_LABELS, WORLD
 from mycel.model.address import Address, is_ipv4
 from mycel.model.workload import IdentityId, PodRef
 from mycel.policy.engine import Subject
@@ -20,11 +20,12 @@ _ENTITIES = {name.removeprefix("reserved:"): number for number, (name, *_) in RE
 
 
 class End(NamedTuple):
-    """One end of a flow: a pod, an address, or an entity."""
+    """One end of a flow: a pod, an address, an entity, or names that DNS answered with an address for."""
 
     pod: Pod | None = None
     address: Address | None = None
     entity: str = ""
+    names: tuple[str, ...] = ()
 
 
 class Flow(NamedTuple):
@@ -123,11 +124,15 @@ def peer_of(world: World, flow: Flow, direction: Direction) -> IdentityId:
         return world.engine.alias(end.pod.party, address) if address else end.pod.party.identity
     if end.pod is not None:
         return world.node_identity(end.pod.node, end.address, seen_from=node, ipv6=flow.ipv6, ingress=ingress)
+    if end.names and not ingress and (named := world.named_identity(end.names, end.address, ipv6=flow.ipv6)):
+        return named
     if end.address is not None:
         return world.identity_of(end.address, seen_from=node, ipv6=flow.ipv6, ingress=ingress)
     match end.entity:
         case "host":
             return world.node_identity(node, None, seen_from=node, ipv6=flow.ipv6, ingress=ingress)
+        case "":
+            return WORLD  # a name no rule is about
         case "kube-apiserver":
             return world.apiserver_identity(seen_from=node, ipv6=flow.ipv6, ingress=ingress)
         case entity:
@@ -166,8 +171,11 @@ def parse_flow(world: World, flow: Mapping[str, Any], index: int = 0) -> Flow:
 
 
 def _end(world: World, field: Field) -> End:
-    field.knows("pod", "ip", "entity")
+    field.knows("pod", "ip", "entity", "names")
+    names = tuple(item.text() for item in field["names"].items())
     given = [name for name in ("pod", "ip", "entity") if not field[name].absent]
+    if names and not given:
+        return End(names=names)
     if len(given) != 1:
         raise field.fail("takes one of pod, ip and entity")
     text = field[given[0]].text()
@@ -176,11 +184,11 @@ def _end(world: World, field: Field) -> End:
             namespace, _, name = text.rpartition("/")
             pod = world.pods.get(PodRef(namespace or "default", name))
             if pod is None:
-                raise field["pod"].fail(f"there is no pod {text} in the manifests")
+                raise field["pod"].fail(f"there is no pod or service {text}")
             return End(pod)
         case "ip":
             address = read_address(field["ip"])
-            return End(world.by_address.get(address), address)
+            return End(world.by_address.get(address), address, names=names)
         case _:
             if text not in _ENTITIES:
                 raise field["entity"].fail(f"{text!r} is not an entity with an identity: {', '.join(_ENTITIES)} are")

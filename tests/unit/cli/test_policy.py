@@ -11,7 +11,7 @@ import yaml
 
 from mycel.api import flow_pb2 as pb
 from mycel.cli.main import run
-from mycel.cli.policies.live import as_flow
+from mycel.cli.policies.live import as_flow, request_of, seen_text
 from mycel.cli.policy import parse_ends
 from tests.unit.policy.worlds import CLUSTER, cnp, into, pods, to_ports
 
@@ -86,13 +86,114 @@ def test_explain_offline(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     code, out, _ = evaluate(capsys, "explain", "-f", str(folder), "--from", "bank/web", "--to", "shop/web:80/TCP")
     assert code == 0
     for words in (
-        "bank/web → shop/web 80/TCP: denied",
+        "bank/web → shop/web:80/TCP: denied",
         "default deny, switched on by CiliumNetworkPolicy shop/p spec",
         "nearest rule: CiliumNetworkPolicy shop/p spec.ingress[0]",
         "app=db (it has web)",
         "name: allow-from-web",
     ):
         assert words in out
+
+
+SERVICE = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "front", "namespace": "shop"},
+    "spec": {"selector": {"app": "web"}, "clusterIP": "10.96.0.9", "ports": [{"port": 8000, "targetPort": 80}]},
+}
+HTTP = cnp(
+    into({"fromEndpoints": [pods(app="db")], "toPorts": to_ports("80/TCP", rules={"http": [{"path": "/public"}]})})
+)
+NAMED = cnp(
+    {
+        "endpointSelector": pods(app="web"),
+        "egress": [{"toFQDNs": [{"matchPattern": "*.example"}], "toPorts": to_ports("443/TCP")}],
+    },
+    place="shop/named",
+)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> str:
+    """A service, rules for requests, rules for names."""
+    (tmp_path / "shop.yaml").write_text(yaml.safe_dump_all([*CLUSTER, SERVICE, HTTP, NAMED]))
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("end", ["shop/front", "10.96.0.9"])
+def test_a_service_is_its_pods(shop: str, capsys: pytest.CaptureFixture[str], end: str) -> None:
+    """On the pods' port; the answer says so."""
+    code, out, err = evaluate(capsys, "explain", "-f", shop, "--from", "bank/web", "--to", f"{end}:8000/TCP")
+    assert code == 0, err
+    assert "bank/web → shop/web:80/TCP: denied" in out
+    assert "dialled as service shop/front:8000/TCP" in out
+    code, _, err = evaluate(capsys, "explain", "-f", shop, "--from", "bank/web", "--to", f"{end}:80/TCP")
+    assert code == 2
+    assert "service shop/front has no port 80/TCP: it has 8000/TCP" in err
+
+
+@pytest.mark.parametrize(
+    ("request_", "verdict", "words"),
+    [
+        ("GET /public", "allowed", "passes by CiliumNetworkPolicy shop/p spec.ingress[0].toPorts[0].rules.http[0]"),
+        ("GET http://a.b/private", "denied", "misses on path /public (it is /private)"),
+    ],
+)
+def test_a_request(shop: str, capsys: pytest.CaptureFixture[str], request_: str, verdict: str, words: str) -> None:
+    """Its connection is let through; the headline is about the request."""
+    ends = ("explain", "-f", shop, "--from", "shop/db", "--to", "shop/web:80/TCP", "--request", request_)
+    code, out, _ = evaluate(capsys, *ends)
+    assert code == 0
+    assert f"shop/db → shop/web:80/TCP, {request_}: {verdict}" in out
+    assert words in out
+    found = json.loads(evaluate(capsys, *ends, "-o", "json")[1])
+    assert (found["verdict"], found["ingress"]["verdict"]) == (verdict, "l7")
+    assert found["ingress"]["proxy"]["request"] == {"allowed": "passes", "denied": "denied"}[verdict]
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict", "words"),
+    [
+        ("a.example", "allowed", "allowed by CiliumNetworkPolicy shop/named spec.egress[0]"),
+        ("a.other", "denied", "- matchName: a.other"),
+    ],
+)
+def test_a_name(shop: str, capsys: pytest.CaptureFixture[str], name: str, verdict: str, words: str) -> None:
+    """As if DNS had answered; the remedy is about the name."""
+    code, out, err = evaluate(capsys, "explain", "-f", shop, "--from", "shop/web", "--to", f"{name}:443")
+    assert code == 0, err
+    assert f"shop/web → {name}:443/TCP: {verdict}" in out
+    assert words in out
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [
+        (("shop/gone", "shop/web:80"), "there is no pod or service shop/gone\n  There are shop/db"),
+        (("web", "shop/web:80"), "A pod or service is written namespace/name"),
+        (("shop/web", "shop/web"), "say the port and protocol too"),
+    ],
+)
+def test_ends_that_are_not_there(
+    shop: str, capsys: pytest.CaptureFixture[str], ends: tuple[str, str], words: str
+) -> None:
+    code, _, err = evaluate(capsys, "explain", "-f", shop, "--from", ends[0], "--to", ends[1])
+    assert code == 2
+    assert words in err
+
+
+def test_what_a_proxy_saw_is_explained(shop: str) -> None:
+    """A flow of layer 7 is its connection with a request, and says who decided."""
+    flow = pb.Flow(uuid="u", verdict=pb.DROPPED, Summary="HTTP/1.1 GET http://web/private")
+    flow.l7.type, flow.l7.http.method, flow.l7.http.url = pb.REQUEST, "GET", "http://web/private"
+    flow.ingress_denied_by.add(name="p", namespace="shop", kind="CiliumNetworkPolicy", labels=["mycel:rule=spec"])
+    request = request_of(flow)
+    assert request is not None and request.http == ("GET", "/private", "web")
+    assert seen_text(flow).splitlines() == [
+        "http-request DROPPED (HTTP/1.1 GET http://web/private)",
+        "decided then by CiliumNetworkPolicy shop/p spec",
+    ]
+    assert request_of(pb.Flow()) is None
 
 
 def test_lint_exits_with_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,10 +151,12 @@ def test_style() -> None:
 
 
 def test_policy_names() -> None:
-    """Who allowed it, where asked for."""
-    policy = {"name": "dns", "kind": "CiliumNetworkPolicy"}
-    allowed = response(event_type={"type": 5}, traffic_direction="EGRESS", egress_allowed_by=[policy])
-    assert "EGRESS ALLOWED BY dns (CiliumNetworkPolicy) (UDP)" in printed(allowed, policy_names=True)
+    """Who allowed it, where asked for; each object once, whatever number of its rules did."""
+    policy = {"name": "dns", "namespace": "shop", "kind": "CiliumNetworkPolicy"}
+    wide = {"name": "dns", "kind": "CiliumClusterwideNetworkPolicy"}
+    allowed = response(event_type={"type": 5}, traffic_direction="EGRESS", egress_allowed_by=[policy, policy, wide])
+    said = "EGRESS ALLOWED BY shop/dns (CiliumNetworkPolicy), dns (CiliumClusterwideNetworkPolicy) (UDP)"
+    assert said in printed(allowed, policy_names=True)
 
 
 def test_dict() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from mycel.cli.access import Target
@@ -24,6 +25,7 @@ from mycel.k8s.resources import (
 
 if TYPE_CHECKING:
     from mycel.api import flow_pb2
+    from mycel.cli.policies.requests import Request
     from mycel.k8s.client import ApiClient
 
 _KINDS = (
@@ -61,8 +63,8 @@ async def _settings(client: ApiClient, namespace: str) -> list[dict[str, Any]]:
         return []
 
 
-async def seen_flow(target: Target, uuid: str) -> dict[str, Any]:
-    """A flow the agents still remember, as `mycel policy evaluate` takes it. Raises Failure when none does."""
+async def seen_flow(target: Target, uuid: str) -> flow_pb2.Flow:
+    """A flow the agents still remember. Raises Failure when none does."""
     from mycel.api import flow_pb2, observer_pb2
     from mycel.cli.flow_sources import Source, flows
 
@@ -70,7 +72,7 @@ async def seen_flow(target: Target, uuid: str) -> dict[str, Any]:
     source = Source("", None, target.context, target.kubeconfig, target.namespace)
     async for response in flows(source, request):
         if response.HasField("flow"):
-            return as_flow(response.flow)
+            return response.flow
     raise Failure(
         f"no agent remembers flow {uuid}",
         hint="mycel hubble observe -o json shows flows with their uuid; the oldest are forgotten first.",
@@ -79,7 +81,8 @@ async def seen_flow(target: Target, uuid: str) -> dict[str, Any]:
 
 def as_flow(flow: flow_pb2.Flow) -> dict[str, Any]:
     """Ends, protocol and port of a connection; an answer is turned round. Raises BadInput for what is none."""
-    source, destination = _end(flow.source, flow.IP.source), _end(flow.destination, flow.IP.destination)
+    source = _end(flow.source, flow.IP.source, flow.source_names)
+    destination = _end(flow.destination, flow.IP.destination, flow.destination_names)
     protocol = flow.l4.WhichOneof("protocol")
     if not flow.HasField("IP") or protocol is None:
         raise BadInput(f"flow {flow.uuid} is no connection: {flow.Summary}")
@@ -100,5 +103,39 @@ def as_flow(flow: flow_pb2.Flow) -> dict[str, Any]:
     return made | {"protocol": protocol, "port": layer.source_port if turned else layer.destination_port}
 
 
-def _end(endpoint: flow_pb2.Endpoint, address: str) -> dict[str, Any]:
-    return {"pod": f"{endpoint.namespace}/{endpoint.pod_name}"} if endpoint.pod_name else {"ip": address}
+def request_of(flow: flow_pb2.Flow) -> Request | None:
+    """What a proxy saw; None for a packet."""
+    from mycel.cli.policies.requests import Request
+    from mycel.envoy.http_misses import HttpRequest
+
+    match flow.l7.WhichOneof("record"):
+        case "http":
+            http = flow.l7.http
+            return Request(f"{http.method} {http.url}", http=HttpRequest.of(http.method, http.url))
+        case "dns":
+            return Request(f"DNS query {flow.l7.dns.query}", query=flow.l7.dns.query)
+        case _:
+            return None
+
+
+def seen_text(flow: flow_pb2.Flow) -> str:
+    """What the flow itself says of its verdict."""
+    from mycel.api import flow_pb2
+    from mycel.observe.printer import event_type
+
+    named = [*flow.egress_allowed_by, *flow.egress_denied_by, *flow.ingress_allowed_by, *flow.ingress_denied_by]
+    rules = [_rule_text(each) for each in named]
+    by = "".join(f"\ndecided then by {rule}" for rule in rules)
+    return f"{event_type(flow)} {flow_pb2.Verdict.Name(flow.verdict)} ({flow.Summary}){by}"
+
+
+def _rule_text(policy: flow_pb2.Policy) -> str:
+    field = next((each.partition("=")[2] for each in policy.labels if each.startswith("mycel:rule=")), "")
+    place = f"{policy.namespace}/{policy.name}" if policy.namespace else policy.name
+    return f"{policy.kind} {place} {field}".strip()
+
+
+def _end(endpoint: flow_pb2.Endpoint, address: str, names: Iterable[str]) -> dict[str, Any]:
+    if endpoint.pod_name:
+        return {"pod": f"{endpoint.namespace}/{endpoint.pod_name}"}
+    return {"ip": address} | ({"names": known} if (known := list(names)) else {})

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from mycel.abi import Direction
 from mycel.cli.output import bad, good, warn
+from mycel.cli.policies.requests import Judged, Request, judge
+from mycel.cli.policies.requests import lines as request_lines
 from mycel.model.address import format_address
 from mycel.policy.explain import Explanation, Side
 from mycel.policy.offline import End, Flow
@@ -26,20 +29,63 @@ def end_text(end: End) -> str:
     """One end of a flow."""
     if end.pod is not None:
         return str(end.pod.ref)
-    return format_address(end.address) if end.address is not None else end.entity
+    named = ",".join(end.names)
+    if end.address is not None:
+        return f"{format_address(end.address)} ({named})" if named else format_address(end.address)
+    return named or end.entity
 
 
 def flow_text(flow: Flow) -> str:
-    """`shop/cart → shop/db:5432/TCP`."""
-    return f"{end_text(flow.source)} → {end_text(flow.destination)} {PortMatch(flow.protocol, flow.port, flow.port)}"
+    """`shop/cart → shop/db:5432/TCP`, `shop/cart → shop/db ICMP type 8`."""
+    port = str(PortMatch(flow.protocol, flow.port, flow.port))
+    return f"{end_text(flow.source)} → {end_text(flow.destination)}{':' if '/' in port else ' '}{port}"
 
 
-def explanation_lines(found: Explanation) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An explanation with all that belongs to it."""
+
+    found: Explanation
+    request: Request | None = None
+    service: str = ""  # what was dialled, if the connection's destination is behind a service
+    others: Mapping[str, Outcome] = field(default_factory=dict[str, Outcome])  # verdicts of the service's other pods
+    seen: str = ""  # what the flow said when it was seen
+
+    @property
+    def sides(self) -> tuple[tuple[Side, End, Judged | None], ...]:
+        """Both directions, with what proxies do there."""
+        flow = self.found.flow
+        return tuple(
+            (side, end, judge(side, self.request) if side.decision.outcome is Outcome.L7 else None)
+            for side, end in ((self.found.egress, flow.source), (self.found.ingress, flow.destination))
+        )
+
+    @property
+    def verdict(self) -> str:
+        """Of the connection; closed where no proxy can serve it; of its request, if one was asked about."""
+        judged = [each for _, _, each in self.sides if each is not None]
+        if self.found.outcome is Outcome.DENIED or any(each.closed for each in judged):
+            return "denied"
+        fates = {each.verdict for each in judged} - {""}
+        order = (("denied", "denied"), ("depends", "l7"), ("passes", "allowed"))
+        return next((word for fate, word in order if fate in fates), self.found.outcome.value)
+
+
+def explanation_lines(answer: Answer) -> Iterator[str]:
     """Everything there is to say."""
-    yield f"{flow_text(found.flow)}: {verdict_text(found.outcome)}"
-    for side, end in ((found.egress, found.flow.source), (found.ingress, found.flow.destination)):
+    asked = f", {answer.request.text}" if answer.request is not None else ""
+    yield f"{flow_text(answer.found.flow)}{asked}: {verdict_text(answer.verdict)}"
+    if answer.service:
+        yield f"  dialled as service {answer.service}: policies are about the pod behind it, on the pod's port"
+    yield from (f"  the service's pod {name}: {verdict_text(outcome)}" for name, outcome in answer.others.items())
+    if answer.seen:
+        yield from (f"  {line}" for line in ("seen as " + answer.seen).splitlines())
+        yield "  explained by the policies of now:"
+    for side, end, judged in answer.sides:
         yield ""
         yield from _side_lines(side, end)
+        if judged is not None:
+            yield from request_lines(judged, answer.request)
 
 
 def _side_lines(side: Side, end: End) -> Iterator[str]:
@@ -54,6 +100,8 @@ def _side_lines(side: Side, end: End) -> Iterator[str]:
             yield f"  no policy is about {name} of this pod"
         case Reason.ALLOWED if decision.rules:
             yield from (f"  allowed by {rule}" for rule in decision.rules)
+        case Reason.ALLOWED if side.own_node:
+            yield "  a node may always enter its own pods: probes come from there"
         case Reason.ALLOWED:
             yield "  nothing denies it, and what nothing denies is allowed"
         case Reason.DENY_RULE:
@@ -63,8 +111,6 @@ def _side_lines(side: Side, end: End) -> Iterator[str]:
             switched_on = ", ".join(map(str, decision.rules)) or "the mesh's settings"
             yield f"  default deny, switched on by {switched_on}"
             yield from _nearest_lines(side)
-    if decision.outcome is Outcome.L7:
-        yield "  its requests are for the proxy to judge"
 
 
 def _nearest_lines(side: Side) -> Iterator[str]:
@@ -82,17 +128,21 @@ def _nearest_lines(side: Side) -> Iterator[str]:
         yield from (f"    {line}" for line in text.splitlines())
 
 
-def explanation_json(found: Explanation) -> dict[str, Any]:
+def explanation_json(answer: Answer) -> dict[str, Any]:
     """The same for programs."""
-    return {
-        "flow": flow_text(found.flow),
-        "verdict": found.outcome.value,
-        "egress": _side_json(found.egress),
-        "ingress": _side_json(found.ingress),
-    }
+    (egress, _, asked_out), (ingress, _, asked_in) = answer.sides
+    shown: dict[str, Any] = {"flow": flow_text(answer.found.flow), "verdict": answer.verdict}
+    if answer.service:
+        shown["service"] = answer.service
+        shown["others"] = {name: outcome.value for name, outcome in answer.others.items()}
+    if answer.request is not None:
+        shown["request"] = answer.request.text
+    if answer.seen:
+        shown["seen"] = answer.seen
+    return shown | {"egress": _side_json(egress, asked_out), "ingress": _side_json(ingress, asked_in)}
 
 
-def _side_json(side: Side) -> dict[str, Any]:
+def _side_json(side: Side, judged: Judged | None) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "verdict": side.decision.outcome.value,
         "reason": side.decision.reason.value,
@@ -102,4 +152,6 @@ def _side_json(side: Side) -> dict[str, Any]:
         shown["nearest"] = {"rule": str(side.nearest.rule.ref), "peer": side.nearest.peer, "port": side.nearest.port}
     if side.remedy is not None:
         shown["remedy"] = side.remedy
+    if judged is not None:
+        shown["proxy"] = judged.as_json()
     return shown

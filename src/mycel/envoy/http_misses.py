@@ -1,0 +1,88 @@
+"""Which part of an HTTP rule a request misses, by what Envoy is given for that part (`http_rules.parts`). Pure.
+
+A request is known as its flow tells it: method and URL. Parts about other headers are not judged.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from mycel.envoy.http_rules import Json, parts
+
+_JUDGED = ("method", "path", "host")
+
+
+class HttpRequest(NamedTuple):
+    """What of a request rules are about."""
+
+    method: str
+    path: str  # without the query
+    host: str  # empty: not known
+
+    @classmethod
+    def of(cls, method: str, url: str) -> HttpRequest:
+        """From a method with a URL or a path. Raises ValueError for a URL that is none."""
+        parts = urlsplit(url)
+        return cls(method.upper(), parts.path or "/", parts.netloc)
+
+
+class Missed(NamedTuple):
+    """How a rule does not apply. `unknown`: parts that only the request's headers could tell."""
+
+    parts: tuple[str, ...]
+    unknown: tuple[str, ...]
+
+
+def missed(rule: Mapping[str, Any], request: HttpRequest) -> Missed:
+    """The parts of a rule that a request misses, in words."""
+    different: list[str] = []
+    for name in _JUDGED:
+        known = getattr(request, name)
+        if known and not all(_holds(each, request) for each in parts({name: rule.get(name)})):
+            different.append(f"{name} {rule[name]} (it is {known})")
+    unknown = [str(each) for each in rule.get("headers") or ()]
+    # With an action the request passes either way: the action is what changes.
+    unknown += [_match_text(each) for each in rule.get("headerMatches") or () if not each.get("mismatch")]
+    return Missed(tuple(different), tuple(unknown))
+
+
+def _holds(matcher: Json, request: HttpRequest) -> bool:
+    """Envoy's `Permission` for a request, as far as these parts have any."""
+    ((kind, inner),) = matcher.items()
+    match kind:
+        case "and_rules":
+            return all(_holds(each, request) for each in inner["rules"])
+        case "or_rules":
+            return any(_holds(each, request) for each in inner["rules"])
+        case "url_path":
+            return _expression(inner["path"]["safe_regex"]["regex"])(request.path)
+        case "header":
+            value = request.method if inner["name"] == ":method" else request.host
+            return _expression(inner["string_match"]["safe_regex"]["regex"])(value)
+        case _:
+            raise ValueError(f"{kind} is no matcher of a method, path or host")
+
+
+@functools.lru_cache(maxsize=1024)
+def _expression(text: str) -> Callable[[str], bool]:
+    import re2  # a library of its own, for policies that need it
+
+    compiled = re2.compile(text)
+    return lambda value: compiled.fullmatch(value) is not None
+
+
+def rule_text(rule: Mapping[str, Any]) -> str:
+    """A rule in a line: `GET /public.*, host a.b`."""
+    first = " ".join(str(rule[name]) for name in ("method", "path") if rule.get(name))
+    rest = [f"host {rule['host']}"] if rule.get("host") else []
+    rest += [f"header {each}" for each in rule.get("headers") or ()]
+    rest += [f"header {_match_text(each)}" for each in rule.get("headerMatches") or ()]
+    return ", ".join(part for part in (first, *rest) if part) or "every request"
+
+
+def _match_text(match: Mapping[str, Any]) -> str:
+    value = " of a Secret" if match.get("secret") else f": {match['value']}" if match.get("value") else ""
+    return f"{match['name']}{value}" + (f" (else {match['mismatch']})" if match.get("mismatch") else "")
