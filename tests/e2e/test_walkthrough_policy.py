@@ -6,6 +6,7 @@ One cluster for the file; every kubectl of this machine types each step.
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -108,6 +109,40 @@ def test_a_path_the_rules_do_not_allow(typed: Walk, follow: Callable[..., Follow
     eventually(
         lambda: follower.saw(wanted) or not curl(typed, "client2", "echo-same-node:8080/foo"), what="the denied request"
     )
+
+
+def test_requests_name_the_rules_that_decided(typed: Walk) -> None:
+    """Flows do, as Envoy and the DNS proxy went by them; `mycel policy explain` says it of a flow's uuid."""
+    section = "spec.egress[0].toPorts[0].rules"
+    expected = {
+        ("http", "DROPPED", "egress_denied_by"): f"client-egress-l7-http {section}.http",
+        ("http", "FORWARDED", "egress_allowed_by"): f"client-egress-l7-http {section}.http[0]",
+        ("dns", "FORWARDED", "egress_allowed_by"): f"client-egress-only-dns {section}.dns",
+    }
+    found: dict[tuple[str, str, str], tuple[str, str]] = {}
+
+    def ask() -> bool:
+        for path in ("/", "/foo"):
+            curl(typed, "client2", f"echo-same-node:8080{path}")
+        said = typed.cluster.mycel("hubble", "observe", "--type", "l7", "--last", "100", "-o", "json").stdout
+        for flow in (each["flow"] for each in map(json.loads, said.splitlines()) if "flow" in each):
+            for kind, verdict, field in expected:
+                if kind in flow["l7"] and flow["verdict"] == verdict and field in flow:
+                    by = flow[field][0]
+                    rule = next(label for label in by["labels"] if label.startswith("mycel:rule="))
+                    found[kind, verdict, field] = f"{by['name']} {rule.removeprefix('mycel:rule=')}", flow["uuid"]
+        return {key: rule for key, (rule, _) in found.items()} == expected
+
+    eventually(ask, what="flows that name the rules that decided")
+    _, uuid = found["http", "DROPPED", "egress_denied_by"]
+    lines = typed.cluster.mycel("policy", "explain", uuid).stdout.splitlines()
+    assert lines[0].endswith("GET http://echo-same-node:8080/foo: denied")
+    for line in (
+        f"  decided then by CiliumNetworkPolicy {TEST_SPACE}/client-egress-l7-http {section}.http",
+        f"    nearest rule: CiliumNetworkPolicy {TEST_SPACE}/client-egress-l7-http {section}.http[0]",
+        "    misses on path /$ (it is /foo)",
+    ):
+        assert line in lines
 
 
 def test_a_method_the_rules_do_not_allow(typed: Walk) -> None:

@@ -40,9 +40,10 @@ def policy() -> None:
 def evaluate(*, paths: Sequence[str], flows_path: str | None, expect_path: str | None, output: str) -> int:
     """Judge flows by manifests, without a cluster.
 
-    A flow is {"id", "from", "to", "protocol", "port", "type"}; its ends are {"pod": "ns/name"}, {"ip": "1.2.3.4"} or
-    {"entity": "host"}. With -o json each verdict is a line. --expect takes lines as they are printed and compares the
-    fields they have; it exits with 1 when one differs.
+    A flow is {"id", "from", "to", "protocol", "port", "type"}; its ends are {"pod": "ns/name"}, {"ip": "1.2.3.4"}
+    (with "names": ["a.b"] as DNS answered with that address), {"names": ["a.b"]} or {"entity": "host"}. With -o json
+    each verdict is a line. --expect takes lines as they are printed and compares the fields they have; it exits with 1
+    when one differs.
     """
     from mycel.cli.policies.files import read_lines
     from mycel.cli.policies.text import flow_text, verdict_text
