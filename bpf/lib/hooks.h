@@ -240,7 +240,7 @@ static __always_inline int hook_from_stack(struct __sk_buff *skb, __u32 origin)
 		if (reason)
 			return drop(skb, &p, reason);
 	}
-	if (origin == ORIGIN_HOST && unlikely(skb->mark & MARK_OF_PROXY)) {
+	if (origin == ORIGIN_HOST && unlikely((skb->mark & MARK_OF_PROXY_MASK) == MARK_OF_PROXY)) {
 		reason = proxy_sender(skb, &p);
 		if (reason)
 			return drop(skb, &p, reason);

@@ -175,6 +175,7 @@ enum proxy_mark {
 	MARK_UPSTREAM_EGRESS = 0xc00,  /* the client's egress rules were applied */
 	MARK_UPSTREAM_INGRESS = 0xd00, /* the server's too */
 	MARK_KIND = 0xf00,
+	MARK_OF_PROXY_MASK = 0xf8ff, /* where a proxy's mark has MARK_OF_PROXY and nothing else; others' marks differ */
 };
 
 enum nat_flags {

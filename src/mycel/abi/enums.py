@@ -191,6 +191,7 @@ class ProxyMark(IntEnum):
     UPSTREAM_EGRESS = 3072
     UPSTREAM_INGRESS = 3328
     KIND = 3840
+    OF_PROXY_MASK = 63743
 
 
 class NatFlags(IntFlag):

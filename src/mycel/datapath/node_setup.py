@@ -31,7 +31,7 @@ _LOCAL_PORTS_FIRST: Final = UPSTREAM_PORTS[0]  # IP_LOCAL_PORT_RANGE is cut to t
 _TO_PROXY_TABLE, _OF_PROXY_TABLE = 2004, 2005
 _PROXY_RULES: Final = (
     Rule(_TO_PROXY_TABLE, priority=9, mark=int(ProxyMark.TO_PROXY), mask=int(ProxyMark.KIND)),
-    Rule(_OF_PROXY_TABLE, priority=10, mark=int(ProxyMark.OF_PROXY), mask=int(ProxyMark.OF_PROXY)),
+    Rule(_OF_PROXY_TABLE, priority=10, mark=int(ProxyMark.OF_PROXY), mask=int(ProxyMark.OF_PROXY_MASK)),
 )
 _LOCAL_FIRST: Final = Rule(nl.LOCAL_TABLE, priority=0, protocol=nl.KERNEL_PROTOCOL)  # as every namespace has it
 _LOCAL_AFTER: Final = Rule(nl.LOCAL_TABLE, priority=100)
