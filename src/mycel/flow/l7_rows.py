@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 
 import msgspec
@@ -25,6 +26,10 @@ _NO_TTL = 4294967295  # as Hubble says of errors
 _RCODES = {1: "Format Error", 2: "Server Failure", 3: "Non-Existent Domain", 4: "Not Implemented", 5: "Query Refused"}
 
 
+_NOTHING = abi.FlowEvent.unpack(bytes(abi.FlowEvent.SIZE))._replace(kind=L7_EVENT)
+_address = functools.lru_cache(maxsize=8192)(parse_address)  # the same few come with every request
+
+
 def detail(record: L7Record) -> L7Record:
     """A message without what is its row's own, so that equal ones are stored once."""
     return msgspec.structs.replace(record, time_ns=0, source=_NOWHERE, destination=_NOWHERE)
@@ -38,27 +43,21 @@ def event_of(record: L7Record, directory: Directory, *, wall_offset_ns: int) -> 
     at_ns = max(min(0, record.time_ns), record.time_ns - wall_offset_ns)  # at the machine's start if it was before
     ends = (record.source, record.destination)
     source, destination = ends if record.half == Half.REQUEST else ends[::-1]
-    first, second = parse_address(source.address), parse_address(destination.address)
-    fields = dict.fromkeys(abi.FlowEvent._fields, 0)
-    nothing = {name: bytes(size) for name, size in (("original", 16), ("source_mac", 6), ("destination_mac", 6))}
-    event = abi.FlowEvent(
-        **(fields | nothing)  # type: ignore[arg-type]
-        | {
-            "time_ns": at_ns,
-            "source": first,
-            "destination": second,
-            "source_identity": _identity(first, directory, at_ns),
-            "destination_identity": _identity(second, directory, at_ns),
-            "source_port": source.port,
-            "destination_port": destination.port,
-            "proxy_port": record.listener,
-            "kind": L7_EVENT,
-            "verdict": _VERDICTS[record.verdict],
-            "direction": abi.Direction.INGRESS if record.ingress else abi.Direction.EGRESS,
-            "protocol": _PROTOCOLS.get(record.protocol, 0),
-            "is_reply": abi.ReplyState.TRUE if record.half == Half.RESPONSE else abi.ReplyState.FALSE,
-            "family": 6 if ":" in source.address else 4,
-        }
+    first, second = _address(source.address), _address(destination.address)
+    event = _NOTHING._replace(
+        time_ns=at_ns,
+        source=first,
+        destination=second,
+        source_identity=_identity(first, directory, at_ns),
+        destination_identity=_identity(second, directory, at_ns),
+        source_port=source.port,
+        destination_port=destination.port,
+        proxy_port=record.listener,
+        verdict=_VERDICTS[record.verdict],
+        direction=abi.Direction.INGRESS if record.ingress else abi.Direction.EGRESS,
+        protocol=_PROTOCOLS.get(record.protocol, 0),
+        is_reply=abi.ReplyState.TRUE if record.half == Half.RESPONSE else abi.ReplyState.FALSE,
+        family=6 if ":" in source.address else 4,
     )
     try:
         return event.pack()

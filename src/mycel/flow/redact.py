@@ -6,6 +6,7 @@ cookies do. Pure.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ class Redaction:
 
     def headers(self, found: Mapping[str, str]) -> Headers:
         """Headers (names in lower case) as they may be shown, by name as Hubble writes it."""
-        return tuple((_title(name), self._value(name, value)) for name, value in sorted(found.items()))
+        return tuple((_title(name), self._value(name, value)) for name, value in sorted(found.items())) if found else ()
 
     def _value(self, name: str, value: str) -> str:
         if not self.enabled or name in self.allow:
@@ -56,5 +57,6 @@ class Redaction:
 NOTHING_SAID = Redaction()
 
 
+@functools.lru_cache(maxsize=1024)
 def _title(name: str) -> str:
     return "-".join(part.capitalize() for part in name.split("-"))

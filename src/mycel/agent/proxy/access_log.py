@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import msgspec
@@ -49,9 +50,8 @@ def records_of(entry: Any, *, log_name: str, redaction: Redaction) -> list[L7Rec
     denied = response.response_code_details.startswith(_DENIED)
     began_ns = common.start_time.ToNanoseconds()
     latency_ns = max(0, common.time_to_last_downstream_tx_byte.ToNanoseconds())
-    method = type(request).DESCRIPTOR.fields_by_name["request_method"].enum_type.values_by_number
     http = Http(
-        method=method[request.request_method].name,
+        method=_methods()[request.request_method],
         url=redaction.url(request.scheme or "http", request.authority, request.original_path or request.path),
         protocol=_PROTOCOLS.get(entry.protocol_version, "HTTP/1.1"),
         headers=redaction.headers(_request_headers(request, redaction.asked)),
@@ -81,6 +81,13 @@ def records_of(entry: Any, *, log_name: str, redaction: Redaction) -> list[L7Rec
         http=msgspec.structs.replace(http, code=code, headers=headers),
     )
     return [asked, answered] if code else [asked]
+
+
+@functools.cache
+def _methods() -> dict[int, str]:
+    """Envoy's numbers of methods: `GET`."""
+    fields = message_class("envoy.data.accesslog.v3.HTTPRequestProperties").DESCRIPTOR.fields_by_name
+    return {number: each.name for number, each in fields["request_method"].enum_type.values_by_number.items()}
 
 
 def _request_headers(request: Any, asked: tuple[str, ...]) -> dict[str, str]:
