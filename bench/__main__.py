@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import peers, policy, programs, propagation
+from bench import envoys, layer7, peers, policy, programs, propagation
 from bench.idle import idle_cores
 from bench.measure import RR, Ratio, compare, served
 from bench.subject import NAME, Cluster, cluster, endpoint_slice, pod, service
@@ -32,12 +32,15 @@ BARE = {  # without a cluster
     "policy-propagation": propagation.bench_propagation,
     "policy-load": propagation.bench_load,
 }
-ROWS = ("same-node", "cross-node", "services", "policy", "idle", *BARE)
+ENVOYS = {"policy-ack": envoys.bench_ack, "envoy-memory": envoys.bench_memory}  # likewise
+ROWS = ("same-node", "cross-node", "services", "policy", "layer7", "idle", *BARE, *ENVOYS)
 
 
 def build() -> None:
     RR.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["clang-19", "-O2", "-Wall", "-Werror", "-o", str(RR), str(HERE / "rr.c")], check=True)
+    for tool in (RR, layer7.HTTP):
+        source = HERE / f"{tool.name}.c"
+        subprocess.run(["clang-19", "-O2", "-Wall", "-Werror", "-o", str(tool), str(source)], check=True)
 
 
 def show(name: str, ratio: Ratio, results: dict[str, object]) -> None:
@@ -152,7 +155,9 @@ def main() -> int:
     results: dict[str, object] = {"kernel": platform.release(), "cpus": os.cpu_count(), "pairs": args.pairs}
     for row in (row for row in BARE if row in args.row):
         BARE[row](results)
-    if set(args.row) <= set(BARE):
+    for row in (row for row in ENVOYS if row in args.row):
+        ENVOYS[row](args, show, results)
+    if set(args.row) <= {*BARE, *ENVOYS}:
         print(json.dumps(results))
         return 0
     with cluster(DEMO) as subject:
@@ -168,6 +173,8 @@ def main() -> int:
         bench_paths(subject, results, args)
         if "services" in args.row:
             bench_services(subject, results, args)
+        if "layer7" in args.row:
+            layer7.bench_layer7(subject, args, show, results)
         if "policy" in args.row:
             policy.bench_rows(subject, args, show, results)
     (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")

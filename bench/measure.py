@@ -11,7 +11,7 @@ import json
 import random
 import statistics
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,10 +34,10 @@ class Ratio:
 
 
 @contextlib.contextmanager
-def served(route: Route, *, cpu: int) -> Iterator[None]:
+def served(route: Route, *, cpu: int, binary: Path = RR) -> Iterator[None]:
     """The route's server, running until the block ends."""
     process = subprocess.Popen(
-        [*route.server, str(RR), "serve", str(route.port), str(cpu)], stdout=subprocess.PIPE, text=True
+        [*route.server, str(binary), "serve", str(route.port), str(cpu)], stdout=subprocess.PIPE, text=True
     )
     try:
         if process.stdout is None or process.stdout.readline().strip() != "ready":
@@ -68,28 +68,30 @@ def interval(values: list[float], *, rounds: int = 2000, seed: int = 1) -> tuple
     return medians[int(rounds * 0.025)], medians[int(rounds * 0.975)]
 
 
-def compare(
-    subject: Route,
-    peer: Route,
-    mode: str,
-    *,
-    pairs: int,
-    seconds: float,
-    cpu: int,
-    subject_binary: str = str(RR),
-) -> Ratio:
-    """`pairs` turns of peer and subject; both servers must be up."""
+def compare(subject: Route, peer: Route, mode: str, *, pairs: int, seconds: float, cpu: int) -> Ratio:
+    """Median latencies of `pairs` turns of peer and subject; both servers must be up."""
+
+    def once(route: Route) -> Callable[[], float]:
+        return lambda: sample(route, mode, seconds=seconds, cpu=cpu)["p50_us"]
+
+    return turns(once(subject), once(peer), pairs=pairs)
+
+
+def turns(subject: Callable[[], float], peer: Callable[[], float], *, pairs: int) -> Ratio:
+    """`pairs` samples of each, in microseconds, in turns (ABBA…)."""
     peers: list[float] = []
     subjects: list[float] = []
     for turn in range(pairs):
-        order = (0, 1) if turn % 2 == 0 else (1, 0)
-        for which in order:
-            if which:
-                subjects.append(sample(subject, mode, seconds=seconds, cpu=cpu)["p50_us"])
-            else:
-                peers.append(sample(peer, mode, seconds=seconds, cpu=cpu)["p50_us"])
+        order = ((peer, peers), (subject, subjects))
+        for once, found in order if turn % 2 == 0 else order[::-1]:
+            found.append(once())
+    return compared(subjects, peers)
+
+
+def compared(subjects: list[float], peers: list[float]) -> Ratio:
+    """What samples in turns say."""
     ratios = [p / s for p, s in zip(peers, subjects, strict=True)]
     low, high = interval(ratios)
     centre = statistics.median(peers)
     drift = max(abs(p - centre) for p in peers) / centre
-    return Ratio(statistics.median(ratios), low, high, statistics.median(subjects), centre, drift, pairs)
+    return Ratio(statistics.median(ratios), low, high, statistics.median(subjects), centre, drift, len(peers))

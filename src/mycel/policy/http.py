@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -99,10 +100,15 @@ def secret_of(match: Mapping[str, Any]) -> SecretRef | None:
 
 def secrets_of(sections: Iterable[L7 | None]) -> frozenset[SecretRef]:
     """The Secrets that the rules of these sections name."""
+    return frozenset(found for section in sections if section is not None for found in _secrets_of_one(section))
+
+
+@functools.lru_cache(maxsize=8192)
+def _secrets_of_one(section: L7) -> frozenset[SecretRef]:
+    if section.parser != "http":
+        return frozenset()
     return frozenset(
         found
-        for section in sections
-        if section is not None and section.parser == "http"
         for rule in json.loads(section.rules).get("rules", ())
         for match in rule.get("headerMatches") or ()
         if (found := secret_of(match)) is not None

@@ -86,8 +86,9 @@ def records_of(entry: Any, *, log_name: str, redaction: Redaction) -> list[L7Rec
 @functools.cache
 def _methods() -> dict[int, str]:
     """Envoy's numbers of methods: `GET`."""
-    fields = message_class("envoy.data.accesslog.v3.HTTPRequestProperties").DESCRIPTOR.fields_by_name
-    return {number: each.name for number, each in fields["request_method"].enum_type.values_by_number.items()}
+    request = message_class("envoy.data.accesslog.v3.HTTPRequestProperties")
+    kind: Any = request.DESCRIPTOR.fields_by_name["request_method"].enum_type
+    return {number: each.name for number, each in kind.values_by_number.items()}
 
 
 def _request_headers(request: Any, asked: tuple[str, ...]) -> dict[str, str]:
