@@ -99,6 +99,28 @@ async def test_what_is_no_review_is_refused(body: bytes, status: int) -> None:
         assert (await post(server, held.value, review(None)))[0] == 200
 
 
+async def test_who_sends_slowly_is_given_up_and_others_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them than there is room for."""
+    monkeypatch.setattr("mycel.operator.admission.server._BODY_S", 0.2)
+    held = Latest(material())
+
+    async def dawdle() -> bytes:
+        context = ssl.create_default_context(cadata=held.value.authorities.decode())
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context, server_hostname=NAMES[0])
+        writer.write(b"POST /validate HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        try:
+            return await reader.readline()
+        finally:
+            writer.close()
+
+    async with serving(held) as server:
+        await server.serving.wait()
+        slow = [asyncio.create_task(dawdle()) for _ in range(20)]
+        await asyncio.sleep(0.1)
+        assert (await post(server, held.value, review(None)))[0] == 200
+        assert {line.split()[1] for line in await asyncio.gather(*slow)} == {b"408"}
+
+
 async def test_the_certificate_changes_while_it_serves() -> None:
     """And whoever does not trust the new one is not answered."""
     first, second = material(), material()

@@ -18,19 +18,21 @@ from mycel.operator.admission.review import Mesh, prepare
 
 log = logging.getLogger(__name__)
 _MOST_BYTES = 8 << 20  # an object and the one before it, each as large as an API server takes them
+_MOST_BODIES = 8
 _BODY_S = 5.0
 _PORT_TAKEN_S = 10.0
 
 
 class AdmissionServer:
-    """Answers reviews. Anybody who reaches the port may ask, so that what it costs is bounded: one review at a time is
-    judged, beside the event loop, and not at all when its asker is gone.
+    """Answers reviews. Anybody who reaches the port may ask, so that what it costs is bounded: a few reviews are held
+    in memory, one at a time is judged, beside the event loop, and none whose asker is gone.
     """
 
     def __init__(self, address: str, port: int, mesh: Mesh) -> None:
         self._address = address
         self.port = port
         self._mesh = mesh
+        self._room = asyncio.Semaphore(_MOST_BODIES)
         self._judge = ThreadPoolExecutor(1, thread_name_prefix="admission")
         self.serving = asyncio.Event()
         self.allowed = self.refused = 0
@@ -80,9 +82,10 @@ class AdmissionServer:
 
     async def _validate(self, request: web.Request) -> web.Response:
         try:
-            async with asyncio.timeout(_BODY_S):
-                body = await request.read()
-            given = await asyncio.get_running_loop().run_in_executor(self._judge, answer, body, self._mesh)
+            async with self._room:
+                async with asyncio.timeout(_BODY_S):
+                    body = await request.read()
+                given = await asyncio.get_running_loop().run_in_executor(self._judge, answer, body, self._mesh)
         except TimeoutError:
             raise web.HTTPRequestTimeout from None
         except NoReview as exc:
