@@ -39,6 +39,7 @@ MODULES = (
     EXTENSIONS + "filters.http.rbac.v3.rbac",
     EXTENSIONS + "filters.http.router.v3.router",
     EXTENSIONS + "filters.http.set_filter_state.v3.set_filter_state",
+    EXTENSIONS + "filters.listener.http_inspector.v3.http_inspector",
     EXTENSIONS + "filters.listener.original_dst.v3.original_dst",
     EXTENSIONS + "filters.listener.original_src.v3.original_src",
     EXTENSIONS + "filters.listener.tls_inspector.v3.tls_inspector",

@@ -15,6 +15,7 @@
 
 #include "events.h"
 #include "maps.h"
+#include "proxy.h"
 
 #define POLICY_PREFIX_BITS 64
 
@@ -30,7 +31,7 @@ struct verdict_of {
 struct judged {
 	__u32 rule;
 	__be16 proxy_port; /* 0: it goes to its peer */
-	__u16 pad;
+	__u16 looks;	   /* 1: the listener only looks */
 };
 
 static __noinline void policy_event(struct __sk_buff *skb, const struct packet *p,
@@ -97,9 +98,9 @@ static __always_inline struct policy_value *policy_find(policy_set_t set, identi
 
 /*
  * Judge a connection in `direction` at `endpoint`. Returns 0 and fills *judged, or a drop reason. A row that names a
- * listener sends the connection there, unless it is what that very listener has let through. The node itself may enter
- * its own pods (it runs them: probes come from it) unless that is switched off, and a pod that meets itself behind a
- * service may always do so.
+ * listener sends the connection there, unless it is what that very listener has let through, or the listener would only
+ * look and is not there. The node itself may enter its own pods (it runs them: probes come from it) unless that is
+ * switched off, and a pod that meets itself behind a service may always do so.
  */
 __subprogram int policy_judge(struct __sk_buff *skb, const struct packet *p, const struct endpoint_value *endpoint,
 			      __u32 direction, struct judged *judged)
@@ -127,10 +128,14 @@ __subprogram int policy_judge(struct __sk_buff *skb, const struct packet *p, con
 		reason = DROP_POLICY_DENIED;
 	else if (row->deny)
 		reason = DROP_POLICY_DENY;
+	else if (row->looks && !proxy_listens(skb, p, row->proxy_port))
+		judged->looks = 1;
 	else if (row->proxy_port && p->t.protocol != IPPROTO_TCP && p->t.protocol != IPPROTO_UDP)
 		reason = DROP_PROXY_UNSUPPORTED;
-	else if (row->proxy_port && !(p->through == direction && p->through_port == row->proxy_port))
+	else if (row->proxy_port && !(p->through == direction && p->through_port == row->proxy_port)) {
 		judged->proxy_port = verdict.proxy_port = row->proxy_port;
+		judged->looks = row->looks;
+	}
 	if (!reason)
 		judged->rule = row->rule;
 	verdict.row = row;

@@ -93,6 +93,28 @@ __subprogram int proxy_assign_udp(struct __sk_buff *skb, const struct packet *p,
 	return given;
 }
 
+/* Whether a new connection could be given to the listener on `port`. */
+__subprogram int proxy_listens(struct __sk_buff *skb, const struct packet *p, __be16 port)
+{
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *socket;
+	bool tcp, found;
+	__u32 size;
+
+	REQUIRE(p, false);
+	tcp = p->t.protocol == IPPROTO_TCP;
+	if (p->origin == ORIGIN_STACK || (!tcp && p->t.protocol != IPPROTO_UDP)) /* see deliver_proxy */
+		return false;
+	size = proxy_tuple(&tuple, p, port);
+	socket = tcp ? bpf_skc_lookup_tcp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0)
+		     : bpf_sk_lookup_udp(skb, &tuple, size, BPF_F_CURRENT_NETNS, 0);
+	if (!socket)
+		return false;
+	found = !tcp || socket->state == TCP_LISTEN;
+	bpf_sk_release(socket);
+	return found;
+}
+
 /* Up the stack, to the proxy: to listener `port`, or (0) to the socket that began the connection. Returns a TC action.
  */
 static __always_inline int deliver_proxy(struct __sk_buff *skb, const struct packet *p, __be16 port)

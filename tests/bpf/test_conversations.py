@@ -114,7 +114,7 @@ def rule(
 ) -> tuple[abi.PolicyKey, abi.PolicyValue]:
     """A policy row; its prefix ends after the last field that is given, or after `bits` bits of the port."""
     length = 48 + bits if bits is not None else 64 if port else 40 if protocol else 32
-    fields = {"proxy_port": 0, "deny": 0, "precedence": 0, "rule": 9, "match": PolicyMatch.L3_L4} | value
+    fields = {"proxy_port": 0, "deny": 0, "precedence": 0, "rule": 9, "match": PolicyMatch.L3_L4, "looks": 0} | value
     return abi.PolicyKey(length, identity, protocol, port), abi.PolicyValue(**fields)
 
 
@@ -137,6 +137,9 @@ def rule(
         ([rule(POD_ID, TCP, 8080), rule(0, TCP, 8080, deny=1)], "POLICY_DENY"),
         ([rule(POD_ID, TCP, 8080, deny=1), rule(0, TCP, 8080)], "POLICY_DENY"),
         ([rule(POD_ID, TCP, 8080, proxy_port=10000)], "PROXY_LOOKUP_FAILED"),
+        ([rule(POD_ID, TCP, 8080, proxy_port=10000, looks=1)], None),
+        ([rule(POD_ID, TCP, 8080, proxy_port=10000, looks=1), rule(0, TCP, 8080, deny=1)], "POLICY_DENY"),
+        ([rule(POD_ID, TCP, 8081, proxy_port=10000, looks=1)], "POLICY_DENIED"),
         ([rule(POD_ID, TCP, 8080), rule(0, TCP, 8080, proxy_port=10000, precedence=3)], "PROXY_LOOKUP_FAILED"),
     ],
 )
@@ -182,6 +185,20 @@ def test_answers_pass_a_closed_door(bench: Bench, world: World) -> None:
     # The same ports the other way round are another matter: a SYN is a question.
     assert bench.send(back(world.frame(), flags=SYN), by="other").reason == "POLICY_DENIED"
     assert bench.send(back(world.frame(protocol=UDP)), by="other").reason == "POLICY_DENIED"
+
+
+def test_a_listener_that_only_looks_gets_no_connection_under_way(bench: Bench, world: World) -> None:
+    """One that rules ask for ends it: nobody has seen its beginning."""
+    enforce(bench, dict([rule()]))
+    bench.send(world.frame())
+    bench.send(back(world.frame(), flags=SYN | ACK), by="other")
+    for revision, looks, reason in ((6, 1, None), (7, 0, "PROXY_LOOKUP_FAILED"), (8, 1, None)):
+        bench.write({"policy": {7: dict([rule(0, TCP, 8080, proxy_port=10000, looks=looks)])}})
+        row = other_row(bench.other, flags=EndpointFlags.ENFORCE_INGRESS, ingress_set=7)._replace(
+            policy_revision=revision
+        )
+        bench.write({"endpoints": {abi.EndpointKey(addr(world.other)): row}})
+        assert bench.send(world.frame(flags=ACK)).reason == reason
 
 
 def test_a_later_denial_ends_the_connection(bench: Bench, world: World) -> None:

@@ -122,10 +122,10 @@ async def test_policy_sets_are_swapped_whole(fds: list[int]) -> None:
     )
     fds.append(outer)
     target = PolicyMap("mycel_policy", outer)
-    row = {abi.PolicyKey(64, 1000, 6, 80): abi.PolicyValue(0, 0, 0, 1, 2)}
+    row = {abi.PolicyKey(64, 1000, 6, 80): abi.PolicyValue(0, 0, 0, 1, 2, 0)}
     await target.apply(Diff(dict.fromkeys(range(1, 251), row) | {300: {}}))
     assert await target.read(fresh=True) == {**dict.fromkeys(range(1, 251), row), 300: {}}
-    changed = {abi.PolicyKey(64, 1001, 6, 80): abi.PolicyValue(0, 1, 0, 1, 2)}
+    changed = {abi.PolicyKey(64, 1001, 6, 80): abi.PolicyValue(0, 1, 0, 1, 2, 0)}
     await target.apply(Diff({7: changed}, list(range(8, 251))))
     await target.swept()
     assert target.dump() == {**dict.fromkeys(range(1, 7), row), 7: changed, 300: {}}
@@ -183,7 +183,7 @@ async def test_identities_come_and_go_in_the_map_in_use(fds: list[int]) -> None:
         assert target.dump() == {7: rows}
         return target.raw.get(struct.pack("<I", 7))
 
-    allow, deny = abi.PolicyValue(0, 0, 1, 1, 2), abi.PolicyValue(0, 1, 255, 2, 2)
+    allow, deny = abi.PolicyValue(0, 0, 1, 1, 2, 0), abi.PolicyValue(0, 1, 255, 2, 2, 0)
     one = {abi.PolicyKey(32, 1000, 0, 0): allow}
     first = await bring(one)
     both = one | {abi.PolicyKey(32, 1001, 0, 0): deny, abi.PolicyKey(64, 1001, 6, 80): deny}

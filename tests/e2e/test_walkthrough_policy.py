@@ -6,10 +6,13 @@ One cluster for the file; every kubectl of this machine types each step.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -229,3 +232,58 @@ def test_a_header_from_a_secret(walk: Walk) -> None:
         logs = walk.cluster.kubectl("-n", "kube-system", "logs", f"ds/{kind}", "--all-containers").stdout
         assert "nobody-may-see-this" not in logs
     walk.cluster.kubectl("-n", TEST_SPACE, "delete", "secret/header-match", "cnp/client-egress-set-header")
+
+
+def test_requests_are_seen_by_annotation(walk: Walk, follow: Callable[..., Follower]) -> None:
+    """From when it is there until it goes; who may ask whom is not another for it, and no connection ends for it."""
+    server, client = walk.pod("echo-other-node"), walk.pod("client")
+    address = walk.cluster.get("pod", "-n", TEST_SPACE, server)["status"]["podIP"]
+    annotate = ("-n", TEST_SPACE, "annotate", "--overwrite", "pod", server)
+    seen = (
+        lines_of(f"{TEST_SPACE}/{client}", f"{TEST_SPACE}/{server}:8080") + r"http-request FORWARDED \(HTTP/1\.1 GET "
+    )
+    follower = follow("--protocol", "http", "--from-pod", f"{TEST_SPACE}/{client}")
+    numbers = itertools.count()
+
+    def ask() -> int:
+        number = next(numbers)
+        done = curl(walk, "client", "-o", "/dev/null", "-w", "%{http_code}", f"{address}:8080/private?number={number}")
+        assert done.stdout == "200", done.stderr
+        return number
+
+    def shows(number: int) -> bool:
+        return follower.saw(seen + rf"http://{address}:8080/private\?number={number}\)")
+
+    with ThreadPoolExecutor(1) as beside:
+        # Two requests on one connection, six seconds apart: one before, one after.
+        url = f"{address}:8080/public"
+        told = ("-w", "%{http_code} %{num_connects}\\n", "-o", "/dev/null", "-o", "/dev/null")
+        under_way = beside.submit(curl, walk, "client2", "-m", "20", "--rate", "10/m", *told, url, url)
+        for _ in range(3):
+            ask()
+        walk.cluster.kubectl(*annotate, "policy.cilium.io/proxy-visibility=<Ingress/8080/TCP/HTTP>")
+        asked: list[int] = []
+        eventually(lambda: asked.append(ask()) or any(map(shows, asked)), what="a request in the flows")
+        assert under_way.result().stdout.split("\n")[:2] == ["200 1", "200 0"]
+    deny = {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": "deny-client", "namespace": TEST_SPACE},
+        "spec": {
+            "endpointSelector": {"matchLabels": {"kind": "echo"}},
+            "ingressDeny": [{"fromEndpoints": [{"matchLabels": {"name": "client"}}]}],
+            "enableDefaultDeny": {"ingress": False},
+        },
+    }
+    walk.cluster.apply(deny)
+    eventually(lambda: curl(walk, "client", "--max-time", "2", f"{address}:8080/").returncode == 28, what="the denial")
+    assert curl(walk, "client2", "-o", "/dev/null", "-w", "%{http_code}", f"{address}:8080/private").stdout == "200"
+    walk.cluster.kubectl("-n", TEST_SPACE, "delete", "cnp/deny-client")
+    walk.cluster.kubectl(*annotate, "policy.cilium.io/proxy-visibility-")
+
+    def unseen() -> bool:
+        number = ask()
+        time.sleep(1)
+        return not shows(number)
+
+    eventually(unseen, what="a request that is not in the flows")

@@ -61,7 +61,7 @@ def snapshot(
     `weaker` overwrites fields of the connection manager, for tests of tests.
     """
     cluster = {**listeners.cluster()}
-    cluster.update(type="STATIC", lb_policy="ROUND_ROBIN", load_assignment=_at(folder / "server"))
+    cluster.update(type="STATIC", lb_policy="ROUND_ROBIN", load_assignment=at(folder / "server"))
     del cluster["upstream_bind_config"]
     if protocol:
         options = {"@type": "type.googleapis.com/" + _HTTP, "explicit_http_config": {protocol: {}}}
@@ -81,7 +81,8 @@ def snapshot(
     }
 
 
-def _at(path: Path) -> Any:
+def at(path: Path) -> Any:
+    """A cluster's one endpoint: a unix socket."""
     endpoint = {"endpoint": {"address": {"pipe": {"path": str(path)}}}}
     return {"cluster_name": "server", "endpoints": [{"lb_endpoints": [endpoint]}]}
 

@@ -133,7 +133,8 @@ struct policy_value {
 	__u8 precedence;
 	__u32 rule; /* index into the plan's rule table, for explanations */
 	__u8 match; /* enum policy_match: what the row names */
-	__u8 pad[3];
+	__u8 looks; /* 1: the listener allows everything, and where there is none connections go to their peer */
+	__u8 pad[2];
 };
 
 /* mycel_services: frontend → service. A NodePort is a row with the unspecified address. */

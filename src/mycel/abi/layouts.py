@@ -528,30 +528,31 @@ class PolicyValue(NamedTuple):
     precedence: int
     rule: int
     match: int
+    looks: int
 
     SIZE = int(12)  # type: ignore[misc]
-    FORMAT = "<HBBIB3x"  # type: ignore[misc]
+    FORMAT = "<HBBIBB2x"  # type: ignore[misc]
     DTYPE = {  # type: ignore[misc]
-        "names": ["proxy_port", "deny", "precedence", "rule", "match"],
-        "formats": [">u2", "<u1", "<u1", "<u4", "<u1"],
-        "offsets": [0, 2, 3, 4, 8],
+        "names": ["proxy_port", "deny", "precedence", "rule", "match", "looks"],
+        "formats": [">u2", "<u1", "<u1", "<u4", "<u1", "<u1"],
+        "offsets": [0, 2, 3, 4, 8, 9],
         "itemsize": 12,
     }
 
     def pack(self) -> bytes:
-        return _POLICY_VALUE.pack(_swap16(self.proxy_port), self.deny, self.precedence, self.rule, self.match)
+        return _POLICY_VALUE.pack(_swap16(self.proxy_port), self.deny, self.precedence, self.rule, self.match, self.looks)
 
     @classmethod
     def unpack(cls, data: Buffer, offset: int = 0) -> Self:
-        proxy_port, deny, precedence, rule, match = _POLICY_VALUE.unpack_from(data, offset)
-        return cls(_swap16(proxy_port), deny, precedence, rule, match)
+        proxy_port, deny, precedence, rule, match, looks = _POLICY_VALUE.unpack_from(data, offset)
+        return cls(_swap16(proxy_port), deny, precedence, rule, match, looks)
 
     @classmethod
     def unpack_many(cls, data: Buffer) -> list[Self]:
-        return [cls(_swap16(proxy_port), deny, precedence, rule, match) for proxy_port, deny, precedence, rule, match in _POLICY_VALUE.iter_unpack(data)]
+        return [cls(_swap16(proxy_port), deny, precedence, rule, match, looks) for proxy_port, deny, precedence, rule, match, looks in _POLICY_VALUE.iter_unpack(data)]
 
 
-_POLICY_VALUE = struct.Struct("<HBBIB3x")
+_POLICY_VALUE = struct.Struct("<HBBIBB2x")
 assert _POLICY_VALUE.size == PolicyValue.SIZE
 
 

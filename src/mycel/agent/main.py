@@ -51,6 +51,7 @@ from mycel.agent.settings import Settings, SettingsError, parse_settings, read_c
 from mycel.agent.sources import StoreSources, node_address_text, this_node, touch_on_change
 from mycel.agent.state import EndpointFiles
 from mycel.agent.statuses import is_first
+from mycel.agent.visibility import Visibility
 from mycel.agent.watches import Watches
 from mycel.agent.wiring import KernelWiring
 from mycel.datapath.node import Datapath
@@ -169,6 +170,9 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
         proxy.answered = [listeners.answered, envoy_configs.configs.answered]
         policies.pending, policies.planned, policies.refused = listeners.pending, listeners.planned, listeners.refused
         listeners.touch = policies.listeners_answered
+        visibility = Visibility(watches)
+        policies.visible = visibility.of
+        visibility.changed = lambda: planner.touch(Part.POLICY)
         policies.connect(planner.touch)
         policies.adopt(
             await asyncio.to_thread(datapath.maps.interfaces.dump),

@@ -33,7 +33,7 @@ from mycel.agent.watches import Watches
 from mycel.k8s.informer import Informer, Key
 from mycel.model.address import Address, parse_address
 from mycel.model.service import EndpointSlice, Service
-from mycel.model.workload import EndpointId, Identity, IdentityId, LocalEndpoint
+from mycel.model.workload import EndpointId, Identity, IdentityId, LocalEndpoint, PodRef
 from mycel.plan.rows import EndpointPolicy
 from mycel.policy.engine import Enforcement, Engine, PolicyKeyRef, Subject
 from mycel.policy.errors import PolicyInvalid
@@ -43,6 +43,7 @@ from mycel.policy.parties import party_of, reserved_parties
 from mycel.policy.requests import Asked, deciding
 from mycel.policy.resolve import Resolution, ServiceFacts
 from mycel.policy.rules import Network, Party, RuleRef, has_l7
+from mycel.policy.visibility import Visible
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -97,6 +98,8 @@ class Policies:
         self.pending: Callable[[tuple[int, int]], bool] = lambda _numbers: False
         """Whether listeners that the rows of these sets name are still to come."""
         self.planned: Callable[[], None] = lambda: None
+        self.visible: Callable[[PodRef], tuple[Visible, ...]] = lambda _ref: ()
+        """What a proxy looks at of a pod's connections."""
         self.refused: Callable[[int], str] = lambda _number: ""
         """Why a listener that the rows of this set name is not there for good."""
         self._waits = False
@@ -151,10 +154,11 @@ class Policies:
             self.engine.set_party(party)  # the informer may not have seen a new one yet
         for identity in self._parties.keys() - parties.keys():
             self._is_nobodys_here(identity)
-        by_identity = {identity: self.engine.subject(party) for identity, party in parties.items()}
         self._parties = {identity: known for identity, known in self._parties.items() if identity in parties}
-        self.subjects = {each.endpoint_id: by_identity[each.identity] for each in local}
-        wanted = {number for subject in by_identity.values() for number in (side.number for side in subject)}
+        self.subjects = {
+            each.endpoint_id: self.engine.subject(parties[each.identity], self.visible(each.ref)) for each in local
+        }
+        wanted = {number for subject in self.subjects.values() for number in (side.number for side in subject)}
         self._in_force = self._enforce(local)
         wanted |= {number for each in self._in_force.values() for number in each[:2]}
         self._look_at_addresses(ipcache)
@@ -306,17 +310,27 @@ class Policies:
 
     def endpoint_view(self, endpoint_id: EndpointId) -> EndpointPolicyView:
         """How far an endpoint's policy is."""
-        wanted = self._in_force.get(endpoint_id, EndpointPolicy())
+        judged = self._judged(endpoint_id)
         return EndpointPolicyView(
             planned_revision=self.revision,
             realized_revision=self.realized_revision,
-            ingress=bool(wanted.ingress_set),
-            egress=bool(wanted.egress_set),
+            ingress=bool(judged.ingress_set),
+            egress=bool(judged.egress_set),
         )
 
     def in_force(self, endpoint: LocalEndpoint) -> EndpointPolicy:
-        """What an endpoint is to enforce."""
-        return self._in_force.get(endpoint.endpoint_id, EndpointPolicy())
+        """What an endpoint is to enforce, in directions that policies are about."""
+        return self._judged(endpoint.endpoint_id)
+
+    def _judged(self, endpoint_id: EndpointId) -> EndpointPolicy:
+        held = self._in_force.get(endpoint_id, EndpointPolicy())
+        subject = self.subjects.get(endpoint_id)
+        if subject is None:
+            return held
+        return held._replace(
+            ingress_set=held.ingress_set if subject.ingress.judged else 0,
+            egress_set=held.egress_set if subject.egress.judged else 0,
+        )
 
     def listing(self) -> str:
         """The objects in force, as JSON text with the generation and revision of each."""

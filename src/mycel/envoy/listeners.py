@@ -14,18 +14,21 @@ from typing import Any
 from mycel.abi import Direction, ProxyMark
 from mycel.envoy.header_matches import changing, deciding, remembering, resource_name
 from mycel.envoy.http_rules import Json, Unsupported, compiled, underscores
+from mycel.envoy.looking import looking, tells_http
 from mycel.envoy.messages import from_json, to_resource
 from mycel.envoy.parts import Shown, access_logs, listener_fields, upstream_bind
 from mycel.envoy.resources import CLUSTER, LISTENER, SECRET, Resource, Snapshot
 from mycel.model.proxy import upstream_mark
 from mycel.policy.http import SecretRef, secrets_of
 from mycel.policy.proxy_ports import HttpSections
+from mycel.policy.visibility import LOOK
 
 ORIGINAL_DESTINATION = "original-destination"
 _TYPE = "type.googleapis.com/envoy.extensions."
 _OPTIONS = f"{_TYPE}upstreams.http.v3.HttpProtocolOptions"
 _BUFFER_BYTES = 32768
 _DENIED = "Access denied\r\n"
+_LOOKS = (LOOK,)
 _NONE: Mapping[SecretRef, Resource] = MappingProxyType({})
 
 
@@ -67,6 +70,8 @@ def _made_cluster() -> Resource:
 @functools.lru_cache(maxsize=4096)
 def unserved(http: HttpSections) -> str:
     """Why no listener can serve these sections; empty when one can."""
+    if http.sections == _LOOKS:
+        return ""
     try:
         compiled(http.sections)
     except Unsupported as exc:
@@ -79,11 +84,18 @@ def listener(port: int, http: HttpSections, there: Collection[SecretRef], shown:
     egress = http.direction == Direction.EGRESS
     mark = upstream_mark(ProxyMark.UPSTREAM_EGRESS if egress else ProxyMark.UPSTREAM_INGRESS, port)
     name = listener_name(port, http.direction)
-    return {
+    fields: Json = {
         "name": name,
         "traffic_direction": "OUTBOUND" if egress else "INBOUND",
         **listener_fields(port, mark),
         "per_connection_buffer_limit_bytes": _BUFFER_BYTES,
+    }
+    if http.sections == _LOOKS:
+        filters = [*fields["listener_filters"], tells_http()]
+        chains = looking(ORIGINAL_DESTINATION, access_logs(name, shown))
+        return {**fields, **chains, "listener_filters": filters}
+    return {
+        **fields,
         "filter_chains": [
             {"filters": [{"name": "http", "typed_config": connection_manager(name, http, there, shown)}]}
         ],

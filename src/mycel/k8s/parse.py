@@ -28,6 +28,7 @@ from mycel.model.workload import (
     PublishedEndpoint,
     Workload,
 )
+from mycel.policy.visibility import ANNOTATION
 
 _AFFINITY_S = 10800  # v1.DefaultClientIPServiceAffinitySeconds
 _SERVICE_NAME = "kubernetes.io/service-name"
@@ -52,6 +53,7 @@ def parse_pod(pod: wire.Pod) -> Workload:
             for port in container.ports or []
             if port.name
         ),
+        visibility=(metadata.annotations or {}).get(ANNOTATION),
         host_ports=()
         if spec.host_network
         else tuple(
@@ -67,7 +69,8 @@ def parse_pod(pod: wire.Pod) -> Workload:
 
 def parse_namespace(namespace: wire.Namespace) -> Namespace:
     """v1.Namespace."""
-    return Namespace(namespace.metadata.name, namespace.metadata.labels or {})
+    metadata = namespace.metadata
+    return Namespace(metadata.name, metadata.labels or {}, (metadata.annotations or {}).get(ANNOTATION))
 
 
 def parse_node(node: wire.Node) -> Node:

@@ -33,6 +33,12 @@ class Metadata(_Shape, frozen=True):
     creation_timestamp: str | None = None
 
 
+class Annotated(Metadata, frozen=True):
+    """metav1.ObjectMeta of kinds whose annotations mean something here."""
+
+    annotations: dict[str, str] | None = None
+
+
 class ContainerPort(_Shape, frozen=True):
     """v1.ContainerPort."""
 
@@ -74,7 +80,7 @@ class PodStatus(_Shape, frozen=True):
 class Pod(_Shape, frozen=True):
     """v1.Pod."""
 
-    metadata: Metadata = Metadata()
+    metadata: Annotated = Annotated()
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
 
@@ -82,7 +88,7 @@ class Pod(_Shape, frozen=True):
 class Namespace(_Shape, frozen=True):
     """v1.Namespace."""
 
-    metadata: Metadata = Metadata()
+    metadata: Annotated = Annotated()
 
 
 class Taint(_Shape, frozen=True):

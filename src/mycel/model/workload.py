@@ -59,14 +59,16 @@ class Workload:
     finished: bool  # Succeeded or Failed: its address may be given away
     deleted: bool  # deletionTimestamp is set
     host_ports: tuple[HostPort, ...] = ()
+    visibility: str | None = None  # what an annotation wants to be looked at; None: it is silent
 
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """A namespace's name and labels."""
+    """A namespace's name and labels, and what an annotation wants to be looked at in its pods."""
 
     name: str
     labels: Labels
+    visibility: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

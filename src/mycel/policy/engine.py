@@ -51,12 +51,16 @@ from mycel.policy.rules import (
 )
 from mycel.policy.set_table import SetTable
 from mycel.policy.sets import PolicySet, SetKey, SetRules
+from mycel.policy.visibility import Visible
 
 FIRST_CIDR_IDENTITY = 1 << 24
 """Identities of prefixes are a node's own (scope byte 1)."""
 FIRST_ALIAS_IDENTITY = 3 << 24
 """An identity among whose addresses ipBlocks tell apart (scope byte 3); never on the wire, never in ipcache."""
 _LOCAL_COUNT = 1 << 24
+
+Look = tuple[Visible, ...]
+"""What a proxy looks at, sorted."""
 
 Resolver = Callable[[Peer], tuple[Peer, ...]]
 """What a service or CIDR group stands for."""
@@ -96,6 +100,11 @@ class SubjectSide(NamedTuple):
         """Whether the kernel looks rows up."""
         return self.number != 0
 
+    @property
+    def judged(self) -> bool:
+        """Whether any policy is about it; else its rows only say what a proxy looks at."""
+        return self.rules is not None and (self.rules.default_deny or bool(self.rules.rules))
+
 
 class Subject(NamedTuple):
     """What one subject enforces."""
@@ -129,7 +138,8 @@ class Engine:
         self._to_resolve: set[PolicyKeyRef] = set()
         self._subjects = PeerIndex()
         self._by_subject: defaultdict[Peer, list[Held]] = defaultdict(list)
-        self._asked: dict[IdentityId, tuple[Party, Subject]] = {}  # subjects whose policies have not changed since
+        self._asked: dict[IdentityId, tuple[Party, dict[Look, Subject]]] = {}
+        """Subjects whose policies have not changed since."""
         self._askers = PartyIndex()  # these
         self._peers = PeerIndex()
         self._parties = PartyIndex()
@@ -297,15 +307,22 @@ class Engine:
         """Every policy in force, resolved."""
         return (held.policy for policies in self._held.values() for held in policies)
 
-    def subject(self, party: Party) -> Subject:
-        """What a subject enforces; its sets exist from then on. `party` is the subject itself."""
+    def subject(self, party: Party, visible: Look = ()) -> Subject:
+        """What a subject enforces; its sets exist from then on. `party` is the subject itself, `visible` what a proxy
+        looks at of its connections.
+        """
         known = self._asked.get(party.identity)
-        if known is not None and known[0] == party and self._exist(known[1]):
-            return known[1]
-        selected = self._selecting(party)
-        found = Subject(self._side(selected, Direction.INGRESS, party), self._side(selected, Direction.EGRESS, party))
-        self._asked[party.identity] = party, found
-        self._askers.put(party)
+        if known is None or known[0] != party:
+            known = self._asked[party.identity] = party, {}
+            self._askers.put(party)
+        found = known[1].get(visible)
+        if found is None or not self._exist(found):
+            selected = self._selecting(party)
+            ingress, egress = (
+                self._side(selected, direction, party, tuple(each for each in visible if each.direction == direction))
+                for direction in (Direction.INGRESS, Direction.EGRESS)
+            )
+            found = known[1][visible] = Subject(ingress, egress)
         return found
 
     def _forget_subject(self, identity: IdentityId) -> None:
@@ -481,15 +498,17 @@ class Engine:
             key=lambda held: held.policy.ref,
         )
 
-    def _side(self, selected: list[Held], direction: Direction, party: Party) -> SubjectSide:
+    def _side(self, selected: list[Held], direction: Direction, party: Party, visible: Look) -> SubjectSide:
         sides = [(held, side) for held in selected if (side := held.policy.side(direction)) is not None]
         always = self._enforcement is Enforcement.ALWAYS
-        if self._enforcement is Enforcement.NEVER or not (sides or always):
+        if self._enforcement is Enforcement.NEVER:
+            sides = []
+        if not (sides or always or visible):
             return _NOTHING
         ports: tuple[ContainerPort, ...] = ()
         if direction == Direction.INGRESS and any(has_names(side) for _, side in sides):
             ports = party.named_ports
-        key = SetKey(direction, tuple(sorted(held.digest for held, _ in sides)), ports)
+        key = SetKey(direction, tuple(sorted(held.digest for held, _ in sides)), ports, visible)
         number = self._sets.number(
             key,
             lambda: SetRules(

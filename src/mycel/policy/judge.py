@@ -52,6 +52,6 @@ class Judge:
         rules = self._engine.rule(row.rule)
         if row.deny:
             return Decision(Outcome.DENIED, Reason.DENY_RULE, rules)
-        if row.proxy_port:
+        if row.proxy_port and not row.looks:
             return Decision(Outcome.L7, Reason.ALLOWED, rules)
         return Decision(Outcome.ALLOWED, Reason.ALLOWED, rules)

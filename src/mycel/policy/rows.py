@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from mycel.policy.rules import L7, LAST_PORT, ContainerPort, PortMatch, Rule, RuleRef
+from mycel.policy.visibility import LOOK, Visible
 
 L3_BITS = 32  # of a key: the identity
 PROTOCOL_BITS = 40
@@ -34,6 +35,7 @@ class Row(NamedTuple):
     l7: frozenset[L7 | None]  # empty: not for the proxy
     rules: tuple[RuleRef, ...]
     explicit: bool = True  # False: only because nothing is denied by default
+    looks: bool = False  # `l7` is not asked for by rules, and allows everything
 
 
 EVERYTHING = Prefix(L3_BITS, 0, 0)
@@ -76,12 +78,18 @@ def _covering(prefix: Prefix) -> Iterator[Prefix]:
 
 
 def compile_rows(
-    rules: Iterable[Rule], *, named_ports: Sequence[ContainerPort], open_by_default: bool = False, terse: bool = False
+    rules: Iterable[Rule],
+    *,
+    named_ports: Sequence[ContainerPort],
+    open_by_default: bool = False,
+    terse: bool = False,
+    visible: Iterable[Visible] = (),
 ) -> dict[Prefix, Row]:
     """Rows of rules that are all about the same peer.
 
     `named_ports` are the destination's. `open_by_default` adds that what no rule denies is allowed. `terse`
-    leaves out allowances a broader one covers, which only tell which rule it was.
+    leaves out allowances a broader one covers, which only tell which rule it was. `visible`: ports where a proxy looks
+    at what is allowed and not judged by one.
     """
     said: dict[Prefix, list[Rule]] = {EVERYTHING: []} if open_by_default else {}
     for rule in rules:
@@ -91,6 +99,10 @@ def compile_rows(
         for match in numbered(rule.ports, named_ports):
             for prefix in prefixes(match):
                 said.setdefault(prefix, []).append(rule)
+    looked_at = {Prefix(FULL_BITS, each.protocol, each.port): None if each.dns else LOOK for each in visible}
+    for prefix in looked_at:
+        if any(each in said for each in _covering(prefix)):
+            said.setdefault(prefix, [])
     rows: dict[Prefix, Row] = {}
     for prefix in sorted(said):
         broader: Row | None = None
@@ -99,6 +111,8 @@ def compile_rows(
             covering += said.get(each, ())
             broader = broader or (rows.get(each) if each != prefix else None)
         row = _combine(covering, open_by_default=open_by_default)
+        if prefix in looked_at and not row.deny and not row.l7:
+            row = row._replace(l7=frozenset({looked_at[prefix]}), looks=True)
         if broader is None or _adds(row, broader, terse=terse):
             rows[prefix] = row
     return rows

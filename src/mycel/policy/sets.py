@@ -17,6 +17,7 @@ from mycel.model.workload import IdentityId
 from mycel.policy.index import PartyIndex
 from mycel.policy.rows import L3_BITS, PROTOCOL_BITS, Prefix, Row, compile_rows
 from mycel.policy.rules import L7, ContainerPort, Everyone, Party, Peer, Rule, RuleRef
+from mycel.policy.visibility import Visible
 
 Proxies = Callable[[frozenset[L7 | None]], int]
 """Proxy sections that apply together → the proxy's port."""
@@ -33,6 +34,7 @@ class SetKey(NamedTuple):
     direction: Direction
     policies: tuple[int, ...]  # digests of the policies, sorted
     named_ports: tuple[ContainerPort, ...]  # the subject's, for ingress to named ports
+    visible: tuple[Visible, ...] = ()  # what a proxy looks at
 
 
 class RowSet(dict[PolicyKey, PolicyValue]):
@@ -178,13 +180,14 @@ class PolicySet:
             (*self._anybody, *rules) if together else rules,
             named_ports=ports if self.key.direction == Direction.EGRESS else self.key.named_ports,
             open_by_default=self._open and (together or not named),
+            visible=self.key.visible,
         )
         made = {prefix: self._value(prefix, row, named=named) for prefix, row in rows.items()}
         self._templates[memo] = made
         return made
 
     def _value(self, prefix: Prefix, row: Row, *, named: bool) -> PolicyValue:
-        rank = _DENY if row.deny else _PROXY if row.l7 else _ALLOW if row.explicit else _OPEN
+        rank = _DENY if row.deny else _PROXY if row.l7 and not row.looks else _ALLOW if row.explicit else _OPEN
         port = self._proxies(row.l7) if row.l7 else 0
         if port:
             self.proxy_ports.add(port)
@@ -194,6 +197,7 @@ class PolicySet:
             precedence=rank,
             rule=self._numbers(row.rules) if row.rules else 0,
             match=_match(prefix, named=named),
+            looks=int(row.looks),
         )
 
 

@@ -18,6 +18,7 @@ from mycel.policy.engine import Engine, Subject
 from mycel.policy.l7 import allowed_names
 from mycel.policy.proxy_ports import HttpSections
 from mycel.policy.rules import L7
+from mycel.policy.visibility import LOOK
 
 Json = dict[str, Any]
 _LISTEN_IPV4 = f"{int.from_bytes(socket.inet_aton(LISTEN_IPV4), sys.byteorder):08X}"
@@ -130,7 +131,7 @@ def rule_words(sections: Iterable[L7 | None]) -> tuple[str, ...]:
     """What sections of HTTP let through, a line for each rule."""
     found: dict[str, None] = {}
     for section in sections:
-        if section is None:
+        if section is None or section == LOOK:
             return ("any request",)
         if section.parser == "dns":
             found.update(dict.fromkeys(allowed_names((section,))))
