@@ -45,7 +45,7 @@ def main() -> None:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     subprocess.run(["ip", "address", "add", f"{LISTEN_IPV4}/32", "dev", "lo"], check=True)
     Path("/proc/sys/net/ipv4/tcp_migrate_req").write_text("1")
-    first, second = listener(10001), listener(10002)
+    first, second, other = listener(10001), listener(10002), listener(15000)
     holder = Holder(longest_s=4)
     runs = threading.Thread(target=holder.run)
     runs.start()
@@ -53,6 +53,7 @@ def main() -> None:
 
     first.close()  # Envoy has ended
     second.close()
+    other.close()
     assert refused(10001)
     holder.hold()
     clients = [dial(10001) for _ in range(20)]
@@ -60,6 +61,7 @@ def main() -> None:
     for number, client in enumerate(clients):
         client.sendall(b"%02d" % number)
     assert refused(10003), "a port Envoy did not listen on"
+    assert refused(15000), "the DNS proxy's"
     first = listener(10001)
     # Who waited and who comes now is with the one that listens again.
     clients += [dial(10001) for _ in range(20)]

@@ -6,7 +6,6 @@ Rules, cache and rows; no sockets and no clock.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from ipaddress import ip_network
 
 from mycel.dnsproxy.journal import Journal
 from mycel.dnsproxy.names_map import NamesMap
@@ -25,7 +24,8 @@ class Learner:
         self._journal = journal
         self._selectors = Selectors(())
         self._by_name: dict[str, frozenset[str]] = {}
-        self._networks: dict[int, dict[int, str]] = {}  # length → first bits → text
+        # by family: length → first bits → text, the longest first
+        self._networks: dict[bool, dict[int, dict[int, str]]] = {True: {}, False: {}}
         self.identities: dict[Wanted, int] = {}
         self._held: dict[Address, int] = {}  # rows as they are in the kernel
         self._wanted: dict[Address, Wanted | None] = {}
@@ -41,11 +41,12 @@ class Learner:
         self._selectors = Selectors(rules.selectors)
         self._by_name.clear()
         self._wanted.clear()
-        self._networks = {}
-        for text in (*rules.networks, "0.0.0.0/0", "::/0"):
+        found: dict[bool, dict[int, dict[int, str]]] = {True: {}, False: {}}
+        for text in rules.networks:
             address, length = parse_prefix(text)
-            self._networks.setdefault(length, {})[int.from_bytes(address, "big") >> (128 - length)] = text
-        self._networks = dict(sorted(self._networks.items(), reverse=True))
+            of_length = found[":" not in text].setdefault(length, {})
+            of_length[int.from_bytes(address, "big") >> (128 - length)] = text
+        self._networks = {family: dict(sorted(each.items(), reverse=True)) for family, each in found.items()}
         self.identities = {each.of: each.identity for each in rules.identities}
         return self._write({*self.cache.addresses, *self._held})
 
@@ -124,8 +125,9 @@ class Learner:
 
     def _network(self, address: Address) -> str:
         number = int.from_bytes(address, "big")
-        for length, of_length in self._networks.items():
-            found = of_length.get(number >> (128 - length)) if length else of_length.get(0)
-            if found is not None and (ip_network(found).version == 4) == is_ipv4(address):
+        ipv4 = is_ipv4(address)
+        for length, of_length in self._networks[ipv4].items():
+            found = of_length.get(number >> (128 - length))
+            if found is not None:
                 return found
-        return "0.0.0.0/0" if is_ipv4(address) else "::/0"
+        return "0.0.0.0/0" if ipv4 else "::/0"

@@ -15,7 +15,7 @@ import time
 
 from mycel.abi import ProxyMark
 from mycel.kit.sock_diag import listening
-from mycel.model.proxy import LISTEN_IPV4
+from mycel.model.proxy import DNS_PORTS, LISTEN_IPV4
 
 LONGEST_S = 10.0
 _LOOK_S, _HURRY_S = 1.0, 0.02
@@ -64,7 +64,7 @@ class Holder:
 
     def _look(self) -> None:
         own = {os.fstat(each.fileno()).st_ino for each in self._held.values()}
-        ports = {each.port for each in listening(LISTEN_IPV4) if each.inode not in own}
+        ports = {each.port for each in listening(LISTEN_IPV4) if each.inode not in own and each.port not in DNS_PORTS}
         if not self._held:
             self._seen, self._seen_before = ports, self._seen
             return

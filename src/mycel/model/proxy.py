@@ -10,6 +10,8 @@ LISTEN_IPV4: Final = "192.0.0.8"
 """RFC 7600: no interface has it, so nobody can dial a listener."""
 LISTEN_IPV6: Final = "100::8"
 """RFC 6666: likewise."""
+DNS_PORTS: Final = range(15000, 16000)
+"""Listeners of the DNS proxy; all others are Envoy's."""
 UPSTREAM_PORTS: Final = (16384, 29999)
 """The first and last port of proxies' own sockets: apart from pods' ports and NodePorts."""
 

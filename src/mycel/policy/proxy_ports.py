@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from mycel.abi import Direction
+from mycel.model.proxy import DNS_PORTS
 from mycel.policy.l7 import allowed_names
 from mycel.policy.numbers import HashedNumbers
 from mycel.policy.rules import L7
@@ -13,7 +14,7 @@ from mycel.policy.rules import L7
 FIRST_HTTP_PORT, _HTTP_PORTS = 10000, 4999
 _NO_HTTP_LISTENER = FIRST_HTTP_PORT + _HTTP_PORTS
 """Named when there are more sets of rules than numbers: no listener is ever there, so such ports are closed."""
-FIRST_DNS_PORT, _DNS_PORTS = 15000, 999
+FIRST_DNS_PORT, _DNS_PORTS = DNS_PORTS.start, len(DNS_PORTS) - 1
 _NO_DNS_LISTENER = FIRST_DNS_PORT + _DNS_PORTS
 """The same."""
 
