@@ -2,6 +2,8 @@
 
     python3 - HOLD NEW_PER_S SECONDS HOST:PORT … < load.py
 
+SECONDS 0: until stdin ends (then with `python3 -c`).
+
 Keeps HOLD connections open, spread over the targets, and sends a request on each of them every half second; meanwhile
 opens NEW_PER_S short connections a second. A reset, refusal or answer later than five seconds is a failure. "ready" is
 printed once every held connection has answered; one JSON line at the end says what was seen:
@@ -10,6 +12,7 @@ printed once every held connection has answered; one JSON line at the end says w
 
 import asyncio
 import json
+import os
 import sys
 import time
 
@@ -39,11 +42,11 @@ async def ask(reader, writer):
     await reader.readexactly(length)
 
 
-async def hold(number, target, seen, ready, end):
+async def hold(number, target, seen, ready, over):
     try:
         reader, writer = await asyncio.wait_for(asyncio.open_connection(*target), LATE_S)
         first = True
-        while first or time.monotonic() < end:
+        while first or not over.is_set():
             started = time.monotonic()
             await asyncio.wait_for(ask(reader, writer), LATE_S)
             seen.slowest_s = max(seen.slowest_s, time.monotonic() - started)
@@ -71,13 +74,17 @@ async def once(target, seen):
 async def main(held, new_per_s, seconds, *targets):
     targets = [(host, int(port)) for host, _, port in (text.rpartition(":") for text in targets)]
     seen, ready = Seen(), asyncio.Semaphore(0)
-    end = time.monotonic() + seconds
-    tasks = [asyncio.create_task(hold(i, targets[i % len(targets)], seen, ready, end)) for i in range(held)]
+    over, loop = asyncio.Event(), asyncio.get_running_loop()
+    if seconds:
+        loop.call_later(seconds, over.set)
+    else:
+        loop.add_reader(0, lambda: os.read(0, 1) or (loop.remove_reader(0), over.set()))
+    tasks = [asyncio.create_task(hold(i, targets[i % len(targets)], seen, ready, over)) for i in range(held)]
     for _ in range(held):
         await ready.acquire()
     print("ready", flush=True)
     turn = 0
-    while time.monotonic() < end:
+    while not over.is_set():
         tasks.append(asyncio.create_task(once(targets[turn % len(targets)], seen)))
         turn += 1
         await asyncio.sleep(1 / new_per_s)

@@ -1,11 +1,18 @@
-"""Layer 7 under faults: agents and Envoys are killed under requests; layer 4 never notices, nothing denied passes."""
+"""Layer 7 under faults: processes are killed and streams cut under requests, connections and DNS.
+
+Layer 4 never notices, nothing denied passes, and the first connection after a DNS answer is never dropped.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import signal
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +21,8 @@ from typing import Any
 import pytest
 
 from mycel.cluster.lifecycle import cgroups
-from tests.clusters import ROOT, Cluster
+from tests.clusters import ROOT, Cluster, eventually
+from tests.e2e.outside import NETWORK, PORT, RESOLVER
 
 pytestmark = pytest.mark.cluster
 
@@ -30,9 +38,10 @@ networking:
 """
 SPACE = "cilium-test"
 HERE = Path(__file__).parent
-REQUESTS, LOAD = (HERE / "requests.py").read_text(), (HERE / "load.py").read_text()
+LOAD4, LOAD7, NAMES = ((HERE / f"{name}.py").read_text() for name in ("load", "layer7_load", "first_connections"))
 KILLS = 5
-RULES = {
+HTTP_RULES: Any = {"http": [{"method": "GET", "path": "/$"}]}
+RULES: Any = {
     "apiVersion": "cilium.io/v2",
     "kind": "CiliumNetworkPolicy",
     "metadata": {"name": "rules", "namespace": SPACE},
@@ -41,17 +50,30 @@ RULES = {
         "egress": [
             {
                 "toEndpoints": [{"matchLabels": {"kind": "echo"}}],
-                "toPorts": [{"ports": [{"port": "8080"}], "rules": {"http": [{"method": "GET", "path": "/$"}]}}],
-            }
+                "toPorts": [{"ports": [{"port": "8080", "protocol": "TCP"}], "rules": HTTP_RULES}],
+            },
+            {
+                "toCIDR": [f"{RESOLVER}/32"],
+                "toPorts": [
+                    {
+                        "ports": [{"port": "53", "protocol": "UDP"}],
+                        "rules": {"dns": [{"matchPattern": "*.outside.test"}]},
+                    }
+                ],
+            },
+            {
+                "toFQDNs": [{"matchPattern": "*.outside.test"}],
+                "toPorts": [{"ports": [{"port": str(PORT), "protocol": "TCP"}]}],
+            },
         ],
     },
 }
-RULES["spec"]["egress"][0]["toPorts"][0]["ports"][0]["protocol"] = "TCP"  # type: ignore[index]
+Run = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture(scope="module")
-def mesh(make_cluster: Callable[[str], Cluster]) -> Cluster:
-    """Three nodes, the test pods, HTTP rules for client2 alone."""
+def mesh(make_cluster: Callable[[str], Cluster]) -> Iterator[Cluster]:
+    """Three nodes, the test pods, rules for client2 alone; behind the first node lies the outside."""
     cluster = make_cluster("faults")
     cluster.create(CONFIG)
     cluster.mycel("install", "--wait")
@@ -60,49 +82,62 @@ def mesh(make_cluster: Callable[[str], Cluster]) -> Cluster:
         "-n", SPACE, "wait", "--for=condition=Available", "deployment", "--all", "--timeout=90s", timeout_s=100
     )
     cluster.apply(RULES)
-    return cluster
+    with outside(cluster):
+        yield cluster
 
 
-def processes(cluster: Cluster, word: bytes) -> list[int]:
-    """Process ids of the cluster whose command line has a word that ends so."""
+@contextlib.contextmanager
+def outside(cluster: Cluster) -> Iterator[None]:
+    """A network that only the first node leads to, with a DNS server."""
+    first, *others = cluster.nodes
+    (node,) = [each for each in cluster.get("nodes")["items"] if each["metadata"]["name"] == first]
+    address = next(each["address"] for each in node["status"]["addresses"] if each["type"] == "InternalIP")
+    cluster.on_node(first, "ip", "route", "add", "local", NETWORK, "dev", "lo")
+    for each in others:
+        cluster.on_node(each, "ip", "route", "add", NETWORK, "via", address)
+    network = f"--net={cluster.folder}/run/{cluster.name}/ns/{first}.net"
+    command = ["nsenter", network, sys.executable, "-m", "tests.e2e.outside"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "ready\n"
+        yield
+        process.kill()
+
+
+def processes(cluster: Cluster, word: bytes, *, node: str = "") -> list[int]:
+    """Process ids of the cluster whose command line has a word that ends so; `node`: of this one alone."""
     record = json.loads((cluster.state / "cluster.json").read_text())
+    network = (cluster.folder / "run" / cluster.name / "ns" / f"{node}.net").stat().st_ino if node else 0
     found: list[int] = []
     for pid in cgroups.processes(record["cgroup"]):
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            here = not node or Path(f"/proc/{pid}/ns/net").stat().st_ino == network
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if any(each.endswith(word) for each in words[:4]):
+        if here and any(each.endswith(word) for each in words[:4]):
             found.append(pid)
     return found
 
 
 @pytest.fixture
-def run(mesh: Cluster) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """`run(deployment, script, arguments…)` starts a script in a pod and returns when it says "ready"."""
+def run(mesh: Cluster) -> Iterator[Run]:
+    """`run(deployment, script, arguments…)` starts a script in a pod and returns when it says "ready".
+
+    Many go on until their stdin is closed.
+    """
     started: list[subprocess.Popen[str]] = []
 
     def start(deployment: str, script: str, *arguments: str) -> subprocess.Popen[str]:
-        command = [
-            mesh.kubectl_path,
-            "-n",
-            SPACE,
-            "exec",
-            "-i",
-            f"deploy/{deployment}",
-            "--",
-            "python3",
-            "-",
-            *arguments,
-        ]
+        inside = ("exec", "-i", f"deploy/{deployment}", "--", "python3", "-c", script, *arguments)
         process = subprocess.Popen(
-            command, env=mesh.environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [mesh.kubectl_path, "-n", SPACE, *inside],
+            env=mesh.environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         started.append(process)
-        assert process.stdin and process.stdout
-        process.stdin.write(script)
-        process.stdin.close()
-        process.stdin = None
+        assert process.stdout
         assert process.stdout.readline() == "ready\n"
         return process
 
@@ -114,53 +149,221 @@ def run(mesh: Cluster) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def said(process: subprocess.Popen[str]) -> dict[str, Any]:
-    out, _ = process.communicate(timeout=90)
+    out, _ = process.communicate(timeout=120)
     return json.loads(out.splitlines()[-1])
 
 
-def target(cluster: Cluster, deployment: str) -> str:
+def pod_of(cluster: Cluster, deployment: str) -> dict[str, Any]:
     (pod,) = cluster.get("-n", SPACE, "pods", "-l", f"name={deployment}")["items"]
-    return f"{pod['status']['podIP']}:8080"
+    return pod
 
 
-def kill_some(cluster: Cluster, word: bytes, *, apart_s: float) -> int:
-    """Kill -9 one process after the other, every one of the cluster in turns; returns how many were."""
+def target(cluster: Cluster, deployment: str) -> str:
+    return f"{pod_of(cluster, deployment)['status']['podIP']}:8080"
+
+
+def home(cluster: Cluster) -> str:
+    """The node whose agent and proxies the rules are about."""
+    return pod_of(cluster, "client2")["spec"]["nodeName"]
+
+
+class Loads:
+    """Connections of layer 4, requests and DNS, until `ended`."""
+
+    def __init__(self, mesh: Cluster, run: Run) -> None:
+        everywhere = ("rollout", "status", "daemonset", "cilium", "--timeout=90s")
+        mesh.kubectl("-n", "kube-system", *everywhere, timeout_s=100)
+        near, far = target(mesh, "echo-same-node"), target(mesh, "echo-other-node")
+        self._four = run("client", LOAD4, "50", "10", "0", near, far)
+        self._seven = run("client2", LOAD7, "500", far, RESOLVER, "50")
+
+    def ended(self) -> dict[str, Any]:
+        """What layer 7 saw; layer 4 has seen nothing."""
+        four, seven = said(self._four), said(self._seven)
+        print(f"layer 4: {four}\nlayer 7: {seven}")
+        assert four["failed"] == 0, four
+        assert seven["last"] == ["200"] * 10, seven
+        # The server itself says 404 to /foo: an answer of its own would be a leak.
+        assert not seven["denied"].keys() & {"200", "404"}, seven
+        return seven
+
+
+def kill_some(find: Callable[[], list[int]], kills: int, *, apart_s: float) -> None:
+    """Kill -9 what there is, one after the other in turns."""
     killed = 0
-    while killed < KILLS:
-        for pid in processes(cluster, word):
-            try:
+    while killed < kills:
+        for pid in find()[: kills - killed]:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-            killed += 1
-            time.sleep(apart_s)
-            if killed == KILLS:
-                break
-        time.sleep(0.2)
-    return killed
+                killed += 1
+                time.sleep(apart_s)
+        time.sleep(0.1)
 
 
-def test_killed_agents_are_not_noticed(mesh: Cluster, run: Callable[..., subprocess.Popen[str]]) -> None:
-    """Five agents, under requests on both layers: not one fails, and what is denied stays denied."""
-    near, far = target(mesh, "echo-same-node"), target(mesh, "echo-other-node")
-    layer4 = run("client", LOAD, "50", "10", "12", near, far)
-    layer7 = run("client2", REQUESTS, "12", far)
-    assert kill_some(mesh, b"mycel.agent", apart_s=1.5) == KILLS
-    four, seven = said(layer4), said(layer7)
-    assert four["failed"] == 0, four
-    assert set(seven["allowed"]) == {"200"}, seven
-    assert set(seven["denied"]) == {"403"}, seven
+def only(seven: dict[str, Any], *, names: bool = True) -> None:
+    """Not one request or query failed."""
+    assert seven["allowed"].keys() == {"200"}, seven
+    assert seven["denied"].keys() == {"403"}, seven
+    assert not names or seven["names"].keys() == {"NOERROR"}, seven
 
 
-def test_killed_envoys_close_what_they_judge(mesh: Cluster, run: Callable[..., subprocess.Popen[str]]) -> None:
-    """Five Envoys: layer 4 goes on; requests come back; nothing denied ever reaches a server."""
-    near, far = target(mesh, "echo-same-node"), target(mesh, "echo-other-node")
-    layer4 = run("client", LOAD, "50", "10", "20", near, far)
-    layer7 = run("client2", REQUESTS, "20", far)
-    assert kill_some(mesh, b"_bin/envoy", apart_s=1.5) == KILLS
-    four, seven = said(layer4), said(layer7)
-    print(f"layer 7 was away for at most {seven['longest_s']} s: {seven['allowed']}, {seven['denied']}")
-    assert four["failed"] == 0, four
-    assert seven["last"] == ["200"] * 10, seven
-    # The server itself says 404 to /foo: an answer of its own would be a leak.
-    assert not set(seven["denied"]) & {"200", "404"}, seven
+def test_killed_agents_are_not_noticed(mesh: Cluster, run: Run) -> None:
+    """Five agents, of all nodes in turns: nothing fails, and what is denied stays denied."""
+    loads = Loads(mesh, run)
+    kill_some(lambda: processes(mesh, b"mycel.agent"), KILLS, apart_s=1.5)
+    only(loads.ended())
+
+
+def test_killed_envoys_close_what_they_judge(mesh: Cluster, run: Run) -> None:
+    """Five Envoys of the client's node: requests come back, DNS does not notice."""
+    loads = Loads(mesh, run)
+    node = home(mesh)
+    for _ in range(KILLS):
+        kill_some(lambda: processes(mesh, b"_bin/envoy", node=node), 1, apart_s=0)
+        eventually(lambda: codes(mesh) == ["200", "403"], what="200 and 403 from the next Envoy")
+    seven = loads.ended()
+    assert seven["allowed"].keys() <= {"200", "503", "cut", "late", "ConnectionResetError"}, seven
+    assert seven["names"].keys() == {"NOERROR"}, seven
+
+
+def dns_proxies(cluster: Cluster, node: str) -> list[int]:
+    """The working one of a node: the child of the one that keeps it running."""
+    found = processes(cluster, b"mycel.dnsproxy.supervise", node=node)
+    return [pid for pid in found if int(Path(f"/proc/{pid}/stat").read_text().split()[3]) in found]
+
+
+def test_killed_dns_proxies_keep_what_they_learnt(mesh: Cluster, run: Run) -> None:
+    """Five of the client's node: DNS comes back, requests do not notice, learnt addresses are let through."""
+    loads = Loads(mesh, run)
+    learnt = [f"198.18.1.{number}" for number in range(10)]  # by the load's queries
+    node = home(mesh)
+    eventually(lambda: dns_proxies(mesh, node), what="a DNS proxy")
+    for _ in range(KILLS):
+        kill_some(lambda: dns_proxies(mesh, node), 1, apart_s=0)
+        assert dial_all(mesh, learnt) == learnt
+    eventually(lambda: dns_proxies(mesh, node), what="another DNS proxy")
+    time.sleep(1)
+    seven = loads.ended()
+    only(seven, names=False)
+    assert seven["names"].keys() <= {"NOERROR", "late"}, seven
+    assert seven["names_last"] == 10, seven
+
+
+def dial_all(cluster: Cluster, addresses: list[str]) -> list[str]:
+    """What the addresses say to the client of the rules."""
+    script = (
+        "import json, socket, sys\n"
+        f"dial = lambda address: socket.create_connection((address, {PORT}), timeout=5).recv(64).decode()\n"
+        "print(json.dumps([dial(address) for address in sys.argv[1:]]))"
+    )
+    found = cluster.kubectl("-n", SPACE, "exec", "deploy/client2", "--", "python3", "-c", script, *addresses)
+    return json.loads(found.stdout)
+
+
+@pytest.mark.parametrize("cuts", [5, pytest.param(20, marks=pytest.mark.long)])
+def test_cut_streams_touch_no_listener(mesh: Cluster, run: Run, cuts: int) -> None:
+    """Envoy's connections to the agent are cut every second: nothing fails, no listener is made anew or drained."""
+    node = home(mesh)
+    (envoy,) = processes(mesh, b"_bin/envoy", node=node)
+    before = listener_statistics(mesh, node)
+    loads = Loads(mesh, run)
+    for _ in range(cuts):
+        eventually(lambda: cut(envoy), what="a connection of Envoy's to its agent")
+        time.sleep(1)
+    only(loads.ended())
+    assert listener_statistics(mesh, node) == before
+    assert before["total_listeners_draining"] == 0
+
+
+def cut(envoy: int) -> int:
+    """End every connection a process has to the socket of its configuration, from its side; returns how many."""
+    ended = 0
+    process = os.pidfd_open(envoy)
+    try:
+        for each in list(Path(f"/proc/{envoy}/fd").iterdir()):
+            with contextlib.suppress(OSError):
+                if not str(each.readlink()).startswith("socket:"):
+                    continue
+                with socket.socket(fileno=_take(process, int(each.name))) as taken:
+                    if str(taken.getpeername()).endswith("/xds.sock"):
+                        taken.shutdown(socket.SHUT_RDWR)
+                        ended += 1
+    finally:
+        os.close(process)
+    return ended
+
+
+def _take(process: int, descriptor: int) -> int:
+    """A copy of another process's descriptor (pidfd_getfd(2)). Raises OSError."""
+    found = ctypes.CDLL(None, use_errno=True).syscall(438, process, descriptor, 0)
+    if found < 0:
+        raise OSError(ctypes.get_errno(), "pidfd_getfd")
+    return found
+
+
+def listener_statistics(cluster: Cluster, node: str) -> dict[str, int]:
+    """What has happened to an Envoy's listeners."""
+    command = ("curl", "-s", "--unix-socket", "/var/run/cilium/envoy/admin.sock", "http://envoy/stats?format=json")
+    found = json.loads(cluster.on_node(node, *command))["stats"]
+    named = {each["name"].removeprefix("listener_manager."): each["value"] for each in found if "value" in each}
+    return {name: value for name, value in named.items() if name.startswith(("listener_", "total_listeners"))}
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.long)])
+def test_the_first_connection_after_a_dns_answer_is_let_through(mesh: Cluster, run: Run, count: int) -> None:
+    """Every name has an address nobody has seen; agents and the DNS proxy of the node are killed on the way.
+
+    A query that was on its way when the proxy was killed is the client's to repeat: none is lost here, for the kills
+    are between two runs.
+    """
+    node = home(mesh)
+    for part in range(4):
+        first = count * 10 + part * count // 4  # apart from what other runs have asked for
+        found = said(run("client2", NAMES, str(first), str(count // 4), RESOLVER, str(PORT)))
+        assert found == {"tries": count // 4, "addresses": count // 4, "failed": [], "again_failed": []}
+        if part == 0:
+            kill_some(lambda: processes(mesh, b"mycel.agent", node=node), 1, apart_s=0)
+        if part == 1:
+            eventually(lambda: dns_proxies(mesh, node), what="a DNS proxy")
+            kill_some(lambda: dns_proxies(mesh, node), 1, apart_s=0)
+
+
+def test_an_envoy_that_begins_without_an_agent_serves(mesh: Cluster, run: Run) -> None:
+    """No agent anywhere, then the Envoy is killed: allowed passes, denied is 403; agents that come touch nothing."""
+    node = home(mesh)
+    mesh.kubectl("-n", "kube-system", "patch", "daemonset", "cilium", "--patch", agents_on("nowhere"))
+    eventually(lambda: not processes(mesh, b"mycel.agent"), what="the end of all agents")
+    try:
+        kill_some(lambda: processes(mesh, b"_bin/envoy", node=node), 1, apart_s=0)
+
+        def answers() -> bool:
+            return codes(mesh) == ["200", "403"]
+
+        eventually(answers, what="200 and 403 without an agent")
+        before = listener_statistics(mesh, node)
+    finally:
+        mesh.kubectl("-n", "kube-system", "patch", "daemonset", "cilium", "--patch", agents_on("linux"))
+    mesh.kubectl("-n", "kube-system", "rollout", "status", "daemonset", "cilium", "--timeout=60s", timeout_s=70)
+    eventually(lambda: "Envoy asks for its configuration" in agent_log(mesh, node), what="Envoy at the new agent")
+    assert codes(mesh) == ["200", "403"]
+    assert listener_statistics(mesh, node) == before
+
+
+def agents_on(system: str) -> str:
+    return json.dumps({"spec": {"template": {"spec": {"nodeSelector": {"kubernetes.io/os": system}}}}})
+
+
+def agent_log(cluster: Cluster, node: str) -> str:
+    pods = cluster.get("-n", "kube-system", "pods", "-l", "k8s-app=cilium")["items"]
+    name = next(each["metadata"]["name"] for each in pods if each["spec"]["nodeName"] == node)
+    return cluster.kubectl("-n", "kube-system", "logs", name, "-c", "cilium-agent").stdout
+
+
+def codes(cluster: Cluster) -> list[str]:
+    """What the client of the rules gets for what is allowed and for what is denied."""
+    found: list[str] = []
+    for path in ("/", "/foo"):
+        curl = ("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "3")
+        inside = ("exec", "deploy/client2", "--", *curl, f"http://{target(cluster, 'echo-other-node')}{path}")
+        found.append(cluster.kubectl("-n", SPACE, *inside, check=False).stdout)
+    return found
