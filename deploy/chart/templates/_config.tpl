@@ -16,6 +16,7 @@ debug: {{ .Values.debug.enabled | quote }}
 enable-admission: {{ .Values.admission.enabled | quote }}
 enable-bpf-masquerade: {{ .Values.enableIPv4Masquerade | quote }}
 enable-endpoint-routes: "false"
+enable-dns-proxy: {{ .Values.dnsProxy.enabled | quote }}
 enable-envoy-config: "false"
 enable-gateway-api: "false"
 enable-hubble: {{ .Values.hubble.enabled | quote }}

@@ -154,7 +154,12 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             ),
         )
         listeners = PolicyListeners(
-            policies.engine, header_secrets, connected=lambda: proxy.connected, shown=settings.shown_headers
+            policies.engine,
+            header_secrets,
+            connected=lambda: proxy.connected,
+            envoy=settings.l7_proxy,
+            dns_proxy=settings.dns_proxy,
+            shown=settings.shown_headers,
         )
         records = Records()
         proxy = Proxy(
@@ -274,6 +279,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             spawn(group, header_values.run(), "Secrets of policies")
             spawn(group, listeners.run(planner), "policy listeners")
             spawn(group, envoy_configs.run(planner), "CiliumEnvoyConfigs")
+            spawn(group, proxy.watch_groups(), "groups of proxies")
             if settings.l7_proxy:
                 spawn(group, proxy.run([AccessLogs(records, settings.redaction)]), "proxy")
             spawn(group, publisher.run(), "endpoint publisher")

@@ -58,6 +58,7 @@ class Settings:
     announce: bool = True  # take part in announcing addresses of services
     announce_times: Times = USUAL_TIMES
     l7_proxy: bool = True  # the node's Envoy is fed
+    dns_proxy: bool = True  # the node has one
     envoy_config: bool = False  # CiliumEnvoyConfigs are served
     ingress_controller: bool = False  # the operator's are, in any case
     debug: bool = False
@@ -139,6 +140,7 @@ def parse_settings(config: Mapping[str, str], environment: Mapping[str, str]) ->
         announce=_flag(config, "enable-l2-announcements", default=False),
         announce_times=_announce_times(config),
         l7_proxy=_flag(config, "enable-l7-proxy", default=True),
+        dns_proxy=_flag(config, "enable-dns-proxy", default=True),
         envoy_config=_flag(config, "enable-envoy-config", default=False),
         ingress_controller=_flag(config, "enable-ingress-controller", default=False),
         debug=_flag(config, "debug", default=False),

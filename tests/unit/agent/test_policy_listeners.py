@@ -95,6 +95,18 @@ def test_rules_that_no_listener_can_serve_are_not_waited_for() -> None:
     run(story())
 
 
+def test_proxies_that_nodes_do_not_have_are_said() -> None:
+    """Where there is none, its ports stay closed for good; the other one's are not spoken of."""
+    http = engine(rules(method="GET"))
+    ports = [{"ports": [{"port": "53", "protocol": "UDP"}], "rules": {"dns": [{"matchPattern": "*"}]}}]
+    dns = engine(cnp({"endpointSelector": pods(app="web"), "egress": [{"toPorts": ports}]}))
+    for made, off, number in ((http, "envoy", 0), (dns, "dns_proxy", 1)):
+        numbers = subject(made)
+        for each, said in ((off, True), ({"envoy": "dns_proxy", "dns_proxy": "envoy"}[off], False)):
+            listeners = PolicyListeners(made, nothing_secret(), connected=lambda: False, **{each: False})
+            assert bool(listeners.refused(numbers[number])) == said
+
+
 def test_a_listener_is_without_a_rule_until_its_secret_is_there() -> None:
     """And with it as soon as it comes; what is in it is nowhere but in its own resource. A judge knows others' too."""
 

@@ -103,6 +103,28 @@ def test_init_containers_mount_what_nodes_lack(
     assert pod.get("hostPID", False) == (expected is not None)
 
 
+@pytest.mark.parametrize(
+    ("envoy", "dns", "expected"),
+    [
+        (True, True, ["cilium-envoy", "dns-proxy"]),
+        (True, False, ["cilium-envoy"]),
+        (False, True, ["dns-proxy"]),
+        (False, False, None),
+    ],
+)
+def test_each_proxy_may_be_alone(chart: Chart, envoy: bool, dns: bool, expected: list[str] | None) -> None:
+    made = render(chart, envoy={"enabled": envoy}, dnsProxy={"enabled": dns})
+    found = made.get(("DaemonSet", "cilium-envoy"))
+    pod = found["spec"]["template"]["spec"] if found else {}
+    assert [each["name"] for each in pod["containers"]] == expected if found else expected is None
+    assert (("ServiceAccount", "cilium-envoy") in made) == bool(expected)
+    assert (("ConfigMap", "cilium-envoy-config") in made) == envoy
+    mounted = {mount["name"] for each in pod.get("containers", ()) for mount in each["volumeMounts"]}
+    assert mounted <= {each["name"] for each in pod.get("volumes", ())}
+    data = made[("ConfigMap", "cilium-config")]["data"]
+    assert (data["enable-l7-proxy"], data["enable-dns-proxy"]) == (str(envoy).lower(), str(dns).lower())
+
+
 def test_extra_config_wins(chart: Chart) -> None:
     made = render(chart, extraConfig={"enable-envoy-config": "true", "new-key": "x"})
     data = made[("ConfigMap", "cilium-config")]["data"]

@@ -22,9 +22,19 @@ class PolicyListeners:
     """`snapshot` is for Envoy. An endpoint may switch to a set when `pending` names none of its listeners."""
 
     def __init__(
-        self, engine: Engine, secrets: HeaderSecrets, *, connected: Callable[[], bool], shown: Shown = ()
+        self,
+        engine: Engine,
+        secrets: HeaderSecrets,
+        *,
+        connected: Callable[[], bool],
+        envoy: bool = True,
+        dns_proxy: bool = True,
+        shown: Shown = (),
     ) -> None:
+        """`envoy`, `dns_proxy`: whether the node is to have them."""
         self._engine = engine
+        self._envoy = envoy
+        self._dns_proxy = dns_proxy
         self._secrets = secrets
         self._shown = shown
         self._connected = connected
@@ -75,9 +85,13 @@ class PolicyListeners:
 
     def refused(self, number: int) -> str:
         """Why a listener of this set is not there for good: Envoy's words, or ours; empty when there is no such one."""
-        listeners = self._engine.http_listeners
+        listeners, dns_listeners = self._engine.http_listeners, self._engine.dns_listeners
         for port in sorted(self._engine.ports_of((number,))):
+            if port in dns_listeners and not self._dns_proxy:
+                return "nodes have no DNS proxy (dnsProxy.enabled): the ports of rules.dns stay closed"
             if port in listeners:
+                if not self._envoy:
+                    return "nodes have no Envoy (envoy.enabled): the ports of rules.http stay closed"
                 if words := unserved(listeners[port]):
                     return words
                 found = self._answers.get((LISTENER, listener_name(port, listeners[port].direction)))

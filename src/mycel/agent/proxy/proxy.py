@@ -50,7 +50,7 @@ class Proxy:
         return self._ads.streams > 0
 
     async def run(self, handlers: Collection[Any] = ()) -> None:
-        """Serve until cancelled; `handlers` are what else Envoy may call."""
+        """Serve Envoy until cancelled; `handlers` are what else Envoy may call."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         async with asyncio.TaskGroup() as group:
             for part in self._parts:
@@ -58,7 +58,6 @@ class Proxy:
             group.create_task(keep(self._folder / LAST, self._snapshot))
             group.create_task(self._serve(handlers))
             group.create_task(self._tell())
-            group.create_task(self._watch_groups())
 
     async def _serve(self, handlers: Collection[Any]) -> None:
         """On the socket that Envoy's supervisor lends, whenever there is one."""
@@ -94,7 +93,7 @@ class Proxy:
             for listener in self.answered:
                 listener(self._ads.answers.value)
 
-    async def _watch_groups(self) -> None:
+    async def watch_groups(self) -> None:
         """Who the proxies are, by the files they leave: they are containers of their own and come and go."""
         while True:
             found = await asyncio.to_thread(lambda: {kind: read_group(path) for kind, path in self._files.items()})
