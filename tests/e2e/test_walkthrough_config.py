@@ -5,14 +5,20 @@ The DNS half of the walkthrough's policies is section 6's; here pods may resolve
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import signal
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from mycel.cluster.lifecycle import cgroups
 from tests.clusters import Cluster, eventually
 from tests.e2e.walk import MANIFESTS, TEST_SPACE, Walk
 
@@ -66,26 +72,38 @@ def status(walk: Walk, pod: str, method: str, path: str) -> int:
 
 
 def codes(walk: Walk, requests: int) -> Counter[str]:
-    """The status codes of so many requests of client2, one process, one connection after the other."""
-    script = (
-        f"for i in $(seq {requests}); do curl -s -m 10 -o /dev/null -w '%{{http_code}}\\n' echo-same-node:8080/; done"
-    )
-    done = walk.cluster.kubectl("exec", "-n", TEST_SPACE, walk.pod("client2"), "--", "sh", "-c", script, timeout_s=180)
+    """The status codes of so many requests of client2, one after the other."""
+    each = f"echo-same-node:8080/#[1-{requests}]"  # what follows the # is not sent
+    curl = ("curl", "-s", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}\\n", each)
+    done = walk.cluster.kubectl("exec", "-n", TEST_SPACE, walk.pod("client2"), "--", *curl, check=False, timeout_s=180)
     return Counter(done.stdout.split())
 
 
-def dialled(walk: Walk) -> Counter[str]:
-    """Connections from client2 that reached each echo deployment, by the flows of their nodes."""
+def requested(walk: Walk) -> Counter[str]:
+    """Requests of client2 that went on to each echo deployment, by the flows of the rules that judged them."""
     done = walk.cluster.mycel(
-        "hubble", "observe", "--all", "-o", "json", "--from-pod", f"{TEST_SPACE}/client2", "--type", "trace:to-endpoint"
+        "hubble", "observe", "--all", "-o", "json", "--from-pod", f"{TEST_SPACE}/client2", "--type", "l7"
     )
     found: Counter[str] = Counter()
     for line in done.stdout.splitlines():
         flow = json.loads(line)["flow"]
-        flags = flow.get("l4", {}).get("TCP", {}).get("flags", {})
-        if flags.get("SYN") and not flags.get("ACK"):
-            found[re.sub(r"-[^-]+-[^-]+$", "", flow["destination"].get("pod_name", ""))] += 1
+        pod = flow["destination"].get("pod_name", "")
+        if pod.startswith("echo-") and flow["l7"]["type"] == "REQUEST" and flow["verdict"] == "FORWARDED":
+            found[re.sub(r"-[^-]+-[^-]+$", "", pod)] += 1
     return found
+
+
+def kill(walk: Walk, pod: dict[str, Any]) -> None:
+    """kill -9 of a pod's server."""
+    record = json.loads((walk.cluster.state / "cluster.json").read_text())
+    killed = 0
+    for pid in cgroups.processes(record["cgroup"]):
+        with contextlib.suppress(OSError):
+            ours = pod["metadata"]["uid"] in Path(f"/proc/{pid}/cgroup").read_text()
+            if ours and b"json_mock" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+                killed += 1
+    assert killed
 
 
 def test_the_object_says_who_has_taken_it(walk: Walk) -> None:
@@ -113,12 +131,23 @@ def test_the_listener_is_no_way_around_policy(walk: Walk) -> None:
 
 
 def test_both_backends_answer_in_equal_parts(walk: Walk) -> None:
-    """300 requests, all 200, 50:50 within 10 points, told apart by where connections went."""
-    before = dialled(walk)
-    assert codes(walk, 300) == {"200": 300}
-    after = dialled(walk)
-    # Connections are pooled, so requests are not counted by them; that both were dialled is.
-    assert set(after - before) | set(before) >= {"echo-same-node", "echo-other-node"}
+    """1,000 requests, all 200, 50:50 within 10 points, told apart by the flows' destination."""
+    before = requested(walk)
+    assert codes(walk, 1000) == {"200": 1000}
+    eventually(lambda: (requested(walk) - before).total() >= 1000, what="a flow of each request")
+    parts = requested(walk) - before
+    assert parts.total() == 1000, parts
+    assert all(400 <= parts[name] <= 600 for name in ("echo-same-node", "echo-other-node")), parts
+
+
+def test_a_killed_process_is_not_noticed(walk: Walk) -> None:
+    """Two of a backend, one is killed: another is asked, and 200 requests are all answered."""
+    walk.cluster.kubectl("-n", TEST_SPACE, "scale", "deployment/echo-same-node", "--replicas=2")
+    walk.cluster.kubectl("-n", TEST_SPACE, "rollout", "status", "deployment/echo-same-node", "--timeout=60s")
+    assert codes(walk, 20) == {"200": 20}
+    kill(walk, walk.cluster.get("-n", TEST_SPACE, "pods", "-l", "name=echo-same-node")["items"][0])
+    assert codes(walk, 200) == {"200": 200}
+    walk.cluster.kubectl("-n", TEST_SPACE, "scale", "deployment/echo-same-node", "--replicas=1")
 
 
 def test_a_cluster_without_endpoints_is_named(walk: Walk) -> None:
