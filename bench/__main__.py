@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import envoys, layer7, peers, policy, programs, propagation
+from bench import envoys, gaps, layer7, peers, policy, programs, propagation
 from bench.idle import idle_cores
 from bench.measure import RR, Ratio, compare, served
 from bench.subject import NAME, Cluster, cluster, endpoint_slice, pod, service
@@ -27,10 +27,11 @@ from bench.subject import NAME, Cluster, cluster, endpoint_slice, pod, service
 HERE = Path(__file__).parent
 DEMO = HERE.parent / "examples" / "cilium-test.yaml"
 CPU = 0
-BARE = {  # without a cluster
+BARE = {  # without the cluster of the others
     "policy-programs": programs.bench_programs,
     "policy-propagation": propagation.bench_propagation,
     "policy-load": propagation.bench_load,
+    "gaps": gaps.bench_gaps,
 }
 ENVOYS = {"policy-ack": envoys.bench_ack, "envoy-memory": envoys.bench_memory}  # likewise
 ROWS = ("same-node", "cross-node", "services", "policy", "layer7", "idle", *BARE, *ENVOYS)

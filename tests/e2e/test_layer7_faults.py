@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,54 +19,15 @@ from typing import Any
 
 import pytest
 
-from mycel.cluster.lifecycle import cgroups
-from tests.clusters import ROOT, Cluster, eventually
-from tests.e2e.outside import NETWORK, PORT, RESOLVER
+from tests.clusters import Cluster, eventually
+from tests.e2e.faults import SPACE, dns_proxies, home, outside, prepare, processes, target
+from tests.e2e.outside import PORT, RESOLVER
 
 pytestmark = pytest.mark.cluster
 
-CONFIG = """\
-apiVersion: kind.x-k8s.io/v1alpha4
-kind: Cluster
-nodes:
-- role: control-plane
-- role: worker
-- role: worker
-networking:
-  disableDefaultCNI: true
-"""
-SPACE = "cilium-test"
 HERE = Path(__file__).parent
 LOAD4, LOAD7, NAMES = ((HERE / f"{name}.py").read_text() for name in ("load", "layer7_load", "first_connections"))
 KILLS = 5
-HTTP_RULES: Any = {"http": [{"method": "GET", "path": "/$"}]}
-RULES: Any = {
-    "apiVersion": "cilium.io/v2",
-    "kind": "CiliumNetworkPolicy",
-    "metadata": {"name": "rules", "namespace": SPACE},
-    "spec": {
-        "endpointSelector": {"matchLabels": {"other": "client"}},
-        "egress": [
-            {
-                "toEndpoints": [{"matchLabels": {"kind": "echo"}}],
-                "toPorts": [{"ports": [{"port": "8080", "protocol": "TCP"}], "rules": HTTP_RULES}],
-            },
-            {
-                "toCIDR": [f"{RESOLVER}/32"],
-                "toPorts": [
-                    {
-                        "ports": [{"port": "53", "protocol": "UDP"}],
-                        "rules": {"dns": [{"matchPattern": "*.outside.test"}]},
-                    }
-                ],
-            },
-            {
-                "toFQDNs": [{"matchPattern": "*.outside.test"}],
-                "toPorts": [{"ports": [{"port": str(PORT), "protocol": "TCP"}]}],
-            },
-        ],
-    },
-}
 Run = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -75,48 +35,9 @@ Run = Callable[..., "subprocess.Popen[str]"]
 def mesh(make_cluster: Callable[[str], Cluster]) -> Iterator[Cluster]:
     """Three nodes, the test pods, rules for client2 alone; behind the first node lies the outside."""
     cluster = make_cluster("faults")
-    cluster.create(CONFIG)
-    cluster.mycel("install", "--wait")
-    cluster.kubectl("apply", "-f", str(ROOT / "examples" / "cilium-test.yaml"))
-    cluster.kubectl(
-        "-n", SPACE, "wait", "--for=condition=Available", "deployment", "--all", "--timeout=90s", timeout_s=100
-    )
-    cluster.apply(RULES)
+    prepare(cluster)
     with outside(cluster):
         yield cluster
-
-
-@contextlib.contextmanager
-def outside(cluster: Cluster) -> Iterator[None]:
-    """A network that only the first node leads to, with a DNS server."""
-    first, *others = cluster.nodes
-    (node,) = [each for each in cluster.get("nodes")["items"] if each["metadata"]["name"] == first]
-    address = next(each["address"] for each in node["status"]["addresses"] if each["type"] == "InternalIP")
-    cluster.on_node(first, "ip", "route", "add", "local", NETWORK, "dev", "lo")
-    for each in others:
-        cluster.on_node(each, "ip", "route", "add", NETWORK, "via", address)
-    network = f"--net={cluster.folder}/run/{cluster.name}/ns/{first}.net"
-    command = ["nsenter", network, sys.executable, "-m", "tests.e2e.outside"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout and process.stdout.readline() == "ready\n"
-        yield
-        process.kill()
-
-
-def processes(cluster: Cluster, word: bytes, *, node: str = "") -> list[int]:
-    """Process ids of the cluster whose command line has a word that ends so; `node`: of this one alone."""
-    record = json.loads((cluster.state / "cluster.json").read_text())
-    network = (cluster.folder / "run" / cluster.name / "ns" / f"{node}.net").stat().st_ino if node else 0
-    found: list[int] = []
-    for pid in cgroups.processes(record["cgroup"]):
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            here = not node or Path(f"/proc/{pid}/ns/net").stat().st_ino == network
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if here and any(each.endswith(word) for each in words[:4]):
-            found.append(pid)
-    return found
 
 
 @pytest.fixture
@@ -151,20 +72,6 @@ def run(mesh: Cluster) -> Iterator[Run]:
 def said(process: subprocess.Popen[str]) -> dict[str, Any]:
     out, _ = process.communicate(timeout=120)
     return json.loads(out.splitlines()[-1])
-
-
-def pod_of(cluster: Cluster, deployment: str) -> dict[str, Any]:
-    (pod,) = cluster.get("-n", SPACE, "pods", "-l", f"name={deployment}")["items"]
-    return pod
-
-
-def target(cluster: Cluster, deployment: str) -> str:
-    return f"{pod_of(cluster, deployment)['status']['podIP']}:8080"
-
-
-def home(cluster: Cluster) -> str:
-    """The node whose agent and proxies the rules are about."""
-    return pod_of(cluster, "client2")["spec"]["nodeName"]
 
 
 class Loads:
@@ -224,12 +131,6 @@ def test_killed_envoys_close_what_they_judge(mesh: Cluster, run: Run) -> None:
     seven = loads.ended()
     assert seven["allowed"].keys() <= {"200", "503", "cut", "late", "ConnectionResetError"}, seven
     assert seven["names"].keys() == {"NOERROR"}, seven
-
-
-def dns_proxies(cluster: Cluster, node: str) -> list[int]:
-    """The working one of a node: the child of the one that keeps it running."""
-    found = processes(cluster, b"mycel.dnsproxy.supervise", node=node)
-    return [pid for pid in found if int(Path(f"/proc/{pid}/stat").read_text().split()[3]) in found]
 
 
 def test_killed_dns_proxies_keep_what_they_learnt(mesh: Cluster, run: Run) -> None:
