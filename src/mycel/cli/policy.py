@@ -172,8 +172,10 @@ def _answer(
     try:
         flows = [parse_flow(world, each) for each in (service.flows if service else [line])]
     except PolicyInvalid as exc:
-        hint = "It may have gone since the flow was seen." if seen else _hint(world, line)
-        raise BadInput(str(exc), hint=hint) from exc
+        gone = seen and "there is no pod" in str(exc)
+        raise BadInput(
+            str(exc), hint="It may have gone since the flow was seen." if gone else _hint(world, line)
+        ) from exc
     others = {end_text(each.flow.destination): each.outcome for each in evaluate(world, flows[1:])}
     return Answer(
         explain_flow(world, flows[0]),
@@ -186,10 +188,15 @@ def _answer(
 
 def _hint(world: World, line: dict[str, Any]) -> str:
     """What there is, where an end is not there."""
+    from mycel.model.workload import PodRef
+
     ends = (line["from"], line["to"])
-    namespaces = {end["pod"].partition("/")[0] for end in ends if "pod" in end}
-    if any("entity" in end for end in ends) or not namespaces:
+    if any("entity" in end for end in ends):
         return "A pod or service is written namespace/name."
+    refs = [PodRef(*end["pod"].split("/", 1)) for end in ends if "pod" in end]
+    namespaces = {ref.namespace for ref in refs if ref not in world.pods}
+    if not namespaces:
+        return ""
     pods = [str(ref) for ref in sorted(world.pods) if ref.namespace in namespaces]
     return f"There are {', '.join(pods[:8])}{' …' if len(pods) > 8 else ''}." if pods else "There are no pods at all."
 

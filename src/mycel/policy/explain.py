@@ -56,6 +56,7 @@ class Side:
     remedy: dict[str, Any] | None = None  # a policy that would allow it
     proxied: tuple[Rule, ...] = ()  # what a proxy asks of the requests; a rule without a section: nothing
     proxied_open: bool = False  # nothing denies in this direction: requests that no rule is about pass
+    with_itself: bool = False  # which never leaves the pod
     own_node: bool = False  # a node enters its own pods, whatever policies say
 
 
@@ -87,7 +88,8 @@ def _side(world: World, flow: Flow, direction: Direction, decision: Decision) ->
     if pod is None or pod.party is None or not explained:
         free = decision.reason is Reason.ALLOWED and not decision.rules and world.allow_host
         from_host = direction == Direction.INGRESS and peer_of(world, flow, direction) in (HOST, API_HOST)
-        return Side(direction, pod, decision, own_node=free and from_host)
+        itself = pod is not None and pod is other.pod
+        return Side(direction, pod, decision, with_itself=itself, own_node=free and from_host)
     enforced = world.engine.subject(pod.party)
     side = enforced.ingress if direction == Direction.INGRESS else enforced.egress
     number = peer_of(world, flow, direction)

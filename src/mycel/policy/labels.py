@@ -114,7 +114,14 @@ class Selector(NamedTuple):
         return found
 
     def __str__(self) -> str:
-        return ", ".join(map(str, self.requirements)) or "everything"
+        """Without what every selector of pods requires."""
+        shown = (each for each in self.requirements if not _is_implied(each))
+        return ", ".join(map(str, shown)) or "everything"
+
+
+def _is_implied(requirement: Requirement) -> bool:
+    in_some_namespace = requirement.key == NAMESPACE_KEY and requirement.operator is Operator.EXISTS
+    return in_some_namespace or requirement.key == CLUSTER_KEY
 
 
 def label_map(labels: Iterable[str]) -> LabelMap:

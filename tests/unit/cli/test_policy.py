@@ -182,6 +182,31 @@ def test_ends_that_are_not_there(
     assert words in err
 
 
+@pytest.mark.parametrize(
+    ("to", "words"),
+    [
+        (
+            "shop/web:80",
+            "shop/web → shop/web:80/TCP: allowed\n\negress from shop/web: allowed\n  a pod may always talk",
+        ),
+        ("[2001:db8::1]:80/UDP", "shop/web → [2001:db8::1]:80/UDP: denied"),
+        ("192.0.2.1:444", "  a section of kind tls is not supported yet"),
+        ("192.0.2.1:445", "  POST /x: passes by default allow"),
+    ],
+)
+def test_what_is_said(folder: Path, capsys: pytest.CaptureFixture[str], to: str, words: str) -> None:
+    """Of a pod to itself, of IPv6, of ports no proxy can serve, of requests where nothing is denied."""
+    closed = {"toPorts": to_ports("444/TCP", serverNames=["a.b"])}
+    spec = {"endpointSelector": pods(app="web"), "egress": [closed], "egressDeny": [{"toPorts": to_ports("80/UDP")}]}
+    spec["egress"].append({"toPorts": to_ports("445/TCP", rules={"http": [{"method": "GET"}]})})
+    spec["enableDefaultDeny"] = {"egress": False}
+    (folder / "more.yaml").write_text(yaml.safe_dump(cnp(spec, place="shop/more")))
+    request = ("--request", "POST /x") if to.endswith("445") else ()
+    code, out, err = evaluate(capsys, "explain", "-f", str(folder), "--from", "shop/web", "--to", to, *request)
+    assert code == 0, err
+    assert words in out
+
+
 def test_what_a_proxy_saw_is_explained(shop: str) -> None:
     """A flow of layer 7 is its connection with a request, and says who decided."""
     flow = pb.Flow(uuid="u", verdict=pb.DROPPED, Summary="HTTP/1.1 GET http://web/private")

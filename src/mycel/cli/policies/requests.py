@@ -58,7 +58,7 @@ def judge(side: Side, request: Request | None) -> Judged:
     """The rules of a direction's proxy, and a request's fate."""
     items = tuple(item for rule in side.proxied for item in _items(rule, request))
     if side.proxied_open:
-        items += (Item("nothing denies in this direction", "every request", Missed((), ())),)
+        items += (Item("default allow", "every request", Missed((), ())),)
     closed = next((why for rule in side.proxied if rule.l7 and (why := _closed(side, rule))), "")
     if request is None or closed:
         return Judged(items, closed, "", (), None)

@@ -37,8 +37,10 @@ def end_text(end: End) -> str:
 
 def flow_text(flow: Flow) -> str:
     """`shop/cart → shop/db:5432/TCP`, `shop/cart → shop/db ICMP type 8`."""
-    port = str(PortMatch(flow.protocol, flow.port, flow.port))
-    return f"{end_text(flow.source)} → {end_text(flow.destination)}{':' if '/' in port else ' '}{port}"
+    port, to = str(PortMatch(flow.protocol, flow.port, flow.port)), end_text(flow.destination)
+    if "/" in port:
+        to = f"[{to}]:" if ":" in to else f"{to}:"
+    return f"{end_text(flow.source)} → {to if '/' in port else f'{to} '}{port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +85,25 @@ def explanation_lines(answer: Answer) -> Iterator[str]:
         yield "  explained by the policies of now:"
     for side, end, judged in answer.sides:
         yield ""
-        yield from _side_lines(side, end)
+        yield from _side_lines(side, end, closed=judged is not None and bool(judged.closed))
         if judged is not None:
             yield from request_lines(judged, answer.request)
 
 
-def _side_lines(side: Side, end: End) -> Iterator[str]:
+def _side_lines(side: Side, end: End, *, closed: bool) -> Iterator[str]:
     name = side.direction.name.lower()
     of = "of" if side.direction == Direction.INGRESS else "from"
-    yield f"{name} {of} {end_text(end)}: {verdict_text(side.decision.outcome)}"
+    yield f"{name} {of} {end_text(end)}: {verdict_text(Outcome.DENIED if closed else side.decision.outcome)}"
     decision = side.decision
     match decision.reason:
+        case Reason.NO_POLICY if side.with_itself:
+            yield "  a pod may always talk to itself"
         case Reason.NO_POLICY if side.judged_at is None:
             yield "  nobody judges there: it is no pod of the mesh"
         case Reason.NO_POLICY:
             yield f"  no policy is about {name} of this pod"
         case Reason.ALLOWED if decision.rules:
-            yield from (f"  allowed by {rule}" for rule in decision.rules)
+            yield from (f"  {'selected' if closed else 'allowed'} by {rule}" for rule in decision.rules)
         case Reason.ALLOWED if side.own_node:
             yield "  a node may always enter its own pods: probes come from there"
         case Reason.ALLOWED:
