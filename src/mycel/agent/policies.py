@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,7 +33,7 @@ from mycel.agent.views import EndpointPolicyView
 from mycel.agent.watches import Watches
 from mycel.k8s.informer import Informer, Key
 from mycel.model.address import Address, parse_address
-from mycel.model.service import EndpointSlice, Service
+from mycel.model.service import EndpointSlice, Service, ServiceRef
 from mycel.model.workload import EndpointId, Identity, IdentityId, LocalEndpoint, PodRef
 from mycel.plan.rows import EndpointPolicy
 from mycel.policy.engine import Enforcement, Engine, PolicyKeyRef, Subject
@@ -80,6 +81,7 @@ class Policies:
         self._cluster = cluster
         self._files = files
         self._resolution = Resolution()
+        self._slices: defaultdict[ServiceRef, dict[Key, EndpointSlice]] = defaultdict(dict)
         self.engine = Engine(resolve=self._resolution.resolve, cidr_modes=cidr_modes, enforcement=enforcement)
         self.states: dict[PolicyKeyRef, PolicyState] = {}
         self.secrets: dict[PolicyKeyRef, frozenset[SecretRef]] = {}
@@ -449,19 +451,19 @@ class Policies:
 
     def _service_changed(self, key: Key, _old: Service | None, new: Service | None) -> None:
         place = (key.namespace, key.name)
-        services = self._resolution.services
-        services[:] = [each for each in services if (each.namespace, each.name) != place]
+        self._resolution.services.pop(place, None)
         if new is not None:
-            services.append(ServiceFacts(*place, new.labels, new.selector))
+            self._resolution.services[place] = ServiceFacts(*place, new.labels, new.selector)
         self._resolve_again()
 
-    def _slice_changed(self, _key: Key, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+    def _slice_changed(self, key: Key, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        if old is not None:
+            self._slices[old.ref].pop(key, None)
+        if new is not None:
+            self._slices[new.ref][key] = new
         for ref in {each.ref for each in (old, new) if each is not None}:
             self._resolution.addresses[ref.namespace, ref.name] = [
-                parse_address(endpoint.address)
-                for each in self._watches.slices.store.values()
-                if each.ref == ref
-                for endpoint in each.endpoints
+                parse_address(endpoint.address) for each in self._slices[ref].values() for endpoint in each.endpoints
             ]
         self._resolve_again()
 

@@ -22,9 +22,9 @@ class ServiceFacts(NamedTuple):
 
 @dataclass
 class Resolution:
-    """Services and groups there are."""
+    """Services and groups there are. What they stand for does not depend on the order they were told in."""
 
-    services: list[ServiceFacts] = field(default_factory=list[ServiceFacts])
+    services: dict[tuple[str, str], ServiceFacts] = field(default_factory=dict[tuple[str, str], ServiceFacts])
     addresses: dict[tuple[str, str], list[Address]] = field(default_factory=dict[tuple[str, str], list[Address]])
     groups: dict[str, tuple[Mapping[str, str], tuple[Network, ...]]] = field(
         default_factory=dict[str, tuple[Mapping[str, str], tuple[Network, ...]]]
@@ -35,7 +35,7 @@ class Resolution:
         match peer:
             case ServicePeer():
                 # In an order of their own: sets are named after what is in them, however services came about.
-                meant = sorted((each for each in self.services if _is_meant(peer, each)), key=lambda each: each[:2])
+                meant = (each for _, each in sorted(self.services.items()) if _is_meant(peer, each))
                 return tuple(found for each in meant for found in self._behind(each))
             case CidrGroup(name, selector):
                 return tuple(

@@ -208,7 +208,8 @@ def _take(world: World, root: Field) -> None:
                 if each["type"].text("") in ("InternalIP", "ExternalIP"):
                     world.nodes[read_address(each["address"])] = name
         case "Service":
-            world.resolution.services.append(_service(root))
+            service = _service(root)
+            world.resolution.services[service.namespace, service.name] = service
         case "EndpointSlice" | "Endpoints":
             _take_addresses(world, root)
         case kind if kind == CIDR_GROUP_KIND:
