@@ -187,4 +187,4 @@ def test_the_file_holds_what_was_saved(tmp_path: Path) -> None:
     assert load(tmp_path / LAST) is None
     save(tmp_path / LAST, wanted)
     assert load(tmp_path / LAST) == wanted
-    assert {CLUSTER, LISTENER} == wanted.keys()
+    assert {CLUSTER, LISTENER} <= wanted.keys()

@@ -26,14 +26,19 @@ def main() -> int:
     gc.collect()
     gc.freeze()
 
+    opened = proxy.open_listeners(options)
+
     def start() -> Forked:
-        opened = proxy.open_listeners(options)
         process = Forked(lambda: proxy.serve(options, opened, debug=debug))
         for each in opened.values():
             each.close()
+        opened.clear()
         return process
 
-    return supervise("cilium-dns-proxy", start, group=folder / "group", cgroup_root=given.cgroup_root)
+    def ended() -> None:  # at once: the next start may be put off
+        opened.update(proxy.open_listeners(options))
+
+    return supervise("cilium-dns-proxy", start, group=folder / "group", cgroup_root=given.cgroup_root, ended=ended)
 
 
 if __name__ == "__main__":
