@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from mycel.agent.proxy.access_log import records_of
+from mycel.agent.proxy.envoy_drops import read_dropped
 from mycel.envoy.config.endpoints import Dialled, assignment, wanted
 from mycel.envoy.config.model import EnvoyConfig
 from mycel.envoy.config.read import read
@@ -160,6 +161,7 @@ async def test_only_headers_that_may_be_shown_leave_envoy(bed: Bed):
     await bed.curl(*words, "-H", "X-Team: a", "-A", "tool/1", f"{LISTEN}:20000/x?a=1")
     logged = await bed.logged()
     assert "secret" not in str(logged)
+    assert await read_dropped(bed.folder / "admin.sock") == 0  # it has such a counter, and answers
     asked, answered = records_of(logged, log_name="shop/mesh/listener", redaction=redaction)
     assert asked.http is not None
     assert answered.http is not None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from mycel.agent.answers import Answers
 from mycel.agent.directory import StoreDirectory
+from mycel.agent.proxy.envoy_drops import follow_drops
 from mycel.agent.proxy.records import Records, receive
 from mycel.agent.settings import VERSION, Settings
 from mycel.agent.watches import Watches
@@ -92,6 +93,7 @@ async def run_flows(
     datagrams = await receive(settings.records_socket, records)
     try:
         async with asyncio.TaskGroup() as group:
+            spawn(group, follow_drops(settings.envoy_dir / "admin.sock", records), "records Envoy dropped")
             spawn(group, feed_l7(records, pipeline), "records of layer 7")
             async for batch in reader.batches():
                 pipeline.feed(batch)

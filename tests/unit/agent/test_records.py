@@ -13,6 +13,7 @@ import pytest
 
 from mycel.agent import views
 from mycel.agent.flows import feed_l7
+from mycel.agent.proxy.envoy_drops import follow_drops, parse_dropped, read_dropped
 from mycel.agent.proxy.records import Cause, Records, receive, words
 from mycel.dnsproxy.records import Records as DnsRecords
 from mycel.dnsproxy.sockets import Place
@@ -155,6 +156,50 @@ async def test_the_dns_proxy_tells_what_it_could_not_send(tmp_path: Path) -> Non
         with pytest.raises(BlockingIOError):
             taker.recv(65536)
     assert 0 < came < 5_000
+
+
+@pytest.mark.parametrize(
+    ("answer", "count"),
+    [
+        ("HTTP/1.1 200 OK\r\n\r\naccess_logs.grpc_access_log.logs_dropped: 2193\n", 2193),
+        ("HTTP/1.1 200 OK\r\n\r\n", 0),
+        ("HTTP/1.1 503 no\r\n\r\n", None),
+        ("", None),
+    ],
+)
+def test_envoys_counter(answer: str, count: int | None) -> None:
+    assert parse_dropped(answer) == count
+
+
+async def test_what_envoy_drops_is_counted_from_now_on(tmp_path: Path) -> None:
+    """Not what an earlier agent has told; another Envoy begins at nothing, and one that is away drops nothing."""
+    admin, records = tmp_path / "admin.sock", Records()
+    counts = iter((5, 9, None, 9, 2, 2))
+    asked = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        count = next(counts, 2)
+        if count is not None:
+            line = f"access_logs.grpc_access_log.logs_dropped: {count}\n"
+            writer.write(f"HTTP/1.1 200 OK\r\n\r\n{line}".encode())
+        writer.close()
+        if count == 2:
+            asked.set()
+
+    assert await read_dropped(admin) is None
+    server = await asyncio.start_unix_server(answer, str(admin))
+    task = asyncio.create_task(follow_drops(admin, records, look_s=0.001))
+    try:
+        async with asyncio.timeout(10):
+            await asked.wait()
+            while records.losses.get(Cause.ENVOY, 0) < 6:
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(0.02)
+    finally:
+        task.cancel()
+        server.close()
+    assert records.losses == {Cause.ENVOY: 4 + 2}
 
 
 def test_losses_are_said_in_status_and_metrics() -> None:

@@ -27,6 +27,7 @@ class Cause(StrEnum):
 
     AGENT_BEHIND = "agent-behind"  # more came than was taken
     DNS_PROXY = "dns-proxy"  # the proxy could not send it
+    ENVOY = "envoy"  # likewise
     UNUSABLE = "unusable"  # not to be read, or of values that no flow can have
 
 
