@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -18,6 +17,7 @@ from aiohttp import web
 
 from mycel.abi.layouts import Tuple
 from mycel.agent.planner import Part, Planner
+from mycel.kit.files import replace_private
 from mycel.model.address import Address, parse_address, parse_prefix
 from mycel.model.workload import IdentityId
 from mycel.plan.dns import DnsRules, KnownIdentity, NamesAnswer, NamesRequest, Wanted, read_rules
@@ -68,11 +68,7 @@ class DnsNames:
         content = msgspec.json.encode(rules_of(self._engine))
         if content == self._written:
             return
-        temporary = self._folder / "rules.tmp"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(content)
-        temporary.rename(self._folder / "rules.json")
+        replace_private(self._folder / "rules.json", [content])
         self._written = content
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as poke:
             try:

@@ -42,6 +42,7 @@ from mycel.agent.policy_status import PolicyStatus
 from mycel.agent.proxy.access_log import AccessLogs
 from mycel.agent.proxy.header_secrets import HeaderSecrets
 from mycel.agent.proxy.policy_listeners import PolicyListeners
+from mycel.agent.proxy.port_file import PortFile
 from mycel.agent.proxy.proxy import Proxy
 from mycel.agent.proxy.records import Records
 from mycel.agent.publish import EndpointPublisher, announce_ready, node_object, publish_node
@@ -120,6 +121,8 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             connections=lambda: connection_ends(datapath.maps.ct.dump()),
         )
         learnt = Learnt(settings.state_dir / "dns-proxy" / "names.jsonl")
+        ports = PortFile(settings.state_dir / "state" / "proxy-ports.json", policies.engine.ports)
+        await asyncio.to_thread(ports.load)
         await asyncio.to_thread(names.adopt)
         await endpoints.restore()
         ready.unblock("datapath")
@@ -160,6 +163,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             envoy=settings.l7_proxy,
             dns_proxy=settings.dns_proxy,
             shown=settings.shown_headers,
+            remember=ports.save,
         )
         records = Records()
         proxy = Proxy(

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from mycel.kit.files import replace_private
 from mycel.policy.engine import PolicyKeyRef
 
 log = logging.getLogger(__name__)
@@ -32,11 +32,7 @@ class PolicyFiles:
     def save(self, key: PolicyKeyRef, manifest: Mapping[str, Any]) -> None:
         """Keep the version that is in force."""
         path = self._path(key)
-        temporary = path.with_suffix(".tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(manifest))
-        temporary.rename(path)
+        replace_private(path, [msgspec.json.encode(manifest)])
         self._there.add(path.name)
 
     def load(self, key: PolicyKeyRef, uid: str) -> dict[str, Any] | None:

@@ -7,12 +7,12 @@ after a power loss the pods are gone as well, only a killed agent has to find th
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from mycel.kit.files import replace_private
 from mycel.model.address import Address, format_address, parse_address
 from mycel.model.workload import EndpointId, IdentityId, LocalEndpoint, PodRef
 
@@ -59,12 +59,8 @@ class EndpointFiles:
 
     def save(self, endpoint: LocalEndpoint) -> None:
         """Write or replace an endpoint's file."""
-        path = self._path(endpoint.endpoint_id)
-        temporary = path.with_suffix(".tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(_save(endpoint)), indent=1))
-        temporary.rename(path)
+        content = msgspec.json.format(msgspec.json.encode(_save(endpoint)), indent=1)
+        replace_private(self._path(endpoint.endpoint_id), [content])
 
     def remove(self, endpoint_id: EndpointId) -> None:
         """Delete an endpoint's file, if it is there."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from mycel.kit.files import replace_private
 from mycel.model.address import Address, format_address
 from mycel.plan.dns import LearntLine
 from mycel.policy.name_cache import Entry
@@ -56,11 +57,7 @@ class Journal:
         """Write the file anew when it has much that is not true any more, or `now`."""
         if not now and self._lines < 4 * count + _SPARE_LINES:
             return
-        temporary = self._path.with_suffix(".tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "wb") as file:
-            file.writelines(map(_line, entries))
-        temporary.rename(self._path)
+        replace_private(self._path, map(_line, entries))
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -7,12 +7,12 @@ be closed. The folder is below /var/run, which no reboot outlives.
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 import msgspec
 
 from mycel.envoy.resources import Snapshot, TypeUrl, resource
+from mycel.kit.files import replace_private
 from mycel.kit.latest import Latest
 
 _GATHER_S = 1.0
@@ -22,11 +22,7 @@ _Bodies = dict[str, dict[str, bytes]]
 def save(path: Path, snapshot: Snapshot) -> None:
     """Replace the file (mode 0600), whole or not at all."""
     bodies = {kind: {name: each.body for name, each in by_name.items()} for kind, by_name in snapshot.items()}
-    temporary = path.with_suffix(".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(msgspec.msgpack.encode(bodies))
-    temporary.rename(path)
+    replace_private(path, [msgspec.msgpack.encode(bodies)])
 
 
 def load(path: Path) -> Snapshot | None:

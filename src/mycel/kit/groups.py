@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mycel.kit.files import replace_private
+
 
 def own_group(root: Path) -> int | None:
     """The id of this process's control group below `root`, a mounted version 2 hierarchy: its folder's inode.
@@ -32,11 +34,7 @@ def write_group(path: Path, root: Path) -> bool:
     found = own_group(root)
     if found is None:
         return False
-    temporary = path.with_suffix(".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w") as file:
-        file.write(f"{found}\n")
-    temporary.rename(path)
+    replace_private(path, [b"%d\n" % found])
     return True
 
 

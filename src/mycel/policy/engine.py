@@ -31,7 +31,7 @@ from mycel.policy.held import (
 )
 from mycel.policy.index import PartyIndex, PeerIndex
 from mycel.policy.numbers import HashedNumbers
-from mycel.policy.proxy_ports import HttpSections
+from mycel.policy.proxy_ports import HttpSections, ProxyPorts
 from mycel.policy.rules import (
     L7,
     Block,
@@ -352,6 +352,11 @@ class Engine:
     def http_listeners(self) -> dict[int, HttpSections]:
         """Ports of Envoy's that rows of the sets in use name, with what applies there."""
         return self._sets.ports.http(self._sets.ports_in_use)
+
+    @property
+    def ports(self) -> ProxyPorts:
+        """The ports of proxies, whether a set names them or not."""
+        return self._sets.ports
 
     def ports_of(self, numbers: Iterable[int]) -> set[int]:
         """Listeners that the rows of these sets name."""

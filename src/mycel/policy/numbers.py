@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from hashlib import blake2b
 from typing import Generic, TypeVar
 
@@ -23,26 +23,45 @@ class HashedNumbers(Generic[K]):
         self._count = count
         self._numbers: dict[K, int] = {}
         self._keys: dict[int, K] = {}
+        self._digests: dict[int, int] = {}
+        self._expected: dict[int, int] = {}  # number → digest of the key that had it before
+        self._places: dict[int, int] = {}  # the same, by digest
 
     def number(self, key: K) -> int:
         """The key's number, given at first sight. Raises OverflowError when none is left."""
         found = self._numbers.get(key)
         if found is None:
-            if len(self._numbers) >= self._count:
-                raise OverflowError(f"all {self._count} numbers are in use")
-            place = digest(key) % self._count
-            while self._first + place in self._keys:
-                place = (place + 1) % self._count
-            found = self._first + place
-            self._numbers[key] = found
-            self._keys[found] = key
+            own = digest(key)
+            found = self._places.get(own)
+            if found is None or found in self._keys:
+                found = self._free(own)
+            self._numbers[key], self._keys[found], self._digests[found] = found, key, own
         return found
+
+    def _free(self, own: int) -> int:
+        if len(self._keys.keys() | self._expected.keys()) >= self._count:
+            raise OverflowError(f"all {self._count} numbers are in use")
+        place = own % self._count
+        while (number := self._first + place) in self._keys or number in self._expected:
+            place = (place + 1) % self._count
+        return number
+
+    def expect(self, digests: Mapping[int, int]) -> None:
+        """Keep numbers, with the digests of keys that had them before a restart, for those keys alone."""
+        for number, own in digests.items():
+            if self._first <= number < self._first + self._count and number not in self._keys:
+                self._expected[number] = own
+        self._places = {own: number for number, own in self._expected.items()}
+
+    @property
+    def digests(self) -> dict[int, int]:
+        """What a later `expect` needs."""
+        return self._digests.copy()
 
     def adopt(self, key: K, number: int) -> None:
         """Give a key the number it has had, if that is one of ours and free."""
         if self._first <= number < self._first + self._count and number not in self._keys and key not in self._numbers:
-            self._numbers[key] = number
-            self._keys[number] = key
+            self._numbers[key], self._keys[number], self._digests[number] = number, key, digest(key)
 
     def key(self, number: int) -> K | None:
         """What a number stands for."""
@@ -56,4 +75,5 @@ class HashedNumbers(Generic[K]):
     def release(self, keys: Iterable[K]) -> None:
         """Their numbers may be given to others."""
         for key in keys:
-            del self._keys[self._numbers.pop(key)]
+            number = self._numbers.pop(key)
+            del self._keys[number], self._digests[number]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from mycel.abi import Direction
@@ -45,6 +45,16 @@ class ProxyPorts:
             return self._http.number(HttpSections(direction, key))
         except OverflowError:
             return _NO_HTTP_LISTENER
+
+    @property
+    def digests(self) -> dict[int, int]:
+        """The ports given, with digests of what they stand for: for `expect` after a restart."""
+        return self._http.digests | self._dns.digests
+
+    def expect(self, digests: Mapping[int, int]) -> None:
+        """Keep ports for the sections that had them: rows and proxies that are there already go by them."""
+        self._http.expect(digests)
+        self._dns.expect(digests)
 
     def sections(self, port: int) -> tuple[L7 | None, ...]:
         """The sections a port stands for; None among them is "any request"."""

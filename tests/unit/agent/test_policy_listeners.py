@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from pathlib import Path
 from typing import Any, cast
 
 from mycel.abi import Direction
 from mycel.agent.proxy.header_secrets import HeaderSecrets
 from mycel.agent.proxy.policy_listeners import PolicyListeners
+from mycel.agent.proxy.port_file import PortFile
 from mycel.agent.secrets import Secrets
 from mycel.envoy.delta import Outcome
 from mycel.envoy.listeners import listener_name
@@ -16,6 +18,8 @@ from mycel.envoy.resources import LISTENER, SECRET, Snapshot, Version
 from mycel.k8s.errors import NotFound
 from mycel.policy.engine import Engine
 from mycel.policy.http import SecretRef
+from mycel.policy.proxy_ports import ProxyPorts
+from mycel.policy.rules import L7
 from tests.unit.policy.test_engine import WEB, engine
 from tests.unit.policy.worlds import cnp, pods
 from tests.virtual_time import run
@@ -47,6 +51,14 @@ def nothing_secret() -> HeaderSecrets:
     return HeaderSecrets(Secrets(cast("Any", Server())), judged=lambda: ())
 
 
+def section(path: str) -> frozenset[L7 | None]:
+    """One HTTP rule."""
+    made = engine(rules(path=path))
+    subject(made)
+    ((_port, http),) = made.http_listeners.items()
+    return frozenset(http.sections)
+
+
 def subject(made: Engine) -> tuple[int, int]:
     """The sets of the web pods."""
     found = made.subject(WEB)
@@ -67,18 +79,51 @@ def test_rows_wait_for_the_listener_they_name() -> None:
         assert listeners.pending(numbers)
         await asyncio.sleep(2)
         assert not listeners.pending(numbers)
-        for outcome in (
-            Outcome(LISTENER, listener_name(port, http.direction), Version("1"), None),
-            Outcome(LISTENER, listener_name(port, http.direction), Version("1"), "bad address"),
-        ):
+        name = listener_name(port, http.direction)
+        for error in (None, "bad address"):
             fresh = PolicyListeners(made, nothing_secret(), connected=lambda: True)
-            fresh.answered({(outcome.type_url, outcome.name): outcome})
+            fresh.answered({(LISTENER, name): Outcome(LISTENER, name, Version("1"), error)})
+            task = asyncio.create_task(fresh.run(cast("Any", None)))
+            await asyncio.sleep(0.1)
+            assert fresh.pending(numbers)  # Envoy has said this of what had the port before
+            assert not fresh.refused(numbers[0])
+            version = fresh.snapshot.value[LISTENER][name].version
+            fresh.answered({(LISTENER, name): Outcome(LISTENER, name, version, error)})
             assert not fresh.pending(numbers)
-            assert fresh.refused(numbers[0]) == (outcome.error or "")
+            assert fresh.refused(numbers[0]) == (error or "")
+            task.cancel()
         connected = False
         assert not PolicyListeners(made, nothing_secret(), connected=lambda: connected).pending(numbers)
 
     run(story())
+
+
+def test_the_next_agent_gives_the_ports_of_the_one_before(tmp_path: Path) -> None:
+    """Whichever comes first: of two that want one port, Envoy and the kernel's rows go on with who had it."""
+    wanted, others = [section(f"/{each}") for each in range(4)], [section(f"/other/{each}") for each in range(4)]
+    first = ProxyPorts()
+    place = first.number(Direction.INGRESS, wanted[0])
+    for each in (*wanted, *others):
+        first.number(Direction.INGRESS, each)
+    neighbour = next(
+        found
+        for number in range(100_000)
+        if (found := section(f"/neighbour/{number}")) and ProxyPorts().number(Direction.INGRESS, found) == place
+    )
+    beside = first.number(Direction.INGRESS, neighbour)
+    assert beside != place
+    file = tmp_path / "ports.json"
+    PortFile(file, first).save()
+    second = ProxyPorts()
+    PortFile(file, second).load()
+    assert second.number(Direction.INGRESS, section("/new")) not in first.digests
+    assert second.number(Direction.INGRESS, neighbour) == beside
+    assert second.number(Direction.INGRESS, wanted[0]) == place
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.write_text("[]")
+    third = ProxyPorts()
+    PortFile(file, third).load()
+    assert third.number(Direction.INGRESS, neighbour) == place
 
 
 def test_rules_that_no_listener_can_serve_are_not_waited_for() -> None:

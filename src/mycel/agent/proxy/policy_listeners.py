@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from mycel.agent.planner import Planner
 from mycel.agent.proxy.header_secrets import HeaderSecrets
 from mycel.envoy.ads import Answers
+from mycel.envoy.delta import Outcome
 from mycel.envoy.listeners import listener_name, snapshot, unserved
 from mycel.envoy.parts import Shown
 from mycel.envoy.resources import LISTENER, Snapshot, merged
 from mycel.kit.latest import Latest
 from mycel.policy.engine import Engine
 from mycel.policy.http import secrets_of
+from mycel.policy.proxy_ports import HttpSections
 
 _PATIENCE_S = 10.0
 
@@ -30,15 +32,18 @@ class PolicyListeners:
         envoy: bool = True,
         dns_proxy: bool = True,
         shown: Shown = (),
+        remember: Callable[[], None] = lambda: None,
     ) -> None:
-        """`envoy`, `dns_proxy`: whether the node is to have them."""
+        """`envoy`, `dns_proxy`: whether the node is to have them. `remember`: called before Envoy hears of ports."""
         self._engine = engine
         self._envoy = envoy
         self._dns_proxy = dns_proxy
         self._secrets = secrets
         self._shown = shown
         self._connected = connected
+        self._remember = remember
         self._answers: Answers = {}
+        self._made_of: Mapping[int, HttpSections] = {}  # what `snapshot` has at each port
         self._asked: dict[int, float] = {}  # loop time since which a listener is waited for
         self._wake = asyncio.Event()
         self.snapshot: Latest[Snapshot] = Latest()
@@ -71,9 +76,7 @@ class PolicyListeners:
         waiting = {
             port
             for port in self._engine.ports_of(numbers)
-            if port in listeners
-            and not unserved(listeners[port])
-            and (LISTENER, listener_name(port, listeners[port].direction)) not in self._answers
+            if port in listeners and not unserved(listeners[port]) and self._outcome(port, listeners[port]) is None
         }
         if not waiting or not self._connected():
             return False
@@ -94,10 +97,18 @@ class PolicyListeners:
                     return "nodes have no Envoy (envoy.enabled): the ports of rules.http stay closed"
                 if words := unserved(listeners[port]):
                     return words
-                found = self._answers.get((LISTENER, listener_name(port, listeners[port].direction)))
+                found = self._outcome(port, listeners[port])
                 if found is not None and found.error:
                     return found.error
         return ""
+
+    def _outcome(self, port: int, http: HttpSections) -> Outcome | None:
+        """What Envoy says of the listener as it is to be now: what had its port before does not count."""
+        name = listener_name(port, http.direction)
+        found = self._answers.get((LISTENER, name))
+        if found is None or self._made_of.get(port) != http:
+            return None
+        return found if found.version == self.snapshot.value[LISTENER][name].version else None
 
     async def run(self, planner: Planner) -> None:
         """Keep `snapshot` until cancelled."""
@@ -109,6 +120,8 @@ class PolicyListeners:
             )
             wanted = snapshot(listeners, secrets, self._shown)
             self._asked = {port: since for port, since in self._asked.items() if port in listeners}
+            self._remember()
+            self._made_of = listeners
             held: Snapshot = self.snapshot.value if self.snapshot.version else {}
             if held.get(LISTENER, {}).keys() - wanted.get(LISTENER, {}).keys():
                 self.snapshot.set(merged(wanted, held))
