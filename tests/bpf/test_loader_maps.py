@@ -140,7 +140,9 @@ async def test_sets_that_go_may_come_back(fds: list[int]) -> None:
     )
     fds.append(outer)
     target = PolicyMap("mycel_policy", outer)
-    first, second = ({abi.PolicyKey(64, identity, 6, 80): abi.PolicyValue(0, 0, 0, 1, 2)} for identity in (1000, 1001))
+    first, second = (
+        {abi.PolicyKey(64, identity, 6, 80): abi.PolicyValue(0, 0, 0, 1, 2, 0)} for identity in (1000, 1001)
+    )
     await target.read(fresh=False)
     await target.apply(Diff({1: first, 2: first}))
     assert target.dump() == {1: first, 2: first}
