@@ -18,7 +18,7 @@ from mycel.policy.fqdn import Selectors
 
 log = logging.getLogger(__name__)
 ANSWER_WITHIN_S = 1.8
-_FRESH_S = 1.0
+_FRESH_S = 1, 30
 _MEMO = 8192
 
 Ask = Callable[[NamesRequest], Coroutine[Any, Any, NamesAnswer]]
@@ -48,6 +48,7 @@ class Gate:
         self._allowed: dict[int, Selectors] = {}
         self._judged: defaultdict[int, dict[bytes, Judged]] = defaultdict(dict)
         self._fresh: dict[bytes, float] = {}
+        learner.removed = self._fresh.clear
         self._asking: asyncio.Task[None] | None = None
         self._missing: dict[Wanted, None] = {}
 
@@ -89,7 +90,7 @@ class Gate:
     # ---- answers
 
     def is_fresh(self, wire: bytes) -> bool:
-        """Whether this very answer was let go a moment ago: its addresses are where they belong."""
+        """Whether this very answer was let go lately: its addresses are where they belong, for longer than it says."""
         until = self._fresh.get(wire[2:])
         return until is not None and until > time.monotonic()
 
@@ -98,13 +99,17 @@ class Gate:
         if not answer.addresses:
             return True
         source = parse_address(client)
-        missing = self.learner.admit(query.name, answer.addresses, source, boot_time_s())
+        # As long as its shortest TTL the answer may pass as it is, so what is learnt is kept for that long beyond.
+        shortest, longest = _FRESH_S
+        fresh_s = max(shortest, min(longest, *(ttl for _, ttl in answer.addresses)))
+        kept = [(address, ttl + fresh_s) for address, ttl in answer.addresses]
+        missing = self.learner.admit(query.name, kept, source, boot_time_s())
         if missing:
             self.want(missing)
             return False
         if len(self._fresh) >= _MEMO:
             self._fresh.clear()
-        self._fresh[wire[2:]] = time.monotonic() + _FRESH_S
+        self._fresh[wire[2:]] = time.monotonic() + fresh_s
         return True
 
     async def settled(self, answer: Answer, within_s: float) -> bool:

@@ -5,7 +5,7 @@ Rules, cache and rows; no sockets and no clock.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from mycel.dnsproxy.journal import Journal
 from mycel.dnsproxy.names_map import NamesMap
@@ -29,6 +29,8 @@ class Learner:
         self.identities: dict[Wanted, int] = {}
         self._held: dict[Address, int] = {}  # rows as they are in the kernel
         self._wanted: dict[Address, Wanted | None] = {}
+        self.removed: Callable[[], object] = lambda: None
+        """Called when a row is taken away: answers with its address must not leave as they did."""
 
     def restore(self) -> None:
         """Take over what an earlier process had learnt, and its rows. Rules come after."""
@@ -99,6 +101,7 @@ class Learner:
                 self._wanted.pop(address)
                 if self._held.pop(address, None) is not None:
                     self._rows.remove(address)
+                    self.removed()
                 continue
             identity = self.identities.get(wanted)
             if identity is None:
