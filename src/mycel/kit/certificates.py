@@ -28,9 +28,9 @@ def make_authority(name: str, now: datetime.datetime, *, days: int) -> KeyPair:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _name(name)
     builder = (
-        _builder(subject, subject, key, now, days)
+        builder_of(subject, subject, key, *_validity(now, days))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(key_usage(signs_certificates=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
     return _pair(builder.sign(key, hashes.SHA256()), key)
@@ -49,9 +49,9 @@ def make_server(
     # Its key's name finds the right one of several authorities of one name.
     signed_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
     builder = (
-        _builder(_name(names[0]), issuer.subject, key, now, days)
+        builder_of(_name(names[0]), issuer.subject, key, *_validity(now, days))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
         .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
         .add_extension(signed_by, critical=False)
@@ -63,21 +63,31 @@ def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime.datetime, days: int
+def _validity(now: datetime.datetime, days: int) -> tuple[datetime.datetime, datetime.datetime]:
+    return now - datetime.timedelta(minutes=5), now + datetime.timedelta(days=days)
+
+
+def builder_of(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    since: datetime.datetime,
+    until: datetime.datetime,
 ) -> x509.CertificateBuilder:
+    """A certificate of this key that lacks its extensions and signature."""
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=5))
-        .not_valid_after(now + datetime.timedelta(days=days))
+        .not_valid_before(since)
+        .not_valid_after(until)
     )
 
 
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+def key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    """Of an authority, or of who shows the certificate (RFC 5280 4.2.1.3)."""
     return x509.KeyUsage(
         digital_signature=True,
         key_cert_sign=signs_certificates,
@@ -91,9 +101,13 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> KeyPair:
-    private = key.private_bytes(
+def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """The key as it is kept, not encrypted."""
+    return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> KeyPair:
     public = certificate.public_bytes(serialization.Encoding.PEM)
-    return KeyPair(base64.b64encode(public).decode(), base64.b64encode(private).decode())
+    return KeyPair(base64.b64encode(public).decode(), base64.b64encode(key_pem(key)).decode())

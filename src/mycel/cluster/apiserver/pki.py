@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from mycel.kit.certificates import builder_of, key_pem, key_usage
+
 _CA_YEARS = 10
 _LEAF_YEARS = 5
 _KUBERNETES_NAMES = (
@@ -76,7 +78,7 @@ class Pki:
             self._make_ca()
         if not self.service_account_key.exists() or not self.service_account_public.exists():
             key = ec.generate_private_key(ec.SECP256R1())
-            _write(self.service_account_key, _key_pem(key), private=True)
+            _write(self.service_account_key, key_pem(key), private=True)
             _write(self.service_account_public, _public_pem(key), private=False)
         self._ensure_leaf("admin", "kubernetes-admin", groups=("system:masters",))
         self._ensure_leaf("controllers", "system:kube-controller-manager", groups=("system:masters",))
@@ -133,13 +135,13 @@ class Pki:
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mycel-cluster-ca")])
         certificate = (
-            _builder(subject, subject, key.public_key(), years=_CA_YEARS)
+            builder_of(subject, subject, key, *_validity(years=_CA_YEARS))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_key_usage(signs_certificates=True), critical=True)
+            .add_extension(key_usage(signs_certificates=True), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
             .sign(key, hashes.SHA256())
         )
-        _write(self.pair("ca").key, _key_pem(key), private=True)
+        _write(self.pair("ca").key, key_pem(key), private=True)
         _write(self.ca_certificate, certificate.public_bytes(serialization.Encoding.PEM), private=False)
 
     def _ensure_leaf(
@@ -167,46 +169,23 @@ class Pki:
         if wanted:
             uses.append(ExtendedKeyUsageOID.SERVER_AUTH)
         builder = (
-            _builder(subject, ca.subject, key.public_key(), years=_LEAF_YEARS)
+            builder_of(subject, ca.subject, key, *_validity(years=_LEAF_YEARS))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_key_usage(signs_certificates=False), critical=True)
+            .add_extension(key_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         )
         if wanted:
             builder = builder.add_extension(x509.SubjectAlternativeName(wanted), critical=False)
         certificate = builder.sign(ca_key, hashes.SHA256())
-        _write(files.key, _key_pem(key), private=True)
+        _write(files.key, key_pem(key), private=True)
         _write(files.certificate, certificate.public_bytes(serialization.Encoding.PEM), private=False)
 
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, *, years: int
-) -> x509.CertificateBuilder:
+def _validity(*, years: int) -> tuple[datetime.datetime, datetime.datetime]:
     now = datetime.datetime.now(datetime.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(public_key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))  # clocks that run a little behind
-        .not_valid_after(now + datetime.timedelta(days=365 * years))
-    )
-
-
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
+    since = now - datetime.timedelta(hours=1)  # clocks that run a little behind
+    return since, now + datetime.timedelta(days=365 * years)
 
 
 def _alternative_names(names: Sequence[str], addresses: Sequence[str]) -> list[x509.GeneralName]:
@@ -224,12 +203,6 @@ def _has_names(certificate: Path, wanted: list[x509.GeneralName]) -> bool:
     except x509.ExtensionNotFound:
         return False
     return all(name in present for name in wanted)
-
-
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
 
 
 def _public_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
