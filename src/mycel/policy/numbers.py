@@ -24,34 +24,33 @@ class HashedNumbers(Generic[K]):
         self._numbers: dict[K, int] = {}
         self._keys: dict[int, K] = {}
         self._digests: dict[int, int] = {}
-        self._expected: dict[int, int] = {}  # number → digest of the key that had it before
-        self._places: dict[int, int] = {}  # the same, by digest
+        self._expected: dict[int, int] = {}  # digest → the number its key had before
+        self._reserved: frozenset[int] = frozenset()  # those numbers
 
     def number(self, key: K) -> int:
         """The key's number, given at first sight. Raises OverflowError when none is left."""
         found = self._numbers.get(key)
         if found is None:
             own = digest(key)
-            found = self._places.get(own)
+            found = self._expected.get(own)
             if found is None or found in self._keys:
                 found = self._free(own)
             self._numbers[key], self._keys[found], self._digests[found] = found, key, own
         return found
 
     def _free(self, own: int) -> int:
-        if len(self._keys.keys() | self._expected.keys()) >= self._count:
+        if len(self._keys.keys() | self._reserved) >= self._count:
             raise OverflowError(f"all {self._count} numbers are in use")
         place = own % self._count
-        while (number := self._first + place) in self._keys or number in self._expected:
+        while (number := self._first + place) in self._keys or number in self._reserved:
             place = (place + 1) % self._count
         return number
 
     def expect(self, digests: Mapping[int, int]) -> None:
         """Keep numbers, with the digests of keys that had them before a restart, for those keys alone."""
-        for number, own in digests.items():
-            if self._first <= number < self._first + self._count and number not in self._keys:
-                self._expected[number] = own
-        self._places = {own: number for number, own in self._expected.items()}
+        ours = range(self._first, self._first + self._count)
+        self._expected = {own: number for number, own in digests.items() if number in ours and number not in self._keys}
+        self._reserved = frozenset(self._expected.values())
 
     @property
     def digests(self) -> dict[int, int]:
