@@ -169,7 +169,7 @@ class Answers:
     async def _listeners(self) -> list[Listener]:
         policies, configs = self._policies, self._configs
         open_ = bound(await asyncio.to_thread(_UDP.read_text))
-        found = of_policies(policies.engine, policies.subjects.values(), self._policy_listeners.answers, open_)
+        found = of_policies(policies.engine, policies.subjects.values(), self._policy_listeners.outcome, open_)
         for config in configs.configs:
             said = "; ".join((*configs.refusals(config), *configs.missing_secrets(config)))
             found += of_config(config, listens=configs.listens(config), words=said)

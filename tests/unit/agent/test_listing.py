@@ -6,7 +6,6 @@ import pytest
 
 from mycel.agent import dbg, views
 from mycel.agent.proxy.listing import Proxy, State, bound, of_config, of_policies
-from mycel.envoy.ads import Answers
 from mycel.envoy.config.read import read
 from mycel.envoy.delta import Outcome
 from mycel.envoy.resources import LISTENER, Version
@@ -45,8 +44,8 @@ def test_listeners_of_policies(version: Version | None, error: str | None, state
     subjects = [made.subject(WEB), made.subject(DB)]
     ((port, http),) = made.http_listeners.items()
     name = f"policy/ingress/{port}"
-    answers: Answers = {(LISTENER, name): Outcome(LISTENER, name, version, error)} if version else {}
-    envoy, dns = of_policies(made, subjects, answers, frozenset())
+    outcome = Outcome(LISTENER, name, version, error) if version else None
+    envoy, dns = of_policies(made, subjects, lambda *_: outcome, frozenset())
     assert http.direction.name.lower() == envoy.direction == "ingress"
     assert (envoy.port, envoy.proxy, envoy.name, envoy.state, envoy.words) == (
         port,
@@ -59,14 +58,14 @@ def test_listeners_of_policies(version: Version | None, error: str | None, state
     assert envoy.rules == ("GET /a", "X-Team: a", "any request")
     assert (dns.proxy, dns.direction, dns.rules, dns.state) == (Proxy.DNS, "egress", ("a.example.",), State.WAITING)
     assert dns.origins == (f"{POLICY['kind']} shop/{POLICY['metadata']['name']} spec.egress[0]",)
-    assert of_policies(made, subjects, answers, frozenset({dns.port}))[1].state is State.ACKNOWLEDGED
+    assert of_policies(made, subjects, lambda *_: outcome, frozenset({dns.port}))[1].state is State.ACKNOWLEDGED
 
 
 def test_rules_no_listener_can_serve_say_so() -> None:
     """In our words: Envoy was never asked."""
     tls = [{"ports": [{"port": "443", "protocol": "TCP"}], "serverNames": ["a.example"]}]
     made = engine(cnp({"endpointSelector": pods(app="web"), "egress": [{"toPorts": tls}]}))
-    (found,) = of_policies(made, [made.subject(WEB)], {}, frozenset())
+    (found,) = of_policies(made, [made.subject(WEB)], lambda *_: None, frozenset())
     assert (found.state, "not supported" in found.words) == (State.REFUSED, True)
 
 
@@ -97,7 +96,7 @@ def test_who_is_bound() -> None:
 def test_they_are_in_status_and_lists() -> None:
     """In the shape stock tools read, and as a table."""
     made = engine(POLICY)
-    found = of_policies(made, [made.subject(WEB)], {}, frozenset())
+    found = of_policies(made, [made.subject(WEB)], lambda *_: None, frozenset())
     status = views.status(
         waiting_for=(),
         problems=(),

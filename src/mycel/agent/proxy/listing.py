@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import socket
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from mycel.envoy.ads import Answers
 from mycel.envoy.config.model import EnvoyConfig
+from mycel.envoy.delta import Outcome
 from mycel.envoy.listeners import listener_name, unserved
-from mycel.envoy.resources import LISTENER
 from mycel.model.proxy import LISTEN_IPV4
 from mycel.policy.engine import Engine, Subject
 from mycel.policy.l7 import allowed_names
@@ -21,6 +20,8 @@ from mycel.policy.rules import L7
 from mycel.policy.visibility import LOOK
 
 Json = dict[str, Any]
+Outcomes = Callable[[int, HttpSections], Outcome | None]
+"""What Envoy says of a port's listener as it is to be, None until it has (`PolicyListeners.outcome`)."""
 _LISTEN_IPV4 = f"{int.from_bytes(socket.inet_aton(LISTEN_IPV4), sys.byteorder):08X}"
 
 
@@ -70,26 +71,24 @@ class Listener(NamedTuple):
 
 
 def of_policies(
-    engine: Engine, subjects: Iterable[Subject], answers: Answers, open_: Collection[int]
+    engine: Engine, subjects: Iterable[Subject], outcome: Outcomes, open_: Collection[int]
 ) -> list[Listener]:
     """Those that rows of policies name. `open_`: UDP ports somebody has, which is how the DNS proxy says yes."""
     origins = _origins(engine, subjects)
-    found = [_of_envoy(port, http, origins, answers) for port, http in engine.http_listeners.items()]
+    found = [_of_envoy(port, http, origins, outcome(port, http)) for port, http in engine.http_listeners.items()]
     for port, names in engine.dns_listeners.items():
         state = State.ACKNOWLEDGED if port in open_ else State.WAITING
         found.append(Listener(port, Proxy.DNS, "", "egress", tuple(sorted(origins.get(port, ()))), names, state))
     return found
 
 
-def _of_envoy(port: int, http: HttpSections, origins: Mapping[int, set[str]], answers: Answers) -> Listener:
-    name = listener_name(port, http.direction)
-    answer = answers.get((LISTENER, name))
+def _of_envoy(port: int, http: HttpSections, origins: Mapping[int, set[str]], answer: Outcome | None) -> Listener:
     words = unserved(http) or (answer.error if answer and answer.error else "")
     state = State.REFUSED if words else State.ACKNOWLEDGED if answer and answer.version else State.WAITING
     return Listener(
         port,
         Proxy.ENVOY,
-        name,
+        listener_name(port, http.direction),
         http.direction.name.lower(),
         tuple(sorted(origins.get(port, ()))),
         rule_words(http.sections),

@@ -50,11 +50,6 @@ class PolicyListeners:
         self.touch: Callable[[], None] = lambda: None
         secrets.changed = self._secrets_changed
 
-    @property
-    def answers(self) -> Answers:
-        """What Envoy has said so far."""
-        return self._answers
-
     def answered(self, answers: Answers) -> None:
         """Take in what Envoy has said so far."""
         before, self._answers = self._answers, answers
@@ -76,7 +71,7 @@ class PolicyListeners:
         waiting = {
             port
             for port in self._engine.ports_of(numbers)
-            if port in listeners and not unserved(listeners[port]) and self._outcome(port, listeners[port]) is None
+            if port in listeners and not unserved(listeners[port]) and self.outcome(port, listeners[port]) is None
         }
         if not waiting or not self._connected():
             return False
@@ -97,12 +92,12 @@ class PolicyListeners:
                     return "nodes have no Envoy (envoy.enabled): the ports of rules.http stay closed"
                 if words := unserved(listeners[port]):
                     return words
-                found = self._outcome(port, listeners[port])
+                found = self.outcome(port, listeners[port])
                 if found is not None and found.error:
                     return found.error
         return ""
 
-    def _outcome(self, port: int, http: HttpSections) -> Outcome | None:
+    def outcome(self, port: int, http: HttpSections) -> Outcome | None:
         """What Envoy says of the listener as it is to be now: what had its port before does not count."""
         name = listener_name(port, http.direction)
         found = self._answers.get((LISTENER, name))
