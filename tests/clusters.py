@@ -12,8 +12,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mycel.cluster.lifecycle import cgroups
+
 ROOT = Path(__file__).parents[1]
 TESTNET = Path(__file__).with_name("node") / "testnet.py"
+
+
+def kind_file(*, workers: int) -> str:
+    """A kind file of a control plane and workers, without a network of its own."""
+    nodes = "- role: worker\n" * workers
+    return f"""\
+apiVersion: kind.x-k8s.io/v1alpha4
+kind: Cluster
+nodes:
+- role: control-plane
+{nodes}networking:
+  disableDefaultCNI: true
+"""
 
 
 @dataclass
@@ -43,6 +58,14 @@ class Cluster:
     @property
     def nodes(self) -> list[str]:
         return [node["name"] for node in json.loads((self.state / "cluster.json").read_text())["nodes"]]
+
+    def processes(self) -> list[int]:
+        """Ids of everything that runs in it. Some may have ended when you look."""
+        return list(cgroups.processes(json.loads((self.state / "cluster.json").read_text())["cgroup"]))
+
+    def namespace(self, node: str, kind: str = "net") -> Path:
+        """The file of one of a node's namespaces: net, mnt or uts."""
+        return self.folder / "run" / self.name / "ns" / f"{node}.{kind}"
 
     def mycel(self, *arguments: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """The command line."""
@@ -77,10 +100,8 @@ class Cluster:
 
     def on_node(self, node: str, *command: str, check: bool = True) -> str:
         """Run a command in a node's namespaces."""
-        base = self.folder / "run" / self.name / "ns"
-        places = [
-            f"--{kind}={base}/{node}.{short}" for kind, short in (("mount", "mnt"), ("net", "net"), ("uts", "uts"))
-        ]
+        kinds = (("mount", "mnt"), ("net", "net"), ("uts", "uts"))
+        places = [f"--{kind}={self.namespace(node, short)}" for kind, short in kinds]
         return _run(["nsenter", *places, "--", *command], dict(os.environ), check=check).stdout
 
     def install_test_network(self) -> None:

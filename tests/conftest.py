@@ -9,23 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.clusters import Cluster, eventually
+from tests.clusters import Cluster, eventually, kind_file
 from tests.kubectls import kubectls
 
 # The same examples in every run; MYCEL_HYPOTHESIS=random looks for new ones.
 settings.register_profile("same", derandomize=True)
 settings.register_profile("random", derandomize=False)
 settings.load_profile(os.environ.get("MYCEL_HYPOTHESIS", "same"))
-
-TWO_NODES = """\
-apiVersion: kind.x-k8s.io/v1alpha4
-kind: Cluster
-nodes:
-- role: control-plane
-- role: worker
-networking:
-  disableDefaultCNI: true
-"""
 
 
 @pytest.fixture(scope="session")
@@ -63,7 +53,7 @@ def make_cluster(tmp_path_factory: pytest.TempPathFactory, kubectl_path: str) ->
 def cluster(make_cluster: Callable[[str], Cluster]) -> Cluster:
     """One cluster for many tests: a control plane and a worker, both Ready, with the test network (no mesh)."""
     found = make_cluster(f"t{os.getpid()}")
-    found.create(TWO_NODES)
+    found.create(kind_file(workers=1))
     found.install_test_network()
 
     def ready() -> bool:

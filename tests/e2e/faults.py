@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mycel.cluster.lifecycle import cgroups
-from tests.clusters import ROOT, Cluster
+from tests.clusters import ROOT, Cluster, kind_file
 from tests.e2e.outside import NETWORK, PORT, RESOLVER
 
-CONFIG = """\
-apiVersion: kind.x-k8s.io/v1alpha4
-kind: Cluster
-nodes:
-- role: control-plane
-- role: worker
-- role: worker
-networking:
-  disableDefaultCNI: true
-"""
 SPACE = "cilium-test"
 HTTP_RULES: Any = {"http": [{"method": "GET", "path": "/$"}]}
 RULES: Any = {
@@ -57,7 +45,7 @@ RULES: Any = {
 
 def prepare(cluster: Cluster) -> None:
     """Three nodes, the test pods, rules for client2 alone."""
-    cluster.create(CONFIG)
+    cluster.create(kind_file(workers=2))
     cluster.mycel("install", "--wait")
     cluster.kubectl("apply", "-f", str(ROOT / "examples" / "cilium-test.yaml"))
     cluster.kubectl(
@@ -87,10 +75,9 @@ def outside(cluster: Cluster) -> Iterator[None]:
 
 def processes(cluster: Cluster, word: bytes, *, node: str = "") -> list[int]:
     """Process ids of the cluster whose command line has a word that ends so; `node`: of this one alone."""
-    record = json.loads((cluster.state / "cluster.json").read_text())
-    network = (cluster.folder / "run" / cluster.name / "ns" / f"{node}.net").stat().st_ino if node else 0
+    network = cluster.namespace(node).stat().st_ino if node else 0
     found: list[int] = []
-    for pid in cgroups.processes(record["cgroup"]):
+    for pid in cluster.processes():
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             here = not node or Path(f"/proc/{pid}/ns/net").stat().st_ino == network

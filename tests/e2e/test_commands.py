@@ -12,19 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.clusters import Cluster, eventually
+from tests.clusters import Cluster, eventually, kind_file
 
 pytestmark = pytest.mark.cluster
 
-NODES = """\
-apiVersion: kind.x-k8s.io/v1alpha4
-kind: Cluster
-nodes:
-- role: control-plane
-- role: worker
-networking:
-  disableDefaultCNI: true
-"""
 RELEASES = ("secrets", "-n", "kube-system", "-l", "owner=helm,name=cilium")
 
 
@@ -32,7 +23,7 @@ RELEASES = ("secrets", "-n", "kube-system", "-l", "owner=helm,name=cilium")
 def cluster(make_cluster: Callable[[str], Cluster]) -> Cluster:
     """Two nodes and nothing on them."""
     made = make_cluster("verbs")
-    made.create(NODES)
+    made.create(kind_file(workers=1))
     return made
 
 

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.clusters import Cluster, eventually
-from tests.conftest import TWO_NODES
+from tests.clusters import Cluster, eventually, kind_file
 from tests.e2e.walk import INSTALL, MANIFESTS, rows
 
 pytestmark = pytest.mark.cluster
@@ -26,7 +25,7 @@ NAME = "envoy-lb-listener"
 def mesh(make_cluster: Callable[[str], Cluster]) -> Cluster:
     """Two nodes with the mesh and the walkthrough's pods."""
     cluster = make_cluster("envoy-configs")
-    cluster.create(TWO_NODES)
+    cluster.create(kind_file(workers=1))
     cluster.mycel(*INSTALL, "--wait")
     cluster.kubectl("apply", "-f", str(MANIFESTS / "cilium-test.yaml"))
     cluster.kubectl("-n", "cilium-test", "wait", "--for=condition=Available", "deploy/echo-same-node", timeout_s=70)

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.clusters import Cluster, eventually
-from tests.conftest import TWO_NODES
+from tests.clusters import Cluster, eventually, kind_file
 from tests.e2e.walk import MANIFESTS, pool, rows
 
 pytestmark = pytest.mark.cluster
@@ -24,7 +23,7 @@ SERVICE = "cilium-ingress-cilium-ingress"
 def mesh(make_cluster: Callable[[str], Cluster]) -> Cluster:
     """Two nodes with the mesh and the walkthrough's two servers."""
     cluster = make_cluster("ingress-e2e")
-    cluster.create(TWO_NODES)
+    cluster.create(kind_file(workers=1))
     cluster.mycel("install", "--wait")
     cluster.kubectl("apply", "-f", str(MANIFESTS / "foo-bar.yaml"))
     cluster.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s", timeout_s=70)

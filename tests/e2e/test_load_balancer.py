@@ -16,21 +16,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.clusters import Cluster, eventually
+from tests.clusters import Cluster, eventually, kind_file
 from tests.e2e.walk import MANIFESTS, pool, rows
 
 pytestmark = pytest.mark.cluster
 
-CONFIG = """\
-apiVersion: kind.x-k8s.io/v1alpha4
-kind: Cluster
-nodes:
-- role: control-plane
-- role: worker
-- role: worker
-networking:
-  disableDefaultCNI: true
-"""
 LEASE_S = 3
 TIMES = ("lease-duration=3s", "renew-deadline=1s", "retry-period=500ms")
 CURL = "quay.io/cilium/alpine-curl:v1.4.0"
@@ -40,7 +30,7 @@ CURL = "quay.io/cilium/alpine-curl:v1.4.0"
 def mesh(make_cluster: Callable[[str], Cluster]) -> Cluster:
     """Two workers with the mesh, the walkthrough's pool (in this cluster's network) and its two servers."""
     cluster = make_cluster("loadbalancer")
-    cluster.create(CONFIG)
+    cluster.create(kind_file(workers=2))
     settings = [word for each in TIMES for word in ("--config", f"l2-announcements-{each}")]
     cluster.mycel("install", "--wait", *settings)
     cluster.kubectl("apply", "-f", "-", stdin=pool(cluster))

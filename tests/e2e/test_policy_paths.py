@@ -13,20 +13,10 @@ from typing import Any
 import pytest
 
 from tests.bpf.frames import ICMP, SCTP, UDP, Frame
-from tests.clusters import Cluster, eventually
+from tests.clusters import Cluster, eventually, kind_file
 
 pytestmark = pytest.mark.cluster
 
-CONFIG = """\
-apiVersion: kind.x-k8s.io/v1alpha4
-kind: Cluster
-nodes:
-- role: control-plane
-- role: worker
-- role: worker
-networking:
-  disableDefaultCNI: true
-"""
 IMAGE = "quay.io/cilium/alpine-curl:v1.4.0"
 SPACE = "paths"
 WIRE = (Path(__file__).parent / "wire.py").read_text()
@@ -120,7 +110,7 @@ NODE_PORTS = {"near": 30081, "far": 30082}
 def paths(make_cluster: Callable[[str], Cluster]) -> Paths:
     """Closed pods on both workers; a friend, an enemy and a stranger on the first."""
     cluster = make_cluster("paths")
-    cluster.create(CONFIG)
+    cluster.create(kind_file(workers=2))
     cluster.mycel("install", "--wait")
     here, there = (node for node in cluster.nodes if "worker" in node)
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}})

@@ -15,21 +15,10 @@ from typing import Any
 
 import pytest
 
-from mycel.cluster.lifecycle import cgroups
-from tests.clusters import ROOT, Cluster, eventually
+from tests.clusters import ROOT, Cluster, eventually, kind_file
 
 pytestmark = pytest.mark.cluster
 
-CONFIG = """\
-apiVersion: kind.x-k8s.io/v1alpha4
-kind: Cluster
-nodes:
-- role: control-plane
-- role: worker
-- role: worker
-networking:
-  disableDefaultCNI: true
-"""
 LOAD = (Path(__file__).parent / "load.py").read_text()
 CONNECTIONS = 500
 KILLS = 20
@@ -41,7 +30,7 @@ PAIRS = 500
 def mesh(make_cluster: Callable[[str], Cluster]) -> Cluster:
     """A control plane and two workers with the mesh and the test deployments."""
     cluster = make_cluster("resilience")
-    cluster.create(CONFIG)
+    cluster.create(kind_file(workers=2))
     cluster.mycel("install", "--wait")
     cluster.kubectl("apply", "-f", str(ROOT / "examples" / "cilium-test.yaml"))
     cluster.kubectl("-n", "cilium-test", "wait", "--for=condition=Available", "deployment", "--all", "--timeout=90s")
@@ -50,9 +39,8 @@ def mesh(make_cluster: Callable[[str], Cluster]) -> Cluster:
 
 def agents(cluster: Cluster) -> dict[int, str]:
     """Process ids of the agents and the nodes they run on."""
-    record = json.loads((cluster.state / "cluster.json").read_text())
     found: dict[int, str] = {}
-    for pid in cgroups.processes(record["cgroup"]):
+    for pid in cluster.processes():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
@@ -214,9 +202,8 @@ _networks: dict[str, str] = {}
 def networks(mesh: Cluster, node: str) -> dict[str, str]:
     """Pod address → the network namespace of one of its processes. Dialling a pair this way costs one process."""
     if not _networks:
-        record = json.loads((mesh.state / "cluster.json").read_text())
         seen: set[str] = set()
-        for pid in cgroups.processes(record["cgroup"]):
+        for pid in mesh.processes():
             try:
                 namespace = str(Path(f"/proc/{pid}/ns/net").readlink())
                 if namespace in seen:

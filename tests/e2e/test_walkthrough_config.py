@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 import yaml
 
-from mycel.cluster.lifecycle import cgroups
 from tests.clusters import Cluster, eventually
 from tests.e2e.walk import MANIFESTS, TEST_SPACE, Walk
 
@@ -95,9 +94,8 @@ def requested(walk: Walk) -> Counter[str]:
 
 def kill(walk: Walk, pod: dict[str, Any]) -> None:
     """kill -9 of a pod's server."""
-    record = json.loads((walk.cluster.state / "cluster.json").read_text())
     killed = 0
-    for pid in cgroups.processes(record["cgroup"]):
+    for pid in walk.cluster.processes():
         with contextlib.suppress(OSError):
             ours = pod["metadata"]["uid"] in Path(f"/proc/{pid}/cgroup").read_text()
             if ours and b"json_mock" in Path(f"/proc/{pid}/cmdline").read_bytes():

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.clusters import Cluster as Machine
-from tests.clusters import eventually
+from tests.clusters import eventually, kind_file
 from tests.oracle.generate import NAMESPACES, NODES, Options, State, state
 from tests.oracle.packets import WORLD, Cell, Outside, Prober, cells, deployable, expected, probe
 from tests.oracle.parties import Object
@@ -22,15 +22,6 @@ FIRST_SEED = int(os.environ.get("MYCEL_ORACLE_SEED", "1"))
 CI_STATES, LONG_STATES = 25, 200
 SETTLED_S = 20.0
 READ = ("namespaces", "nodes", "pods", "services", "endpointslices", "ciliumcidrgroups", "configmaps")
-CONFIG = """\
-apiVersion: kind.x-k8s.io/v1alpha4
-kind: Cluster
-nodes:
-- role: control-plane
-- role: worker
-networking:
-  disableDefaultCNI: true
-"""
 
 
 class Field(NamedTuple):
@@ -48,7 +39,7 @@ class Field(NamedTuple):
 def field(make_cluster: Callable[[str], Machine]) -> Iterator[Field]:
     """Nine pods in three namespaces on two nodes, one on each node's own network, two ends outside of the cluster."""
     machine = make_cluster("oracle")
-    machine.create(CONFIG)
+    machine.create(kind_file(workers=1))
     # No listener of Envoy's: what needs one is closed, and a connection says nothing of requests anyway.
     machine.mycel("install", "--config", "enable-l7-proxy=false", "--wait")
     planted = _plant(machine)
