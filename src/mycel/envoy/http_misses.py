@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from mycel.envoy.http_rules import Json, parts
+from mycel.policy.http_text import match_text
 
 _JUDGED = ("method", "path", "host")
 
@@ -45,7 +46,7 @@ def missed(rule: Mapping[str, Any], request: HttpRequest) -> Missed:
             different.append(f"{name} {rule[name]} (it is {known})")
     unknown = [str(each) for each in rule.get("headers") or ()]
     # With an action the request passes either way: the action is what changes.
-    unknown += [_match_text(each) for each in rule.get("headerMatches") or () if not each.get("mismatch")]
+    unknown += [match_text(each) for each in rule.get("headerMatches") or () if not each.get("mismatch")]
     return Missed(tuple(different), tuple(unknown))
 
 
@@ -72,17 +73,3 @@ def _expression(text: str) -> Callable[[str], bool]:
 
     compiled = re2.compile(text)
     return lambda value: compiled.fullmatch(value) is not None
-
-
-def rule_text(rule: Mapping[str, Any]) -> str:
-    """A rule in a line: `GET /public.*, host a.b`."""
-    first = " ".join(str(rule[name]) for name in ("method", "path") if rule.get(name))
-    rest = [f"host {rule['host']}"] if rule.get("host") else []
-    rest += [f"header {each}" for each in rule.get("headers") or ()]
-    rest += [f"header {_match_text(each)}" for each in rule.get("headerMatches") or ()]
-    return ", ".join(part for part in (first, *rest) if part) or "every request"
-
-
-def _match_text(match: Mapping[str, Any]) -> str:
-    value = " of a Secret" if match.get("secret") else f": {match['value']}" if match.get("value") else ""
-    return f"{match['name']}{value}" + (f" (else {match['mismatch']})" if match.get("mismatch") else "")

@@ -55,7 +55,7 @@ def test_listeners_of_policies(version: Version | None, error: str | None, state
         error or "",
     )
     assert envoy.origins == (f"{POLICY['kind']} shop/{POLICY['metadata']['name']} spec.ingress[0]",)
-    assert envoy.rules == ("GET /a", "X-Team: a", "any request")
+    assert envoy.rules == ("GET /a", "header X-Team: a", "every request")
     assert (dns.proxy, dns.direction, dns.rules, dns.state) == (Proxy.DNS, "egress", ("a.example.",), State.WAITING)
     assert dns.origins == (f"{POLICY['kind']} shop/{POLICY['metadata']['name']} spec.egress[0]",)
     assert of_policies(made, subjects, lambda *_: outcome, frozenset({dns.port}))[1].state is State.ACKNOWLEDGED
@@ -117,4 +117,4 @@ def test_they_are_in_status_and_lists() -> None:
     assert "2 redirects" in dbg.show_status(status)
     table = dbg.show_proxy([each.as_json() for each in found]).splitlines()
     assert table[0].split()[:3] == ["Port", "Proxy", "Direction"]
-    assert "GET /a; X-Team: a; any request" in table[1]
+    assert "GET /a; header X-Team: a; every request" in table[1]

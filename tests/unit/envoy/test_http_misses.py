@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from mycel.envoy.http_misses import HttpRequest, missed, rule_text
+from mycel.envoy.http_misses import HttpRequest, missed
+from mycel.policy.http_text import rule_text
 
 GET = HttpRequest.of("get", "http://Shop.example:8080/public/a?b=/private")
 

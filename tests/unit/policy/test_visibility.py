@@ -68,7 +68,7 @@ def test_a_pod_without_policy_is_looked_at_and_not_judged() -> None:
     row, other = (judge.row(subject.ingress, CART.identity, TCP, port) for port in (80, 81))
     assert row is not None and row.looks and made.proxy_rules(row.proxy_port) == (LOOK,)
     assert other is not None and not other.proxy_port
-    assert rule_words(made.http_listeners[row.proxy_port].sections) == ("any request",)
+    assert rule_words(made.http_listeners[row.proxy_port].sections) == ("every request",)
     ((name, listener),) = snapshot(made.http_listeners)[LISTENER].items()
     assert name == f"policy/ingress/{row.proxy_port}" and b"http_inspector" in listener.body
     assert made.subject(WEB).ingress.number == 0

@@ -14,6 +14,7 @@ from mycel.envoy.delta import Outcome
 from mycel.envoy.listeners import listener_name, unserved
 from mycel.model.proxy import LISTEN_IPV4
 from mycel.policy.engine import Engine, Subject
+from mycel.policy.http_text import EVERY_REQUEST, rule_text
 from mycel.policy.l7 import allowed_names
 from mycel.policy.proxy_ports import HttpSections
 from mycel.policy.rules import L7
@@ -131,22 +132,13 @@ def rule_words(sections: Iterable[L7 | None]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for section in sections:
         if section is None or section == LOOK:
-            return ("any request",)
+            return (EVERY_REQUEST,)
         if section.parser == "dns":
             found.update(dict.fromkeys(allowed_names((section,))))
             continue
         for rule in json.loads(section.rules).get("rules") or ():
-            found[_words(rule) if isinstance(rule, dict) else str(rule)] = None
+            found[rule_text(rule) if section.parser == "http" else str(rule)] = None
     return tuple(found) or ("nothing",)
-
-
-def _words(rule: Mapping[str, Any]) -> str:
-    """`GET /foo host=a.example`; what is not said matches everything."""
-    said = [str(rule[name]) for name in ("method", "path") if rule.get(name)]
-    said += [f"host={rule['host']}"] if rule.get("host") else []
-    said += [str(each) for each in rule.get("headers") or ()]
-    said += [f"{each['name']}: {each.get('value', '*')}" for each in rule.get("headerMatches") or ()]
-    return " ".join(said) or "any request"
 
 
 def bound(table: str) -> frozenset[int]:

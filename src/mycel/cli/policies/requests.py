@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mycel.cli.policies.envoy import unserved
-from mycel.envoy.http_misses import HttpRequest, Missed, missed, rule_text
+from mycel.envoy.http_misses import HttpRequest, Missed, missed
 from mycel.policy.explain import Side
 from mycel.policy.fqdn import canonical_name, selects
+from mycel.policy.http_text import EVERY_REQUEST, rule_text
 from mycel.policy.rules import Rule
 
 
@@ -58,7 +59,7 @@ def judge(side: Side, request: Request | None) -> Judged:
     """The rules of a direction's proxy, and a request's fate."""
     items = tuple(item for rule in side.proxied for item in _items(rule, request))
     if side.proxied_open:
-        items += (Item("default allow", "every request", Missed((), ())),)
+        items += (Item("default allow", EVERY_REQUEST, Missed((), ())),)
     closed = next((why for rule in side.proxied if rule.l7 and (why := _closed(side, rule))), "")
     if request is None or closed:
         return Judged(items, closed, "", (), None)
@@ -95,7 +96,7 @@ def lines(judged: Judged, request: Request | None) -> Iterator[str]:
 
 def _items(rule: Rule, request: Request | None) -> Iterator[Item]:
     if rule.l7 is None:
-        yield Item(str(rule.ref), "every request", Missed((), ()) if request else None)
+        yield Item(str(rule.ref), EVERY_REQUEST, Missed((), ()) if request else None)
         return
     at = f"{rule.ref.object} {rule.section or rule.ref.field}.rules.{rule.l7.parser}"
     if rule.l7.parser not in ("http", "dns"):
