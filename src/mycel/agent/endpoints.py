@@ -78,6 +78,7 @@ class Endpoints:
         self._realize = realize
         self._add_timeout_s = add_timeout_s
         self._by_id: dict[EndpointId, LocalEndpoint] = {}
+        self._by_pod: dict[PodRef, list[EndpointId]] = {}  # the newest last
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # gone with the last user
         self._next_id = 0
         self._listeners: list[Callable[[LocalEndpoint | None, LocalEndpoint | None], None]] = []
@@ -90,8 +91,8 @@ class Endpoints:
 
     def of_pod(self, ref: PodRef) -> LocalEndpoint | None:
         """The newest endpoint of a pod (a sandbox that is made again overlaps with the old one for a moment)."""
-        found = [each for each in self._by_id.values() if each.ref == ref]
-        return found[-1] if found else None
+        found = self._by_pod.get(ref)
+        return self._by_id[found[-1]] if found else None
 
     def subscribe(self, listener: Callable[[LocalEndpoint | None, LocalEndpoint | None], None]) -> None:
         """Call `listener(old, new)` after each change."""
@@ -114,7 +115,7 @@ class Endpoints:
                 continue
             await self._wiring.attach(endpoint.ifindex)
             known.add(endpoint.interface)
-            self._by_id[endpoint.endpoint_id] = endpoint
+            self._hold(endpoint)
             self._next_id = max(self._next_id, endpoint.endpoint_id)
         for pool in self._pools:
             for endpoint in self._by_id.values():
@@ -226,15 +227,28 @@ class Endpoints:
     def _put(self, old: LocalEndpoint | None, new: LocalEndpoint | None) -> None:
         if new is not None:
             self._files.save(new)
-            self._by_id[new.endpoint_id] = new
+            self._hold(new)
         elif old is not None:
-            self._by_id.pop(old.endpoint_id, None)
+            self._let_go(old)
             self._files.remove(old.endpoint_id)
             for pool in self._pools:
                 for address in old.addresses:
                     pool.release(address)
         for listener in self._listeners:
             listener(old, new)
+
+    def _hold(self, endpoint: LocalEndpoint) -> None:
+        if endpoint.endpoint_id not in self._by_id:
+            self._by_pod.setdefault(endpoint.ref, []).append(endpoint.endpoint_id)
+        self._by_id[endpoint.endpoint_id] = endpoint
+
+    def _let_go(self, endpoint: LocalEndpoint) -> None:
+        if self._by_id.pop(endpoint.endpoint_id, None) is None:
+            return
+        numbers = self._by_pod[endpoint.ref]
+        numbers.remove(endpoint.endpoint_id)
+        if not numbers:
+            del self._by_pod[endpoint.ref]
 
     def _free_id(self) -> EndpointId:
         for _ in range(_LAST_ID):

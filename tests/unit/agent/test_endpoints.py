@@ -167,6 +167,25 @@ async def test_a_repeated_add_replaces(bench: Bench) -> None:
     assert second.addresses != first.addresses
 
 
+async def test_the_newest_endpoint_of_a_pod(bench: Bench) -> None:
+    """A sandbox made again overlaps with the old one; whichever stays is the pod's, also after a restart."""
+    manager = bench.manager()
+    first, second = await manager.add(request()), await manager.add(request(container="c2"))
+    await manager.add(request("db", "c3"))
+    assert manager.of_pod(WEB) == second
+    manager.set_identity(first.endpoint_id, IdentityId(300), ("k8s:app=x",))
+    assert manager.of_pod(WEB) == second
+    again = bench.manager()
+    bench.pool = Pool("10.0.0.0/24")
+    await again.restore()
+    assert again.of_pod(WEB) == second
+    await again.delete("c2", "eth0")
+    left = again.of_pod(WEB)
+    assert left is not None and (left.endpoint_id, left.identity) == (first.endpoint_id, 300)
+    await again.delete("c1", "eth0")
+    assert again.of_pod(WEB) is None
+
+
 async def test_the_next_agent_finds_everything(bench: Bench) -> None:
     """Same numbers, addresses and identities; devices are adopted, not made."""
     before = bench.manager()
