@@ -71,6 +71,7 @@ async def run_flows(
         node_name=settings.node_name,
         cluster_name=settings.cluster_name,
         capacity=settings.hubble_capacity,
+        refuse=records.refuse,
     )
     peers = Peers()
 
@@ -108,6 +109,8 @@ async def run_flows(
 async def feed_l7(records: Records, pipeline: FlowPipeline) -> None:
     """Make flows of what proxies saw, until cancelled."""
     while True:
-        found, lost = await records.take()
-        pipeline.feed_l7(found, records.refuse)
-        pipeline.lost(lost)
+        found = await records.take()
+        pipeline.feed_l7(found.records)
+        for sheet in found.sheets:
+            pipeline.feed_sheet(sheet)
+        pipeline.lost(found.lost)

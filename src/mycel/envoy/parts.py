@@ -13,6 +13,7 @@ Shown = tuple[str, ...] | None
 """Headers whose values flows show, beside the usual ones; None: there are no flows."""
 
 AGENT_CLUSTER = "agent"  # static in the bootstrap
+_LOGGED_BYTES = 65_536  # of records in one message: what a message costs the agent is shared by that many
 
 _TYPE = "type.googleapis.com/envoy.extensions."
 _SOL_SOCKET, _SO_MARK = 1, 36
@@ -70,6 +71,7 @@ def _access_log(log_name: str, shown: tuple[str, ...]) -> Json:
                 "log_name": log_name,
                 "transport_api_version": "V3",
                 "buffer_flush_interval": "0.1s",
+                "buffer_size_bytes": _LOGGED_BYTES,
                 "grpc_service": {"envoy_grpc": {"cluster_name": AGENT_CLUSTER}},
             },
             "additional_request_headers_to_log": ["traceparent", *shown],

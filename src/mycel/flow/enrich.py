@@ -11,15 +11,14 @@ import numpy as np
 
 from mycel import abi
 from mycel.flow.l7 import Half, L7Record, L7Verdict
-from mycel.flow.l7_rows import detail, event_of
-from mycel.flow.records import Directory, Endpoint, Interner, PolicyName, Request, ServiceName
-from mycel.flow.rows import EVENT, ROW, Events, Mask, Numbers, Rows, Words, group, has_ports
+from mycel.flow.l7_rows import check, detail, events_of
+from mycel.flow.records import NOW_NS, Directory, Endpoint, Interner, PolicyName, Request, ServiceName
+from mycel.flow.rows import ROW, Events, Mask, Numbers, Rows, Words, group, has_ports
 from mycel.flow.text import RESERVED_IDENTITIES
 from mycel.model.address import Address
 
 _CACHED_ENDS = 65_536
 _REPLY = 1
-_NOW = 2**64 - 1
 _NAMESPACE = "k8s:io.kubernetes.pod.namespace="
 
 
@@ -69,34 +68,43 @@ class Enricher:
 
     def enrich(self, events: Events, *, wall_offset_ns: int) -> Rows:
         """Rows in the order of time. `wall_offset_ns` is wall clock minus CLOCK_MONOTONIC."""
+        return self._rows(events[np.argsort(events["time_ns"], kind="stable")], wall_offset_ns)
+
+    def enrich_l7(
+        self, sheets: Sequence[Sequence[L7Record]], refuse: Callable[[str], None], *, wall_offset_ns: int
+    ) -> list[Rows]:
+        """Rows of what proxies saw, of each sheet in the order of time.
+
+        `refuse` is told of each message that can be no row, why.
+        """
+        usable: list[L7Record] = []
+        ends: list[int] = []
+        for sheet in sheets:
+            for each in sorted(sheet, key=lambda each: each.time_ns):
+                try:
+                    check(each)
+                except ValueError as exc:
+                    refuse(str(exc))
+                else:
+                    usable.append(each)
+            ends.append(len(usable))
+        rows = self._rows(events_of(usable, self._directory, wall_offset_ns=wall_offset_ns), wall_offset_ns)
+        if usable:
+            rows["l7"] = [self._records.l7.number(detail(each)) for each in usable]
+            self._name_requests(rows, usable)
+        return [rows[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+    def _rows(self, events: Events, wall_offset_ns: int) -> Rows:
         if self._directory.version != self._version or len(self._ends) > _CACHED_ENDS:
             self._version = self._directory.version
             self.forget()
         rows = np.zeros(len(events), ROW)
-        order = np.argsort(events["time_ns"], kind="stable")
-        rows["event"] = events[order]
-        rows["wall_ns"] = rows["event"]["time_ns"] + np.uint64(wall_offset_ns)
-        self._name_ends(rows)
-        self._name_interfaces(rows)
-        self._name_policies(rows)
-        return rows
-
-    def enrich_l7(self, messages: Sequence[L7Record], refuse: Callable[[str], None], *, wall_offset_ns: int) -> Rows:
-        """Rows of what proxies saw, in the order of time. `refuse` is told of each message that can be no row, why."""
-        usable: list[L7Record] = []
-        packed: list[bytes] = []
-        for each in sorted(messages, key=lambda each: each.time_ns):
-            try:
-                packed.append(event_of(each, self._directory, wall_offset_ns=wall_offset_ns))
-            except ValueError as exc:
-                refuse(str(exc))
-            else:
-                usable.append(each)
-        if not usable:
-            return np.zeros(0, ROW)
-        rows = self.enrich(np.frombuffer(b"".join(packed), EVENT), wall_offset_ns=wall_offset_ns)
-        rows["l7"] = [self._records.l7.number(detail(each)) for each in usable]
-        self._name_requests(rows, usable)
+        rows["event"] = events
+        rows["wall_ns"] = events["time_ns"] + np.uint64(wall_offset_ns)
+        if len(rows):
+            self._name_ends(rows)
+            self._name_interfaces(rows)
+            self._name_policies(rows)
         return rows
 
     def forget(self) -> None:
@@ -139,7 +147,7 @@ class Enricher:
         packed = key.tobytes()
         found = self._ends.get(packed)
         if found is None:
-            found = self._ends[packed] = self._look_up(key, _NOW)
+            found = self._ends[packed] = self._look_up(key, NOW_NS)
         return found
 
     def _look_up(self, key: Words, at_ns: int) -> _End:
@@ -210,28 +218,36 @@ class Enricher:
 
     def _name_requests(self, rows: Rows, messages: Sequence[L7Record]) -> None:
         """What let a request through; an answer has its request's."""
-        known: dict[Request, int] = {}
-        numbers = zip(rows["source_record"].tolist(), rows["destination_record"].tolist(), strict=True)
-        for place, (message, ends) in enumerate(zip(messages, numbers, strict=True)):
-            client, server = ends if message.half == Half.REQUEST else ends[::-1]
+        known: dict[tuple[object, ...], int] = {}
+        found: list[int] = []
+        columns = (rows["source_record"], rows["destination_record"], rows["event"]["protocol"])
+        for message, source, destination, protocol in zip(
+            messages, *(column.tolist() for column in columns), strict=True
+        ):
+            client, server = (source, destination) if message.half == Half.REQUEST else (destination, source)
             mine, other = (server, client) if message.ingress else (client, server)
-            subject, peer = self._records.endpoints[mine], self._records.endpoints[other]
-            request = Request(
-                listener=message.listener,
-                rule=message.rule,
-                query=message.dns.query if message.dns else "",
-                endpoint_id=subject.endpoint_id if subject else 0,
-                peer=peer.identity if peer else 0,
-                protocol=int(rows["event"]["protocol"][place]),
-                port=message.destination.port,
-                ingress=message.ingress,
-                denied=message.verdict == L7Verdict.DROPPED,
-            )
-            number = known.get(request)
+            query = message.dns.query if message.dns else ""
+            denied = message.verdict == L7Verdict.DROPPED
+            port = message.destination.port
+            key = (message.listener, message.rule, query, mine, other, protocol, port, message.ingress, denied)
+            number = known.get(key)
             if number is None:
+                subject, peer = self._records.endpoints[mine], self._records.endpoints[other]
+                request = Request(
+                    listener=message.listener,
+                    rule=message.rule,
+                    query=query,
+                    endpoint_id=subject.endpoint_id if subject else 0,
+                    peer=peer.identity if peer else 0,
+                    protocol=protocol,
+                    port=port,
+                    ingress=message.ingress,
+                    denied=denied,
+                )
                 names = self._directory.request_policies(request)
-                number = known[request] = self._records.policies.number(names or None)
-            rows["policies"][place] = number
+                number = known[key] = self._records.policies.number(names or None)
+            found.append(number)
+        rows["policies"] = found
 
     def _name_interfaces(self, rows: Rows) -> None:
         indices, place = np.unique(rows["event"]["ifindex"], return_inverse=True)

@@ -6,7 +6,7 @@ Fields a message does not have are empty. Names end in a dot; latencies are nano
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import msgspec
 
@@ -76,6 +76,29 @@ class L7Record(msgspec.Struct, frozen=True, omit_defaults=True, tag="message"):
     rule: str = ""  # which of the listener's rules let it through, as the proxy calls it
     http: Http | None = None
     dns: Dns | None = None
+
+
+class Sheet(Protocol):
+    """A piece of a proxy's log that is read when somebody looks at its flows. What it costs till then is counting."""
+
+    @property
+    def forwarded(self) -> int:
+        """Records of requests that were let through, and of their answers."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Records of requests that were denied."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes."""
+        ...
+
+    def records(self) -> list[L7Record]:
+        """Read it: as many records as were counted, or fewer when some are unusable."""
+        ...
 
 
 class Loss(msgspec.Struct, frozen=True, tag="loss"):

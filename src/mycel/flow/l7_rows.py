@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
-import struct
+from collections.abc import Sequence
 
 import msgspec
+import numpy as np
 
 from mycel import abi
 from mycel.api import flow_pb2 as pb
 from mycel.flow.l7 import End, Half, L7Record, L7Verdict
-from mycel.flow.records import Directory
+from mycel.flow.records import NOW_NS, Directory, Owner
+from mycel.flow.rows import EVENT, Events
 from mycel.model.address import Address, parse_address
 
 L7_EVENT = 129
@@ -26,7 +28,6 @@ _NO_TTL = 4294967295  # as Hubble says of errors
 _RCODES = {1: "Format Error", 2: "Server Failure", 3: "Non-Existent Domain", 4: "Not Implemented", 5: "Query Refused"}
 
 
-_NOTHING = abi.FlowEvent.unpack(bytes(abi.FlowEvent.SIZE))._replace(kind=L7_EVENT)
 _address = functools.lru_cache(maxsize=8192)(parse_address)  # the same few come with every request
 
 
@@ -35,39 +36,72 @@ def detail(record: L7Record) -> L7Record:
     return msgspec.structs.replace(record, time_ns=0, source=_NOWHERE, destination=_NOWHERE)
 
 
-def event_of(record: L7Record, directory: Directory, *, wall_offset_ns: int) -> bytes:
-    """The row's event, packed: a response goes from the server to the client.
+def check(record: L7Record) -> None:
+    """Raise ValueError for a record that can be no row, why."""
+    _address(record.source.address)
+    _address(record.destination.address)
+    for name, number, limit in (
+        ("time", record.time_ns, 1 << 63),
+        ("source port", record.source.port, 1 << 16),
+        ("destination port", record.destination.port, 1 << 16),
+        ("listener", record.listener, 1 << 16),
+    ):
+        if not 0 <= number < limit:
+            raise ValueError(f"its {name} {number} does not fit")
 
-    `wall_offset_ns` is that of `Enricher.enrich`. Raises ValueError for a record that can be no row.
+
+def events_of(records: Sequence[L7Record], directory: Directory, *, wall_offset_ns: int) -> Events:
+    """The rows' events, in the records' order: a response goes from the server to the client.
+
+    `wall_offset_ns` is that of `Enricher.enrich`. Records that `check` refuses must not be among them.
     """
-    at_ns = max(min(0, record.time_ns), record.time_ns - wall_offset_ns)  # at the machine's start if it was before
-    ends = (record.source, record.destination)
-    source, destination = ends if record.half == Half.REQUEST else ends[::-1]
-    first, second = _address(source.address), _address(destination.address)
-    event = _NOTHING._replace(
-        time_ns=at_ns,
-        source=first,
-        destination=second,
-        source_identity=_identity(first, directory, at_ns),
-        destination_identity=_identity(second, directory, at_ns),
-        source_port=source.port,
-        destination_port=destination.port,
-        proxy_port=record.listener,
-        verdict=_VERDICTS[record.verdict],
-        direction=abi.Direction.INGRESS if record.ingress else abi.Direction.EGRESS,
-        protocol=_PROTOCOLS.get(record.protocol, 0),
-        is_reply=abi.ReplyState.TRUE if record.half == Half.RESPONSE else abi.ReplyState.FALSE,
-        family=6 if ":" in source.address else 4,
-    )
-    try:
-        return event.pack()
-    except (struct.error, OverflowError) as exc:
-        raise ValueError(f"a number of it does not fit: {exc}") from exc
+    events = np.zeros(len(records), EVENT)
+    if not records:
+        return events
+    at_ns = [max(0, each.time_ns - wall_offset_ns) for each in records]  # at the machine's start if it was before
+    turned = [each.half == Half.RESPONSE for each in records]
+    clients = [_address(each.source.address) for each in records]
+    servers = [_address(each.destination.address) for each in records]
+    identities = _Identities(directory)
+    by_client = list(map(identities.of, clients, at_ns)), [each.source.port for each in records]
+    by_server = list(map(identities.of, servers, at_ns)), [each.destination.port for each in records]
+    turn = np.array(turned)
+    for side, addresses, (numbers, ports), (others, other_ports) in (
+        ("source", _turned(clients, servers, turned), by_client, by_server),
+        ("destination", _turned(servers, clients, turned), by_server, by_client),
+    ):
+        events[side] = np.frombuffer(b"".join(addresses), EVENT[side])
+        events[f"{side}_identity"] = np.where(turn, others, numbers)
+        events[f"{side}_port"] = np.where(turn, other_ports, ports)
+    events["kind"] = L7_EVENT
+    events["time_ns"] = at_ns
+    events["proxy_port"] = [each.listener for each in records]
+    events["verdict"] = [_VERDICTS[each.verdict] for each in records]
+    events["direction"] = [abi.Direction.INGRESS if each.ingress else abi.Direction.EGRESS for each in records]
+    events["protocol"] = [_PROTOCOLS.get(each.protocol, 0) for each in records]
+    events["is_reply"] = np.where(turn, abi.ReplyState.TRUE, abi.ReplyState.FALSE)
+    events["family"] = [6 if ":" in each.source.address else 4 for each in records]
+    return events
 
 
-def _identity(address: Address, directory: Directory, at_ns: int) -> int:
-    known = directory.owner(address, 0, at_ns).endpoint
-    return known.identity if known is not None else abi.ReservedIdentity.WORLD
+def _turned(addresses: list[Address], others: list[Address], turned: list[bool]) -> list[Address]:
+    return [other if turn else address for address, other, turn in zip(addresses, others, turned, strict=True)]
+
+
+class _Identities:
+    """Who had an address, asked once for all records of the time since."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._now: dict[Address, Owner] = {}
+
+    def of(self, address: Address, at_ns: int) -> int:
+        owner = self._now.get(address)
+        if owner is None:
+            owner = self._now[address] = self._directory.owner(address, 0, NOW_NS)
+        if at_ns < owner.since_ns:
+            owner = self._directory.owner(address, 0, at_ns)
+        return owner.endpoint.identity if owner.endpoint is not None else abi.ReservedIdentity.WORLD
 
 
 def describe_l7(flow: pb.Flow, record: L7Record) -> None:

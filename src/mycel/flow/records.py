@@ -13,6 +13,9 @@ from mycel.model.address import Address
 RecordNumber = NewType("RecordNumber", int)
 """Place of a record in an `Interner`; 0 is "nothing"."""
 
+NOW_NS = 2**64 - 1
+"""A moment no owner's time begins after: who has it now."""
+
 T = TypeVar("T")
 
 
@@ -117,14 +120,15 @@ class Directory(Protocol):
 
 
 class Interner(Generic[T]):
-    """Equal values share a number; 0 stands for None. Only grows, until `keep` is called."""
+    """Equal values share a number; 0 stands for None. Numbers of forgotten values are given again."""
 
     def __init__(self) -> None:
         self._values: list[T | None] = [None]
         self._numbers: dict[T, RecordNumber] = {}
+        self._free: list[RecordNumber] = []
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self._numbers) + 1
 
     def __getitem__(self, number: int) -> T | None:
         return self._values[number]
@@ -135,15 +139,21 @@ class Interner(Generic[T]):
             return RecordNumber(0)
         number = self._numbers.get(value)
         if number is None:
-            number = self._numbers[value] = RecordNumber(len(self._values))
-            self._values.append(value)
+            if self._free:
+                number = self._free.pop()
+                self._values[number] = value
+            else:
+                number = RecordNumber(len(self._values))
+                self._values.append(value)
+            self._numbers[value] = number
         return number
 
     def keep(self, used: set[int]) -> None:
-        """Forget every value whose number is not in `used`; the numbers of the others stay."""
-        for number, value in enumerate(self._values):
-            if value is not None and number not in used:
-                self._values[number] = None
-                del self._numbers[value]
-        while len(self._values) > 1 and self._values[-1] is None:
-            self._values.pop()
+        """Forget every value whose number is not in `used`; the numbers of the others stay.
+
+        Whoever remembers a number that is not used must forget it, too: it is another value's from now on.
+        """
+        for value, number in [each for each in self._numbers.items() if each[1] not in used]:
+            self._values[number] = None
+            del self._numbers[value]
+            self._free.append(number)

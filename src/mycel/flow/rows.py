@@ -109,3 +109,9 @@ def kind_keys(rows: Rows) -> Words:
 def has_ports(rows: Rows) -> Mask:
     """Which rows are of a protocol with ports."""
     return np.isin(rows["event"]["protocol"], PORT_PROTOCOLS)
+
+
+def is_blank(rows: Rows) -> Mask:
+    """Which rows are none: room that was kept for a record that turned out to be unusable."""
+    mask: Mask = rows["event"]["kind"] == 0
+    return mask

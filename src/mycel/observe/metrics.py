@@ -1,11 +1,14 @@
 """Counters over flows as Prometheus text, under the names that Hubble's dashboards use."""
 
+import socket
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mycel import abi
 from mycel.api import flow_pb2
 from mycel.flow import text
+from mycel.flow.l7 import Sheet
 from mycel.flow.l7_rows import L7_EVENT
 from mycel.flow.rows import Rows
 
@@ -36,6 +39,13 @@ class FlowMetrics:
         )
         for key, count in zip(*(part.tolist() for part in np.unique(keys, return_counts=True)), strict=True):
             self._flows[key] = self._flows.get(key, 0) + count
+
+    def count_sheet(self, sheet: Sheet) -> None:
+        """Add what is not read yet: requests by TCP and their answers."""
+        for verdict, count in ((abi.Verdict.FORWARDED, sheet.forwarded), (abi.Verdict.DROPPED, sheet.dropped)):
+            if count:
+                key = L7_EVENT << 24 | verdict << 8 | socket.IPPROTO_TCP
+                self._flows[key] = self._flows.get(key, 0) + count
 
     def render(self) -> str:
         """The text exposition format, version 0.0.4."""

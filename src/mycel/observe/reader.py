@@ -6,6 +6,7 @@ result is a sequence of byte strings, each a run of complete gRPC frames; how th
 server's affair.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import numpy as np
 from mycel.api import flow_pb2, observer_pb2
 from mycel.flow.filter import FlowFilters
 from mycel.flow.kinds import Batch, encode
-from mycel.flow.rows import Mask
+from mycel.flow.rows import Mask, is_blank
 from mycel.observe.store import FlowStore
 
 CHUNK = 1024
@@ -67,6 +68,8 @@ class FlowReader:
         """Runs of frames until the query is answered; never ends for a query that follows without `until`."""
         store, query = self._store, self._query
         stop = store.head
+        if query.number and not query.first and query.since_ns is None:
+            await self._rewind()
         while True:
             end = store.head if query.follow else stop
             while self._cursor < end and self._left != 0:
@@ -91,24 +94,27 @@ class FlowReader:
             return store.tail + (int(earlier[-1]) + 1 if len(earlier) else 0)
         if query.first or (not query.number and not query.follow):
             return store.tail
-        if not query.number:
-            return store.head
-        wanted, end = query.number, store.head
-        while end > store.tail:
+        return store.head
+
+    async def _rewind(self) -> None:
+        """Go back from the newest flow until `number` of them pass."""
+        store, wanted, end = self._store, self._query.number, self._cursor
+        while end > store.tail and wanted:
             begin = max(store.tail, end - CHUNK)
-            passed = np.flatnonzero(self._judge(begin, end)[1])
-            if len(passed) >= wanted:
-                return begin + int(passed[-wanted])
-            wanted -= len(passed)
-            end = begin
-        return store.tail
+            _, passed, sequences, _ = self._judge(begin, end)
+            chosen = sequences[passed][-wanted:]
+            wanted -= len(chosen)
+            self._cursor = end = int(chosen[0]) if len(chosen) and not wanted else begin
+            await asyncio.sleep(0)  # nobody waits for a long search
+        self._losses = store.losses_before(self._cursor)
 
     def _judge(self, begin: int, end: int) -> tuple[Batch, Mask, "np.ndarray[tuple[int], np.dtype[np.int64]]", int]:
         piece = self._store.read(begin, end)
-        batch = self._store.kinds.sort(piece.rows)
-        sequences = np.arange(piece.start, piece.start + len(piece.rows))
+        there = np.flatnonzero(~is_blank(piece.rows))
+        batch = self._store.kinds.sort(piece.rows[there])
+        sequences = piece.start + there
         passed = self._query.filters.mask(batch, sequences, uuids=self._store.uuids)
-        wall = piece.rows["wall_ns"]
+        wall = batch.rows["wall_ns"]
         if self._query.since_ns is not None:
             passed &= wall >= self._query.since_ns
         if self._query.until_ns is not None:

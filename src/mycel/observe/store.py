@@ -1,5 +1,8 @@
 """The flows of a node: a ring of rows that always holds the newest, and what was lost on the way.
 
+Rows may be reserved for a sheet: a proxy's log as it came, of which rows are made when somebody reads them. Under load
+most sheets are overwritten before anybody does.
+
 Rows are addressed by sequence number, counted from the start of the process. Readers keep a number and ask
 for what follows it; a reader that is overtaken is told how much it missed. Everything happens in one event
 loop, so there are no locks.
@@ -8,13 +11,16 @@ loop, so there are no locks.
 import asyncio
 import secrets
 import time
+from bisect import bisect_left, bisect_right
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from mycel.flow.enrich import Records
 from mycel.flow.kinds import Kinds
+from mycel.flow.l7 import Sheet
 from mycel.flow.rows import ROW, Rows, Words, words
 from mycel.flow.uuids import UuidSpace
 from mycel.observe.namespaces import RecentNamespaces
@@ -55,6 +61,22 @@ class StoreStatistics(NamedTuple):
     lost: int
 
 
+class _Reserved(NamedTuple):
+    """The rows [start, stop) are to be made of a sheet."""
+
+    start: int
+    stop: int
+    sheet: Sheet
+
+
+MakeRows = Callable[[Sequence[Sheet]], Sequence[Rows]]
+"""Rows of each sheet, at most as many as it counted."""
+
+
+def _no_sheets(sheets: Sequence[Sheet]) -> Sequence[Rows]:
+    raise TypeError(f"this store was not told how to read {len(sheets)} sheets")
+
+
 def _rows(copied: Words) -> Rows:
     rows: Rows = copied.view(ROW).ravel()
     return rows
@@ -63,7 +85,14 @@ def _rows(copied: Words) -> Rows:
 class FlowStore:
     """Ring of rows with the records they refer to."""
 
-    def __init__(self, *, node_name: str, cluster_name: str = "default", capacity: int = DEFAULT_CAPACITY) -> None:
+    def __init__(
+        self,
+        *,
+        node_name: str,
+        cluster_name: str = "default",
+        capacity: int = DEFAULT_CAPACITY,
+        make_rows: MakeRows = _no_sheets,
+    ) -> None:
         if capacity < 1:
             raise ValueError(f"the flow store needs room for at least one flow, not {capacity}")
         self.node_name = f"{cluster_name}/{node_name}"
@@ -78,6 +107,9 @@ class FlowStore:
         # As words: structured arrays are copied field by field, and lose their padding when joined.
         self._ring: Words = np.zeros((capacity, ROW.itemsize // 8), np.uint64)
         self._seen = 0
+        self._make_rows = make_rows
+        self._reserved: list[_Reserved] = []
+        self.unread_bytes = 0
         self._started = time.monotonic()
         self._marks: deque[tuple[float, int]] = deque([(self._started, 0)])
         self._changed = asyncio.Event()
@@ -94,14 +126,51 @@ class FlowStore:
 
     def append(self, rows: Rows) -> None:
         """Take rows in, overwriting the oldest, and wake readers."""
-        if not len(rows):
+        if len(rows):
+            self._seen += len(rows)
+            self._put(self._seen - len(rows), rows)
+            self._advanced()
+
+    def reserve(self, sheet: Sheet, *, now_ns: int) -> None:
+        """Keep room for a sheet's rows; until they are made, `now_ns` is their time (wall clock)."""
+        blank = np.zeros(sheet.forwarded + sheet.dropped, ROW)
+        blank["wall_ns"] = now_ns
+        if len(blank):
+            self._reserved.append(_Reserved(self._seen, self._seen + len(blank), sheet))
+            self.unread_bytes += sheet.size
+            self.append(blank)
+
+    def settle(self, most: int) -> int:
+        """Make the oldest rows that are still to be made, until `most` are; how many sheets are left."""
+        if self._reserved:
+            self._make(self.tail, self._reserved[0].start + most)
+        return len(self._reserved)
+
+    def _make(self, begin: int, end: int) -> None:
+        """Make the rows of all sheets that have any in [begin, end)."""
+        first = bisect_right(self._reserved, begin, key=lambda each: each.stop)
+        last = bisect_left(self._reserved, end, lo=first, key=lambda each: each.start)
+        chosen = self._reserved[first:last]
+        if not chosen:
             return
-        kept = words(rows[-self.capacity :])
-        at = (self._seen + len(rows) - len(kept)) % self.capacity
+        del self._reserved[first:last]
+        self.unread_bytes -= sum(each.sheet.size for each in chosen)
+        for place, made in zip(chosen, self._make_rows([each.sheet for each in chosen]), strict=True):
+            self._put(place.start, made[: place.stop - place.start])
+
+    def _put(self, start: int, rows: Rows) -> None:
+        """Write rows at their places, as far as the ring still holds these."""
+        kept = words(rows[max(0, self.tail - start) :])
+        at = (start + len(rows) - len(kept)) % self.capacity
         first = kept[: self.capacity - at]
         self._ring[at : at + len(first)] = first
         self._ring[: len(kept) - len(first)] = kept[len(first) :]
-        self._seen += len(rows)
+
+    def _advanced(self) -> None:
+        """Forget sheets that were overwritten, and wake readers."""
+        gone = bisect_right(self._reserved, self.tail, key=lambda each: each.stop)
+        self.unread_bytes -= sum(each.sheet.size for each in self._reserved[:gone])
+        del self._reserved[:gone]
         self._mark()
         self._wake()
 
@@ -128,16 +197,17 @@ class FlowStore:
         return self._losses_noted - later
 
     def read(self, start: int, stop: int) -> Slice:
-        """A copy of the rows [start, stop), as far as they are held."""
+        """A copy of the rows [start, stop), as far as they are held. Some may be `blank`."""
         begin, end = max(start, self.tail), min(stop, self._seen)
         if begin >= end:
             return Slice(max(start, self.tail), np.zeros(0, ROW), max(0, self.tail - start))
+        self._make(begin, end)
         at, count = begin % self.capacity, end - begin
         copied = self._ring[np.arange(at, at + count) % self.capacity]
         return Slice(begin, _rows(copied), begin - start)
 
     def column(self, name: str) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":
-        """One column of everything held, oldest first."""
+        """One column of everything held, oldest first; of rows that are still to be made it is nothing but the time."""
         held = _rows(self._ring)[name]
         if self._seen <= self.capacity:
             return held[: self._seen]

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from mycel.agent.proxy import access_log
-from mycel.agent.proxy.access_log import trace_id
+from mycel.agent.proxy.access_log import AccessLogs, trace_id
+from mycel.agent.proxy.records import Cause, Records
 from mycel.envoy.messages import message_class
 from mycel.flow.enrich import Enricher
 from mycel.flow.enrich import Records as Names_
 from mycel.flow.kinds import Kinds
-from mycel.flow.l7 import Dns, End, Half, L7Record, L7Verdict
+from mycel.flow.l7 import Dns, End, Half, L7Record, L7Verdict, Sheet
 from mycel.flow.redact import Redaction
 from mycel.model.address import format_address
 from mycel.observe.printer import event_type
@@ -48,7 +49,7 @@ def records_of(entry: Any, *, log_name: str, redaction: Redaction | None = None)
 def lines(*records: L7Record) -> list[str]:
     """Type, verdict, arrow and summary of each record's flow."""
     names = Names_()
-    rows = Enricher(Names(), names).enrich_l7(records, pytest.fail, wall_offset_ns=0)
+    (rows,) = Enricher(Names(), names).enrich_l7([records], pytest.fail, wall_offset_ns=0)
     sorted_ = Kinds(names, node_name="default/n1").sort(rows)
     found: list[str] = []
     for number in sorted_.kind_of.tolist():
@@ -103,11 +104,58 @@ def test_the_rule_that_let_it_through() -> None:
     records = records_of(asked, log_name="policy/egress/10007")
     assert [each.rule for each in records] == ["2/1", "2/1"]
     names = Names_()
-    rows = Enricher(Names(), names).enrich_l7(records, pytest.fail, wall_offset_ns=0)
+    (rows,) = Enricher(Names(), names).enrich_l7([records], pytest.fail, wall_offset_ns=0)
     found = [kind.flow for kind in Kinds(names, node_name="default/n1").sort(rows).kinds]
     assert [[each.labels[-1] for each in flow.egress_allowed_by] for flow in found] == [
         ["mycel:rule=egress 2/1 False"]
     ] * 2
+
+
+class Stream:
+    """What grpclib gives a handler."""
+
+    def __init__(self, *messages: bytes) -> None:
+        self._messages = list(messages)
+
+    async def recv_message(self) -> bytes | None:
+        """The next one."""
+        return self._messages.pop(0) if self._messages else None
+
+
+def logged(*entries: Any, name: str = "") -> bytes:
+    """A message of Envoy's log."""
+    made: Any = message_class("envoy.service.accesslog.v3.StreamAccessLogsMessage")()
+    made.identifier.log_name = name
+    made.http_logs.log_entry.extend(entries)
+    return made.SerializeToString()
+
+
+async def serve(*messages: bytes) -> tuple[list[Sheet], Records]:
+    """What comes of a stream of messages."""
+    records = Records()
+    (handler,) = AccessLogs(records, Redaction()).__mapping__().values()
+    await handler.func(Stream(*messages))  # type: ignore[arg-type]
+    return (await records.take()).sheets, records
+
+
+async def test_what_is_counted_is_what_is_read() -> None:
+    """Of each message, without reading it: requests, answers, denials. Later messages have the first one's name."""
+    denied = entry(code=403, details="rbac_access_denied_matched_policy[none]")
+    first, second = logged(entry(), denied, entry(code=0), name="policy/ingress/10007"), logged(denied)
+    (one, two), _ = await serve(first, second)
+    for sheet, forwarded, dropped in ((one, 3, 1), (two, 0, 1)):
+        assert (sheet.forwarded, sheet.dropped, sheet.size) == (forwarded, dropped, len((first, second)[sheet is two]))
+        found = sheet.records()
+        assert sum(each.verdict == L7Verdict.DROPPED for each in found) == dropped
+        assert len(found) == forwarded + dropped
+        assert {(each.listener, each.ingress) for each in found} == {(10007, True)}
+
+
+async def test_bytes_that_are_no_message_cost_themselves() -> None:
+    """They are counted, and what comes after them is taken."""
+    sheets, records = await serve(b"\xff\xff", logged(entry(), name="policy/egress/10007"))
+    assert [each.forwarded for each in sheets] == [2]
+    assert records.losses == {Cause.UNUSABLE: 1}
 
 
 def test_a_denied_request_has_no_answer() -> None:

@@ -89,7 +89,9 @@ def test_interner_forgets_and_keeps_numbers() -> None:
     interner.keep({one, three})
     assert [interner[number] for number in (one, two, three)] == ["one", None, "three"]
     assert interner.number("one") == one
+    assert interner.number("four") == two  # which is nobody's
     assert interner.number("two") > three
+    assert len(interner) == 5
     assert interner.number(None) == 0
 
 

@@ -1,19 +1,25 @@
-"""Envoy's log of requests → records of layer 7: a request, and its answer unless a rule denied it."""
+"""Envoy's log of requests → records of layer 7: a request, and its answer unless a rule denied it.
+
+A message is counted when it comes and read when somebody wants its flows.
+"""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
+from google.protobuf.message import DecodeError, Message
 from grpclib.const import Cardinality, Handler
 
 from mycel.agent.proxy.records import Records
-from mycel.envoy.messages import message_class
+from mycel.envoy.messages import message_class, narrowed
 from mycel.flow.l7 import End, Half, Http, L7Record, L7Verdict
 from mycel.flow.redact import USUAL, Redaction
 
 _METHOD = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
+_MESSAGE = "envoy.service.accesslog.v3.StreamAccessLogsMessage"
+_RESPONSE = "envoy.service.accesslog.v3.StreamAccessLogsResponse"
 _PROTOCOLS = {1: "HTTP/1.0", 2: "HTTP/1.1", 3: "HTTP/2", 4: "HTTP/3"}
 _DENIED = "rbac_access_denied"
 _INGRESS = "policy/ingress/"
@@ -29,16 +35,96 @@ class AccessLogs:
 
     def __mapping__(self) -> dict[str, Handler]:
         """What grpclib serves."""
-        request = message_class("envoy.service.accesslog.v3.StreamAccessLogsMessage")
-        response = message_class("envoy.service.accesslog.v3.StreamAccessLogsResponse")
-        return {_METHOD: Handler(self._serve, Cardinality.STREAM_UNARY, request, response)}
+        response = message_class(_RESPONSE)
+        return {_METHOD: Handler(self._serve, Cardinality.STREAM_UNARY, _AsItIs, response)}
 
     async def _serve(self, stream: Any) -> None:
         name = ""
-        while (message := await stream.recv_message()) is not None:
-            name = message.identifier.log_name or name  # only a stream's first message says it
-            for entry in message.http_logs.log_entry:
-                self._records.add(*records_of(entry, log_name=name, redaction=self._redaction))
+        while (data := await stream.recv_message()) is not None:
+            try:
+                counts = _counts_of(data)
+            except ValueError as exc:
+                self._records.refuse(str(exc))
+                continue
+            name = counts.log_name or name  # only a stream's first message says it
+            self._records.add_sheet(LogSheet(data, counts, log_name=name, redaction=self._redaction))
+
+
+class _AsItIs:
+    """A message for grpclib that stays bytes."""
+
+    FromString = bytes
+
+
+class _Counts(NamedTuple):
+    """What is looked at when a message comes."""
+
+    log_name: str
+    forwarded: int
+    dropped: int
+
+
+def _counts_of(data: bytes) -> _Counts:
+    """Raises ValueError for bytes that are no message of the log."""
+    try:
+        message: Any = _glance().FromString(data)
+    except DecodeError as exc:
+        raise ValueError(f"{len(data)} bytes are no message of Envoy's log: {exc}") from exc
+    forwarded = dropped = 0
+    for entry in message.http_logs.log_entry:
+        response = entry.response
+        if response.response_code_details.startswith(_DENIED):
+            dropped += 1
+        else:
+            forwarded += 2 if response.response_code.value else 1
+    return _Counts(message.identifier.log_name, forwarded, dropped)
+
+
+@functools.cache
+def _glance() -> type[Message]:
+    """StreamAccessLogsMessage with nothing in it but what `_counts_of` looks at: 20 times as fast to read."""
+    return narrowed(
+        _MESSAGE,
+        "identifier.log_name",
+        "http_logs.log_entry.response.response_code.value",
+        "http_logs.log_entry.response.response_code_details",
+    )
+
+
+class LogSheet:
+    """One message of Envoy's log (`flow.l7.Sheet`)."""
+
+    __slots__ = ("_counts", "_data", "_log_name", "_redaction")
+
+    def __init__(self, data: bytes, counts: _Counts, *, log_name: str, redaction: Redaction) -> None:
+        self._data = data
+        self._counts = counts
+        self._log_name = log_name
+        self._redaction = redaction
+
+    @property
+    def forwarded(self) -> int:
+        """Records of requests that were let through, and of their answers."""
+        return self._counts.forwarded
+
+    @property
+    def dropped(self) -> int:
+        """Records of requests that were denied."""
+        return self._counts.dropped
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self._data)
+
+    def records(self) -> list[L7Record]:
+        """Read the message. Raises ValueError."""
+        message: Any = message_class(_MESSAGE).FromString(self._data)
+        return [
+            record
+            for entry in message.http_logs.log_entry
+            for record in records_of(entry, log_name=self._log_name, redaction=self._redaction)
+        ]
 
 
 def records_of(entry: Any, *, log_name: str, redaction: Redaction) -> list[L7Record]:

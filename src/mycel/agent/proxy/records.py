@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
-from mycel.flow.l7 import L7Record, Loss, decode, weight
+from mycel.flow.l7 import L7Record, Loss, Sheet, decode, weight
 from mycel.kit.sockets import bind_unix
 
 log = logging.getLogger(__name__)
@@ -31,11 +32,20 @@ class Cause(StrEnum):
     UNUSABLE = "unusable"  # not to be read, or of values that no flow can have
 
 
+class Taken(NamedTuple):
+    """What came since the last time."""
+
+    records: list[L7Record]
+    sheets: list[Sheet]
+    lost: int  # not told before
+
+
 class Records:
     """Those not taken yet."""
 
     def __init__(self) -> None:
-        self._waiting: deque[L7Record] = deque()
+        self._waiting: list[L7Record] = []
+        self._sheets: list[Sheet] = []
         self._bytes = 0
         self._arrived = asyncio.Event()
         self._losses: Counter[Cause] = Counter()
@@ -57,6 +67,15 @@ class Records:
             self._bytes += size
         self._arrived.set()
 
+    def add_sheet(self, sheet: Sheet) -> None:
+        """Put a piece of a proxy's log at the end."""
+        if self._bytes + sheet.size > _MOST_BYTES:
+            self.lose(Cause.AGENT_BEHIND, sheet.forwarded + sheet.dropped)
+            return
+        self._sheets.append(sheet)
+        self._bytes += sheet.size
+        self._arrived.set()
+
     def lose(self, cause: Cause, count: int = 1) -> None:
         """Count records that are no flows."""
         self._losses[cause] += count
@@ -69,14 +88,13 @@ class Records:
             log.error("a record of layer 7 is no flow, and further ones are only counted: %s", why)
         self.lose(Cause.UNUSABLE)
 
-    async def take(self) -> tuple[list[L7Record], int]:
-        """Wait for something new: all records there are, and how many were lost since it was last told."""
+    async def take(self) -> Taken:
+        """Wait for something new, and take all there is."""
         await self._arrived.wait()
         self._arrived.clear()
-        found, lost = list(self._waiting), self._untold
-        self._waiting.clear()
-        self._bytes = self._untold = 0
-        return found, lost
+        found = Taken(self._waiting, self._sheets, self._untold)
+        self._waiting, self._sheets, self._bytes, self._untold = [], [], 0, 0
+        return found
 
 
 def words(losses: Mapping[Cause, int]) -> str:
