@@ -30,7 +30,7 @@ from mycel.abi import Direction
 from mycel.cluster.lifecycle import cgroups, record
 from mycel.cluster.lifecycle.paths import ClusterPaths
 from mycel.envoy.listeners import connection_manager
-from mycel.policy.engine import HttpSections
+from mycel.policy.proxy_ports import HttpSections
 from mycel.policy.rules import L7
 
 ROOT = Path(__file__).parent.parent

@@ -14,8 +14,8 @@ from mycel.model.address import Address, format_address, parse_address, parse_pr
 from mycel.model.workload import EndpointId, IdentityId, LocalEndpoint, PodRef, PublishedEndpoint
 from mycel.plan import rows
 from mycel.plan.rows import EndpointPolicy, OtherNode, ThisNode
-from mycel.policy.engine import Subject
 from mycel.policy.judge import API_HOST
+from mycel.policy.subjects import Subject
 from mycel.policy.world import Pod, World
 from tests.bpf.frames import NODE_MAC, POD_MAC
 from tests.bpf.rows import mac

@@ -8,9 +8,10 @@ from typing import Any
 
 from mycel.model.address import parse_address, parse_prefix
 from mycel.model.workload import IdentityId
-from mycel.policy.engine import Engine, Named, PolicyKeyRef
+from mycel.policy.engine import Engine, PolicyKeyRef
 from mycel.policy.fqdn import Selectors, canonical_name
 from mycel.policy.lookup import Lookup
+from mycel.policy.names import Named
 from mycel.policy.parse import parse_policy
 from mycel.policy.parties import party_of
 from mycel.policy.rules import Network, host_network
@@ -67,13 +68,15 @@ def test_rows_say_what_the_rules_say() -> None:
         side = engine.subject(POD).egress
         for address in ADDRESSES:
             names = [".".join(dice.choice("ab") for _ in range(dice.randint(1, 3))) for _ in range(dice.randint(0, 3))]
-            selectors = {each for name in names for each in Selectors(engine.selectors).matching(canonical_name(name))}
+            selectors = {
+                each for name in names for each in Selectors(engine.names.selectors).matching(canonical_name(name))
+            }
             own = host_network(parse_address(address))
             within = [each for each in engine.networks if each.contains(own) and each.is_ipv4]
             network = max(within, key=lambda each: each.length, default=Network(*parse_prefix("0.0.0.0/0")))
             identity = engine.networks.get(network, IdentityId(2))
             if selectors:
-                identity = engine.name_identity(Named(tuple(sorted(selectors)), network))
+                identity = engine.names.identity(Named(tuple(sorted(selectors)), network))
             row = Lookup(engine.one_set(side.number).rows).find(identity, 6, 443)
             found = row is not None and not row.deny
             assert found == expected(policies, address, names), (policies, address, names)

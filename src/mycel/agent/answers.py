@@ -184,10 +184,10 @@ class Answers:
         """Selectors of toFQDNs in force, and identities of addresses with names."""
         engine = self._policies.engine
         return {
-            "selectors": sorted(engine.selectors),
+            "selectors": sorted(engine.names.selectors),
             "identities": [
                 {"id": number, "selectors": list(key.selectors), "network": str(key.network)}
-                for key, number in sorted(engine.named.items(), key=lambda item: item[1])
+                for key, number in sorted(engine.names.identities.items(), key=lambda item: item[1])
             ],
         }
 

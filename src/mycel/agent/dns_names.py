@@ -21,7 +21,8 @@ from mycel.kit.files import replace_private
 from mycel.model.address import Address, parse_address, parse_prefix
 from mycel.model.workload import IdentityId
 from mycel.plan.dns import DnsRules, KnownIdentity, NamesAnswer, NamesRequest, Wanted, read_rules
-from mycel.policy.engine import Engine, Named
+from mycel.policy.engine import Engine
+from mycel.policy.names import Named
 from mycel.policy.rules import Network
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class DnsNames:
         path = self._folder / "rules.json"
         try:
             rules = read_rules(path.read_bytes())
-            self._engine.adopt_names({_named(each.of): IdentityId(each.identity) for each in rules.identities})
+            self._engine.names.adopt({_named(each.of): IdentityId(each.identity) for each in rules.identities})
         except FileNotFoundError:
             return
         except (OSError, ValueError) as exc:
@@ -96,8 +97,8 @@ class DnsNames:
         numbers: tuple[IdentityId, ...] = ()
         if asked.wanted:
             keys = [_named(each) for each in asked.wanted]
-            fresh = any(key not in self._engine.named for key in keys)
-            numbers = tuple(map(self._engine.name_identity, keys))
+            fresh = any(key not in self._engine.names.identities for key in keys)
+            numbers = tuple(map(self._engine.names.identity, keys))
             if fresh or not self._written:
                 await self._realize()
                 self.tell()  # the next agent gives the same
@@ -117,10 +118,11 @@ class DnsNames:
 
     def _release(self, used: Collection[IdentityId]) -> None:
         """Let go of what was unused at two sweeps in a row: what was given since the first may be on its way."""
-        unused = {number for number in self._engine.named.values() if number not in used}
+        names = self._engine.names
+        unused = {number for number in names.identities.values() if number not in used}
         gone = unused & self._unused
         self._unused = unused
-        if gone and self._engine.keep_names({*self._engine.named.values()} - gone) and self._planner is not None:
+        if gone and names.keep({*names.identities.values()} - gone) and self._planner is not None:
             self._planner.touch(Part.POLICY)
             self.tell()
 
@@ -129,13 +131,13 @@ def rules_of(engine: Engine) -> DnsRules:
     """What the proxy has to know."""
     return DnsRules(
         listeners=engine.dns_listeners,
-        selectors=tuple(sorted(engine.selectors)),
-        networks=tuple(sorted(map(str, engine.networks))) if engine.selectors else (),
+        selectors=tuple(sorted(engine.names.selectors)),
+        networks=tuple(sorted(map(str, engine.networks))) if engine.names.selectors else (),
         identities=tuple(
             sorted(
                 (
                     KnownIdentity(Wanted(key.selectors, str(key.network)), number)
-                    for key, number in engine.named.items()
+                    for key, number in engine.names.identities.items()
                 ),
                 key=lambda each: each.of,
             )

@@ -36,7 +36,7 @@ from mycel.model.address import Address, parse_address
 from mycel.model.service import EndpointSlice, Service, ServiceRef
 from mycel.model.workload import EndpointId, Identity, IdentityId, LocalEndpoint, PodRef
 from mycel.plan.rows import EndpointPolicy
-from mycel.policy.engine import Enforcement, Engine, PolicyKeyRef, Subject
+from mycel.policy.engine import Engine, PolicyKeyRef
 from mycel.policy.errors import PolicyInvalid
 from mycel.policy.http import SecretRef, secrets_of
 from mycel.policy.parse import parse_cidr_group, parse_policy
@@ -44,6 +44,7 @@ from mycel.policy.parties import party_of, reserved_parties
 from mycel.policy.requests import Asked, deciding
 from mycel.policy.resolve import Resolution, ServiceFacts
 from mycel.policy.rules import Network, Party, RuleRef, has_l7
+from mycel.policy.subjects import Enforcement, Subject
 from mycel.policy.visibility import Visible
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mycel.agent.l2.election import USUAL_TIMES, Times
 from mycel.flow.redact import NOTHING_SAID, Redaction
-from mycel.policy.engine import Enforcement
+from mycel.policy.subjects import Enforcement
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}

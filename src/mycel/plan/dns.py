@@ -9,7 +9,7 @@ RULES_LIMIT = 64 << 20
 
 
 class Wanted(msgspec.Struct, frozen=True, order=True):
-    """What the identity of an address with names is made of; see `policy.engine.Named`."""
+    """What the identity of an address with names is made of; see `policy.names.Named`."""
 
     selectors: tuple[str, ...]
     network: str  # a prefix

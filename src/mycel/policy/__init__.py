@@ -1,7 +1,8 @@
 """Policy: from rules people write to rows the kernel enforces, and to explanations. Pure.
 
-manifests → `parse` → policies in one form → `engine` (who is selected, by whom) → `sets` and `rows` (what the
-kernel looks up) → `judge` (what it answers) → `offline`, `explain`, `lint` (the same for people).
+manifests → `parse` → policies in one form → `engine` (`subjects`: who is selected, by whom; `members`: whom rules are
+about; `networks`, `names`, `aliases`: identities of addresses) → `sets` and `rows` (what the kernel looks up) → `judge`
+(what it answers) → `offline`, `explain`, `lint` (the same for people).
 `evaluate_manifests(objects, flows)` is all of it at once.
 """
 

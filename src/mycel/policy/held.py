@@ -10,14 +10,12 @@ from mycel.policy.numbers import digest
 from mycel.policy.rules import (
     Block,
     Cidr,
-    CidrGroup,
     DirectionRules,
     Labelled,
     Names,
     Network,
     Peer,
     Policy,
-    ServicePeer,
 )
 
 ALL_IPV4 = Network(ANY_IPV4, 96)
@@ -74,17 +72,6 @@ def networks_of(policies: Iterable[Held]) -> Iterable[Network]:
         elif isinstance(peer, Labelled) and any(each.key in _FAMILIES for each in peer.selector.requirements):
             yield ALL_IPV4
             yield ALL_IPV6
-
-
-def needs_resolving(policy: Policy) -> bool:
-    """Whether a policy, as it is written, names services or CIDR groups."""
-    return any(
-        isinstance(peer, ServicePeer | CidrGroup)
-        for side in (policy.ingress, policy.egress)
-        if side is not None
-        for rule in side.rules
-        for peer in rule.peers or ()
-    )
 
 
 def has_names(side: DirectionRules) -> bool:

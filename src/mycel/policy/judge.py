@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from mycel.abi import Direction, PolicyValue, ReservedIdentity
 from mycel.model.workload import IdentityId
-from mycel.policy.engine import Engine, Subject, SubjectSide
+from mycel.policy.engine import Engine
 from mycel.policy.lookup import Lookup
 from mycel.policy.rules import Decision, Outcome, Reason
+from mycel.policy.subjects import Subject, SubjectSide
 
 API_HOST = IdentityId(127)
 """The host where an API server runs on it: offline one engine answers for all nodes. Elsewhere it is the host."""

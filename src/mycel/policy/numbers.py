@@ -57,10 +57,13 @@ class HashedNumbers(Generic[K]):
         """What a later `expect` needs."""
         return self._digests.copy()
 
-    def adopt(self, key: K, number: int) -> None:
-        """Give a key the number it has had, if that is one of ours and free."""
-        if self._first <= number < self._first + self._count and number not in self._keys and key not in self._numbers:
-            self._numbers[key], self._keys[number], self._digests[number] = number, key, digest(key)
+    def adopt(self, key: K, number: int) -> bool:
+        """Give a key the number it has had, if that is one of ours and free; False when it is not."""
+        ours = self._first <= number < self._first + self._count
+        if not ours or number in self._keys or key in self._numbers:
+            return False
+        self._numbers[key], self._keys[number], self._digests[number] = number, key, digest(key)
+        return True
 
     def key(self, number: int) -> K | None:
         """What a number stands for."""

@@ -9,10 +9,10 @@ from mycel.abi import Direction
 from mycel.identity.reserved import RESERVED_LABELS, WORLD
 from mycel.model.address import Address, is_ipv4
 from mycel.model.workload import IdentityId, PodRef
-from mycel.policy.engine import Subject
 from mycel.policy.fields import Field
 from mycel.policy.judge import Judge
 from mycel.policy.rules import ICMP, ICMPV6, PROTOCOLS, Decision, Outcome, Reason
+from mycel.policy.subjects import Subject
 from mycel.policy.world import Pod, World, read_address, read_world
 
 _NO_POLICY = Decision(Outcome.ALLOWED, Reason.NO_POLICY)

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mycel.model.address import Address
 from mycel.policy.labels import LabelMap, Selector, equals, in_namespace
-from mycel.policy.rules import Cidr, CidrGroup, Labelled, Network, Peer, ServicePeer, host_network
+from mycel.policy.rules import (
+    Cidr,
+    CidrGroup,
+    DirectionRules,
+    Labelled,
+    Network,
+    Peer,
+    Policy,
+    Rule,
+    ServicePeer,
+    host_network,
+)
+
+Resolver = Callable[[Peer], tuple[Peer, ...]]
+"""What a service or CIDR group stands for."""
 
 
 class ServiceFacts(NamedTuple):
@@ -53,6 +68,42 @@ class Resolution:
             return (Labelled(Selector((in_namespace(service.namespace), *pods))),)
         found = self.addresses.get((service.namespace, service.name), ())
         return tuple(Cidr(host_network(address)) for address in sorted(set(found)))
+
+
+def needs_resolving(policy: Policy) -> bool:
+    """Whether a policy, as it is written, names services or CIDR groups."""
+    return any(
+        _stands_for_others(peer)
+        for side in (policy.ingress, policy.egress)
+        if side is not None
+        for rule in side.rules
+        for peer in rule.peers or ()
+    )
+
+
+def resolved(policy: Policy, resolve: Resolver) -> Policy:
+    """A policy with what its peers stand for in their place. A rule whose peers stand for nobody is about nobody."""
+    if not needs_resolving(policy):
+        return policy
+    ingress, egress = (_resolved_side(side, resolve) for side in (policy.ingress, policy.egress))
+    return dataclasses.replace(policy, ingress=ingress, egress=egress)
+
+
+def _resolved_side(side: DirectionRules | None, resolve: Resolver) -> DirectionRules | None:
+    if side is None:
+        return None
+    rules: list[Rule] = []
+    for rule in side.rules:
+        if rule.peers is not None and any(map(_stands_for_others, rule.peers)):
+            peers = (resolve(peer) if _stands_for_others(peer) else (peer,) for peer in rule.peers)
+            rule = dataclasses.replace(rule, peers=tuple(found for each in peers for found in each))
+        if rule.peers != ():
+            rules.append(rule)
+    return side._replace(rules=tuple(rules))
+
+
+def _stands_for_others(peer: Peer) -> bool:
+    return isinstance(peer, ServicePeer | CidrGroup)
 
 
 def _is_meant(peer: ServicePeer, service: ServiceFacts) -> bool:

@@ -14,12 +14,13 @@ from mycel.identity.labels import identity_labels
 from mycel.identity.reserved import HOST, REMOTE_NODE, WORLD
 from mycel.model.address import Address, is_ipv4, parse_address
 from mycel.model.workload import IdentityId, NamedPort, PodRef
-from mycel.policy.engine import Engine, Named, PolicyKeyRef
+from mycel.policy.engine import Engine, PolicyKeyRef
 from mycel.policy.errors import ManifestInvalid, PolicyInvalid
 from mycel.policy.fields import Field
 from mycel.policy.fqdn import Selectors, canonical_name
 from mycel.policy.held import ALL_IPV4, ALL_IPV6
 from mycel.policy.judge import API_HOST
+from mycel.policy.names import Named
 from mycel.policy.parse import CIDR_GROUP_KIND, POLICY_KINDS, parse_cidr_group, parse_policy
 from mycel.policy.parties import party_of, reserved_parties
 from mycel.policy.resolve import Resolution, ServiceFacts
@@ -86,13 +87,13 @@ class World:
 
     def named_identity(self, names: Iterable[str], address: Address | None, *, ipv6: bool) -> IdentityId | None:
         """Who an address is that DNS answered with for these names; None where no rule is about any of them."""
-        meant = Selectors(self.engine.selectors)
+        meant = Selectors(self.engine.names.selectors)
         selectors = sorted({each for name in names for each in meant.matching(canonical_name(name))})
         if not selectors or address in self.nodes or address in self.by_address:
             return None
         whole = ALL_IPV6 if ipv6 else ALL_IPV4
         network = self._network_of(address) if address is not None else None
-        return self.engine.name_identity(Named(tuple(selectors), network or whole))
+        return self.engine.names.identity(Named(tuple(selectors), network or whole))
 
     def node_identity(
         self, node: str, address: Address | None, *, seen_from: str, ipv6: bool, ingress: bool

@@ -67,7 +67,7 @@ def test_rules_are_written_once_for_the_owner_alone_and_the_proxy_is_told(tmp_pa
     assert (tmp_path / "rules.json").stat().st_mode & 0o777 == 0o600
     assert set(found.listeners.values()) == {("*",)}
     assert found.selectors == ("*.b.", "a.b.")
-    assert {each.identity for each in found.identities} == set(engine.named.values())
+    assert {each.identity for each in found.identities} == set(engine.names.identities.values())
 
 
 def test_a_new_combination_is_realized_before_it_is_given(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_the_next_agent_goes_on_with_the_same_identities(tmp_path: Path) -> None
     names.tell()
     before = rules(tmp_path)
     later, again, _ = made(tmp_path)
-    assert again.named == engine.named
+    assert again.names.identities == engine.names.identities
     later.tell()
     assert rules(tmp_path) == before
     assert number in {each.identity for each in before.identities}
@@ -95,13 +95,13 @@ def test_what_no_address_has_goes_at_the_second_sweep(tmp_path: Path) -> None:
     names, engine, _ = made(tmp_path)
     (number,) = ask(names, "*.b.", "a.b.").identities
     ask(names, used=())
-    assert number in engine.named.values()
+    assert number in engine.names.identities.values()
     ask(names, used=(number,))
     ask(names, used=())
-    assert number in engine.named.values()
+    assert number in engine.names.identities.values()
     ask(names, used=())
-    assert number not in engine.named.values()
-    assert len(engine.named) == 4
+    assert number not in engine.names.identities.values()
+    assert len(engine.names.identities) == 4
 
 
 def test_whose_connections_live(tmp_path: Path) -> None:
@@ -119,4 +119,4 @@ def test_what_is_not_an_identity_is_refused(tmp_path: Path, wanted: Wanted) -> N
 def test_a_broken_file_is_no_reason_to_stop(tmp_path: Path) -> None:
     (tmp_path / "rules.json").write_bytes(b"{")
     _, engine, _ = made(tmp_path)
-    assert len(engine.named) == 4
+    assert len(engine.names.identities) == 4

@@ -36,7 +36,8 @@ from mycel.model.workload import (
     PublishedEndpoint,
 )
 from mycel.plan.rows import ThisNode
-from mycel.policy.engine import Engine, Named
+from mycel.policy.engine import Engine
+from mycel.policy.names import Named
 from mycel.policy.rules import Network
 from tests.oracle import generate
 
@@ -136,7 +137,7 @@ class Agent:
             random.shuffle(items)
             stores[name] = Shelf(shelf.resource.kind, items)
         made = Agent(stores, Local(self.local.all().items()), folder, modes)
-        made.policies.engine.adopt_names(self.policies.engine.named)
+        made.policies.engine.names.adopt(self.policies.engine.names.identities)
         return made
 
 
@@ -311,16 +312,18 @@ class Story:
     def name(self) -> None:
         """DNS answers with an address whose names satisfy selectors."""
         engine = self.agent.policies.engine
-        if selectors := sorted(engine.selectors):
+        if selectors := sorted(engine.names.selectors):
             some = tuple(sorted(self.random.sample(selectors, min(2, len(selectors)))))
-            engine.name_identity(Named(some, Network(*parse_prefix(self.random.choice(("0.0.0.0/0", "192.0.2.0/24"))))))
+            engine.names.identity(
+                Named(some, Network(*parse_prefix(self.random.choice(("0.0.0.0/0", "192.0.2.0/24")))))
+            )
             self.agent.planner.touch(Part.POLICY)
 
     def nameless(self) -> None:
         """Names are forgotten."""
         engine = self.agent.policies.engine
-        used = [each for each in engine.named.values() if self.random.random() < 0.5]
-        if engine.keep_names(used):
+        used = [each for each in engine.names.identities.values() if self.random.random() < 0.5]
+        if engine.names.keep(used):
             self.agent.planner.touch(Part.POLICY)
 
     def _shelf(self, kind: str) -> Shelf:
@@ -396,7 +399,7 @@ async def test_a_plan_does_not_depend_on_how_it_came_about(
             rows = [each for rows in lived["policy"].values() for each in rows.values()]
             seen["rows"] += len(rows)
             seen["listeners"] += sum(bool(sections) for _, _, sections in rows)
-            named = set(agent.policies.engine.named.values())
+            named = set(agent.policies.engine.names.identities.values())
             seen["names"] += sum(key.identity in named for rows in lived["policy"].values() for key in rows)
             seen.update(name for name, planned in lived.items() if planned)
         happened += story.happened

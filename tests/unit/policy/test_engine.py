@@ -10,13 +10,15 @@ import pytest
 from mycel.abi import Direction, PolicyKey, PolicyMatch, PolicyValue
 from mycel.model.address import parse_address, parse_prefix
 from mycel.model.workload import IdentityId
-from mycel.policy.engine import FIRST_CIDR_IDENTITY, Enforcement, Engine, Named, PolicyKeyRef, Subject
+from mycel.policy.engine import Engine, PolicyKeyRef
 from mycel.policy.held import ALL_IPV4
 from mycel.policy.lookup import Lookup
+from mycel.policy.names import FIRST_LOCAL_IDENTITY, Named
 from mycel.policy.parse import parse_policy
 from mycel.policy.parties import party_of, reserved_parties
 from mycel.policy.rows import Prefix, prefixes
 from mycel.policy.rules import LAST_PORT, Network, Party, PortMatch
+from mycel.policy.subjects import Enforcement, Subject
 from tests.unit.policy.worlds import cnp, into, knp, out_of, pods, to_ports
 
 
@@ -113,7 +115,7 @@ def test_a_prefix_has_an_identity_until_no_address_leads_to_it() -> None:
     made = engine(first, second)
     wide, narrow = Network(*parse_prefix("10.0.0.0/8")), Network(*parse_prefix("10.1.0.0/16"))
     identities = made.networks
-    assert set(identities) == {wide, narrow} and min(identities.values()) >= FIRST_CIDR_IDENTITY
+    assert set(identities) == {wide, narrow} and min(identities.values()) >= FIRST_LOCAL_IDENTITY
     drop(made, second)
     subject = made.subject(WEB)
     assert set(made.networks) == {wide}
@@ -128,9 +130,22 @@ def test_identities_of_prefixes_are_the_same_after_a_restart() -> None:
     wide = Network(*parse_prefix("10.0.0.0/8"))
     assert engine(policy).networks == engine(policy).networks
     made = engine()
-    made.adopt({wide: IdentityId(FIRST_CIDR_IDENTITY + 5)})
+    made.adopt({wide: IdentityId(FIRST_LOCAL_IDENTITY + 5)})
     put(made, policy)
-    assert made.networks[wide] == FIRST_CIDR_IDENTITY + 5
+    assert made.networks[wide] == FIRST_LOCAL_IDENTITY + 5
+    made.forget_retired()
+    assert made.networks[wide] == FIRST_LOCAL_IDENTITY + 5
+
+
+def test_identities_of_prefixes_nobody_names_after_a_restart_are_given_back() -> None:
+    """To whoever wants the number; those of pods' networks are not ours to give."""
+    narrow = Network(*parse_prefix("10.1.0.0/16"))
+    number = engine(cnp(out_of({"toCIDR": ["10.0.0.0/8"]}))).networks[Network(*parse_prefix("10.0.0.0/8"))]
+    made = engine()
+    made.adopt({narrow: number, Network(*parse_prefix("10.244.0.0/16")): IdentityId(2)})
+    assert made.forget_retired() and not made.forget_retired()
+    put(made, cnp(out_of({"toCIDR": ["10.0.0.0/8"]})))
+    assert list(made.networks.values()) == [number]
 
 
 def test_addresses_of_one_identity_are_told_apart() -> None:
@@ -262,8 +277,8 @@ def rows_of(engine: Engine, identity: IdentityId) -> list[PolicyValue]:
 def test_single_selectors_have_their_identities_and_rows_before_any_answer() -> None:
     engine = Engine()
     put(engine, fqdn_policy({"matchPattern": "*.Example.com"}))
-    assert engine.selectors == {"*.example.com."}
-    ipv4 = engine.named[Named(("*.example.com.",), ALL_IPV4)]
+    assert engine.names.selectors == {"*.example.com."}
+    ipv4 = engine.names.identities[Named(("*.example.com.",), ALL_IPV4)]
     assert ipv4 >> 24 == 1
     assert len(rows_of(engine, ipv4)) == 1
     assert rows_of(engine, IdentityId(2)) == []
@@ -275,13 +290,13 @@ def test_combinations_are_made_when_asked_for_and_are_the_same_everywhere() -> N
     for engine in engines:
         put(engine, fqdn_policy({"matchName": "a.b"}, {"matchPattern": "*.b"}))
         engine.subject(party(300, "web"))
-        numbers.append(engine.name_identity(Named(("*.b.", "a.b."), ALL_IPV4)))
+        numbers.append(engine.names.identity(Named(("*.b.", "a.b."), ALL_IPV4)))
         assert len(rows_of(engine, numbers[-1])) == 1
     assert numbers[0] == numbers[1]
     later = Engine()
-    later.adopt_names(engines[0].named)
+    later.names.adopt(engines[0].names.identities)
     put(later, fqdn_policy({"matchName": "a.b"}, {"matchPattern": "*.b"}))
-    assert later.named == engines[0].named
+    assert later.names.identities == engines[0].names.identities
 
 
 def test_prefixes_hold_for_addresses_with_names() -> None:
@@ -290,7 +305,7 @@ def test_prefixes_hold_for_addresses_with_names() -> None:
     manifest["spec"]["egressDeny"] = [{"toCIDRSet": [{"cidr": "192.0.2.0/24", "except": ["192.0.2.128/25"]}]}]
     put(engine, manifest)
     of = {
-        text: rows_of(engine, engine.name_identity(Named(("a.b.",), Network(*parse_prefix(text)))))
+        text: rows_of(engine, engine.names.identity(Named(("a.b.",), Network(*parse_prefix(text)))))
         for text in ("192.0.2.0/24", "192.0.2.128/25")
     }
     assert [row.deny for row in of["192.0.2.0/24"]] == [1]
@@ -300,14 +315,14 @@ def test_prefixes_hold_for_addresses_with_names() -> None:
 def test_identities_of_names_go_when_no_address_has_them() -> None:
     engine = Engine()
     put(engine, fqdn_policy({"matchName": "a.b"}, {"matchName": "c.d"}))
-    both = engine.name_identity(Named(("a.b.", "c.d."), ALL_IPV4))
-    assert not engine.keep_names({both})
-    assert engine.keep_names(set())
+    both = engine.names.identity(Named(("a.b.", "c.d."), ALL_IPV4))
+    assert not engine.names.keep({both})
+    assert engine.names.keep(set())
     assert engine.party(both) is None
-    assert len(engine.named) == 4
+    assert len(engine.names.identities) == 4
     drop(engine, fqdn_policy())
-    assert engine.keep_names(set())
-    assert (engine.selectors, engine.named) == (frozenset(), {})
+    assert engine.names.keep(set())
+    assert (engine.names.selectors, engine.names.identities) == (frozenset(), {})
 
 
 def test_dns_rules_have_listeners_of_their_own() -> None:

@@ -13,11 +13,12 @@ from mycel.envoy.config.model import EnvoyConfig
 from mycel.envoy.delta import Outcome
 from mycel.envoy.listeners import listener_name, unserved
 from mycel.model.proxy import LISTEN_IPV4
-from mycel.policy.engine import Engine, Subject
+from mycel.policy.engine import Engine
 from mycel.policy.http_text import EVERY_REQUEST, rule_text
 from mycel.policy.l7 import allowed_names
 from mycel.policy.proxy_ports import HttpSections
 from mycel.policy.rules import L7
+from mycel.policy.subjects import Subject
 from mycel.policy.visibility import LOOK
 
 Json = dict[str, Any]

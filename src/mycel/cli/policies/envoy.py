@@ -17,7 +17,7 @@ from mycel.policy.rules import L7
 def unserved(direction: Direction, section: L7) -> str:
     """Why no listener can serve a section of a policy; empty when one can."""
     from mycel.envoy.listeners import unserved as why
-    from mycel.policy.engine import HttpSections
+    from mycel.policy.proxy_ports import HttpSections
 
     return why(HttpSections(direction, (section,)))
 
