@@ -145,8 +145,20 @@ def test_services_that_are_somebody_elses_are_left_alone(mesh: Cluster) -> None:
 
 
 def test_everything_goes_with_the_ingress(mesh: Cluster) -> None:
-    """Service and config; an Ingress of another class never had any."""
+    """Service, config, the address in the status when its class is another's, who may write it then; an Ingress of
+    another class never had any.
+    """
     mesh.kubectl("create", "ingress", "theirs", "--class=nginx", "--rule=a.example.com/=foo-app:5678")
+    name = "cilium-ingress"
+    eventually(lambda: shown(mesh, "ing", name)[3].endswith(".255.200"), what="the address")
+    mesh.kubectl("patch", "ingress", name, "-p", json.dumps({"spec": {"ingressClassName": "nginx"}}))
+    eventually(lambda: mesh.get("ingress", name)["status"]["loadBalancer"] == {}, what="no address")
+    theirs = json.dumps({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.7"}]}}})
+    mesh.kubectl("patch", "ingress", name, "--subresource=status", "--type=merge", "-p", theirs)
+    eventually(lambda: not shown(mesh, "svc", SERVICE), what="no service")
+    assert shown(mesh, "ing", name)[3] == "192.0.2.7"
+    mesh.kubectl("patch", "ingress", name, "-p", json.dumps({"spec": {"ingressClassName": "cilium"}}))
+    eventually(lambda: shown(mesh, "svc", SERVICE), what="the service")
     mesh.kubectl("delete", "ingress", "cilium-ingress")
     eventually(lambda: not shown(mesh, "svc", SERVICE), what="no service")
     eventually(lambda: not mesh.get("cec")["items"], what="no config")

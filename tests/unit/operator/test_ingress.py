@@ -150,6 +150,34 @@ def test_what_wins() -> None:
     ]
 
 
+def test_a_path_that_is_not_said_is_every_path() -> None:
+    """Only ImplementationSpecific may leave it out."""
+    silent = path("", kind="ImplementationSpecific")
+    del silent["path"]
+    for each in (silent, path("", kind="ImplementationSpecific")):
+        assert ends(hosts(made(rule(each)))["*"]) == [("prefix /", "shop:foo:80"), ("prefix /", "404")]
+
+
+def test_names_with_a_certificate_are_served_by_the_rules_that_are_about_them() -> None:
+    """Also by those of a wildcard, of no host, and by the default backend; what has no certificate is not."""
+    rules = rule(path("/x"), host="*.example.com"), rule(path("/y"))
+    tls = [{"hosts": ["a.example.com", "other.org", "*.org"], "secretName": "one"}]
+    for translation in (
+        made(*rules, tls=tls, defaultBackend=path("/", "bar", 5678)["backend"]),
+        made(*rules, tls=tls, defaultBackend=path("/", "bar", 5678)["backend"], force=True),
+    ):
+        found = hosts(translation, "listener-secure")
+        assert list(found) == ["*.org", "a.example.com", "other.org"]
+        assert ends(found["a.example.com"]) == [
+            ("pathSeparatedPrefix /x", "shop:foo:80"),
+            ("prefix /", "shop:bar:5678"),
+        ]
+        for name in ("other.org", "*.org"):
+            assert ends(found[name]) == [("pathSeparatedPrefix /y", "shop:foo:80"), ("prefix /", "shop:bar:5678")]
+    plain = hosts(made(*rules, tls=tls, force=True))
+    assert {name for name, routes in plain.items() if any("redirect" in route for route in routes)} == set(found)
+
+
 def test_hosts_and_the_default_backend() -> None:
     """What no rule takes goes to the default backend, also of hosts that have rules."""
     rules = rule(path("/x"), host="a.example.com"), rule(path("/"), host="*.b.example.com")
@@ -198,7 +226,7 @@ def test_certificates() -> None:
         for chain in chains
     ]
     assert seen == [(["shop.example.com", "*.example.com"], "shop/one"), (["b.example.com"], "shop/two")]
-    assert list(hosts(translation, "listener-secure")) == ["*.example.com", "shop.example.com"]
+    assert list(hosts(translation, "listener-secure")) == ["*.example.com", "b.example.com", "shop.example.com"]
     assert translation.service is not None
     assert [port["port"] for port in translation.service["spec"]["ports"]] == [80, 443]
 
@@ -213,7 +241,7 @@ def test_plain_requests_are_sent_to_https_when_asked_for(annotation: str | None,
     translation = made(*EVERYTHING, tls=TLS[1:2], annotations=annotations, force=default)
     for host, routes in hosts(translation).items():
         redirected = {"redirect" in route for route in routes}
-        assert redirected == {forced and host == "shop.example.com"}, host
+        assert redirected == {forced and host in ("shop.example.com", "b.example.com")}, host
     assert all("redirect" not in route for routes in hosts(translation, "listener-secure").values() for route in routes)
 
 

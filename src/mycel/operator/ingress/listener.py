@@ -24,8 +24,10 @@ Numbers = Mapping[Backend, int]
 
 def plain_resources(ingress: Ingress, numbers: Numbers, http2: Iterable[Backend], *, force_https: bool) -> list[Json]:
     """Listener, RouteConfiguration and Clusters of port 80. A backend that is not among `numbers` answers 503."""
-    hosts = virtual_hosts(ingress, lambda backend: _to(ingress, numbers.get(backend), backend))
     certificates = _certificates(ingress)
+    hosts = virtual_hosts(
+        ingress, lambda backend: _to(ingress, numbers.get(backend), backend), names=_names(certificates)
+    )
     if certificates and ingress.forces_https(default=force_https):
         hosts = https_redirects(hosts, lambda host: _covered(certificates, host))
     return [plain_listener(), _routes(INSECURE, hosts), *_clusters(ingress, numbers, http2)]
@@ -39,6 +41,7 @@ def secure_resources(ingress: Ingress, numbers: Numbers, http2: Iterable[Backend
     hosts = virtual_hosts(
         ingress,
         lambda backend: _to(ingress, numbers.get(backend), backend),
+        names=_names(certificates),
         serves=lambda host: _covered(certificates, host),
     )
     return [_secure_listener(ingress, certificates), _routes(SECURE, hosts), *_clusters(ingress, numbers, http2)]
@@ -78,8 +81,11 @@ def _certificates(ingress: Ingress) -> dict[str, tuple[str, ...]]:
 
 def _covered(certificates: Mapping[str, tuple[str, ...]], host: str) -> bool:
     """Whether there is a certificate for a host of a rule; "": for those of no host."""
-    names = {name for names in certificates.values() for name in names}
-    return bool(names & {"", host, f"*.{host.partition('.')[2]}"})
+    return bool(_names(certificates) & {"", host, f"*.{host.partition('.')[2]}"})
+
+
+def _names(certificates: Mapping[str, tuple[str, ...]]) -> set[str]:
+    return {name for names in certificates.values() for name in names}
 
 
 def plain_listener() -> Json:

@@ -134,8 +134,15 @@ def _rule(rule: Mapping[str, Any]) -> Rule:
     paths = (rule.get("http") or {}).get("paths") or ()
     return Rule(
         (rule.get("host") or "").lower(),
-        tuple(Path(each.get("path") or "/", PathType(each["pathType"]), _backend(each["backend"])) for each in paths),
+        tuple(_path(each) for each in paths),
     )
+
+
+def _path(each: Mapping[str, Any]) -> Path:
+    """Without a path, which only ImplementationSpecific may be, it is about every path."""
+    kind = PathType(each["pathType"])
+    text = each.get("path") or ""
+    return Path(text or "/", kind if text else PathType.PREFIX, _backend(each["backend"]))
 
 
 def _backend(backend: Mapping[str, Any]) -> Backend:

@@ -21,18 +21,28 @@ TO_HTTPS: Json = {"redirect": {"httpsRedirect": True, "responseCode": "PERMANENT
 
 
 def virtual_hosts(
-    ingress: Ingress, action: Action, *, serves: Callable[[str], bool] = lambda _host: True
+    ingress: Ingress,
+    action: Action,
+    *,
+    names: Iterable[str] = (),
+    serves: Callable[[str], bool] = lambda _host: True,
 ) -> list[Json]:
-    """Virtual hosts of a RouteConfiguration. `action`: what a route does for a backend; `serves`: hosts to include."""
+    """Virtual hosts of a RouteConfiguration. `action`: what a route does for a backend; `names`: hosts to tell apart
+    also where no rule is about them alone; `serves`: hosts to include.
+    """
     by_host = _by_host(ingress.rules)
     rest = action(ingress.default) if ingress.default else NOT_FOUND
     anywhere = [*_routes(by_host.pop("", ()), action), _everything(rest)]
-    found: list[Json] = []
-    for host in sorted(filter(serves, by_host)):
-        routes = [*_routes(by_host[host], action), _everything(rest)]
-        if host.startswith("*."):
-            routes = [*(_guarded(route, host) for route in routes), *anywhere]
-        found.append({"name": host, "domains": [host], "routes": routes})
+
+    def routes_of(host: str) -> list[Json]:
+        chosen = host if host in by_host else f"*.{host.partition('.')[2]}"
+        if chosen not in by_host:
+            return anywhere
+        routes = [*_routes(by_host[chosen], action), _everything(rest)]
+        return [*(_guarded(route, host) for route in routes), *anywhere] if host.startswith("*.") else routes
+
+    hosts = sorted(host for host in by_host.keys() | set(names) if host and serves(host))
+    found: list[Json] = [{"name": host, "domains": [host], "routes": routes_of(host)} for host in hosts]
     if serves(""):
         found.append({"name": "*", "domains": ["*"], "routes": anywhere})
     return found

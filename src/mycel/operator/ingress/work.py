@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from mycel.k8s.client import ApiClient
@@ -64,6 +64,7 @@ class Ingresses:
         self._configured: Latest[Mapping[Key, Object]] = Latest()
         self._addresses: Latest[Mapping[Key, Addresses]] = Latest()
         self._warnings = Warnings(client)
+        self._given: dict[str, Addresses] = {}  # by the Ingress's uid
 
     async def run(self) -> None:
         """Until cancelled; once."""
@@ -99,7 +100,10 @@ class Ingresses:
         found = [translation for _, translation in made.values()]
         self._wanted.set(_by_key(each.service for each in found))
         self._configured.set(_by_key(body for each in found for body in (each.config, each.secure)))
-        self._addresses.set({key: self._addresses_of(*each) for key, each in made.items()})
+        addresses = {key: self._addresses_of(*each) for key, each in made.items()}
+        left = self._left(made.keys())
+        self._given = {self._ingresses.store[key].uid: given for key, given in (addresses | left).items() if given}
+        self._addresses.set(addresses | dict.fromkeys(left, ()))
         await self._warnings.tell((ingress, translation.problems) for ingress, translation in made.values())
 
     def _translate(self, ingress: Ingress, services: Mapping[str, ServicePorts]) -> Translation:
@@ -113,6 +117,21 @@ class Ingresses:
     def _addresses_of(self, ingress: Ingress, made: Translation) -> Addresses:
         live = self._services.get(service_name(ingress), ingress.namespace)
         return live.addresses if live is not None and made.service is not None else ()
+
+    def _left(self, served: Collection[Key]) -> dict[Key, Addresses]:
+        """Ingresses that are of another class now and still show the address they had here: it is no longer theirs."""
+        return {
+            key: given
+            for key, ingress in self._ingresses.store.items()
+            if key not in served and (given := self._given.get(ingress.uid) or self._of_service(ingress))
+            if plain(ingress.addresses) == given
+        }
+
+    def _of_service(self, ingress: Ingress) -> Addresses:
+        """What a service that was made of the Ingress has: that of an earlier leader, too."""
+        live = self._services.get(service_name(ingress), ingress.namespace)
+        whole = live.whole if live else None
+        return live.addresses if live and whole and made_here(whole) and owner(whole) == ingress.uid else ()
 
     def _service_target(self) -> Owned:
         store = self._services.store
