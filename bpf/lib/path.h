@@ -52,8 +52,8 @@ static __always_inline int judge(struct __sk_buff *skb, struct packet *p, struct
 
 /*
  * The same on a connection under way, which no verdict can move: one that was not the proxy's is closed when it should
- * be, unless the listener would only look. One that goes to a listener goes on to its socket until that listener, which
- * no row names any more, has drained. What is no TCP begins anew.
+ * be (an end that gives up may say so), unless the listener would only look. One that goes to a listener goes on to its
+ * socket until that listener, which no row names any more, has drained. What is no TCP begins anew.
  */
 static __always_inline int judge_known(struct __sk_buff *skb, struct packet *p, struct ct_value *ct,
 				       const struct endpoint_value *endpoint, __u32 direction)
@@ -69,7 +69,7 @@ static __always_inline int judge_known(struct __sk_buff *skb, struct packet *p, 
 			return DROP_PROXY_LOOKUP_FAILED;
 		}
 		if (judged.proxy_port && !ct->proxy_port)
-			return DROP_PROXY_LOOKUP_FAILED;
+			return p->tcp_flags & TCP_RST ? 0 : DROP_PROXY_LOOKUP_FAILED;
 	}
 	judged_by(ct, &judged, direction, endpoint);
 	return 0;

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -563,6 +564,17 @@ def test_rules_move_to_another_listener(net: Net) -> None:
         net.proxies[0].listener(EGRESS + 1, v6=net.v6)
         with net.dialler(net.a.namespace) as client:
             client.connect((net.ip(net.b), 8080))
+
+
+def test_a_server_hears_that_its_connection_is_given_up(net: Net) -> None:
+    """Also when its rules are others by then: agents end such connections of the proxy."""
+    with egress_chain(net) as chain:
+        net.enforce(net.a, egress=redirected(EGRESS + 1))
+        up = chain.legs[0][1]
+        up.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        up.close()
+        with pytest.raises(ConnectionResetError):
+            chain.accepted.recv(16)
 
 
 def test_rules_without_a_listener_again(net: Net) -> None:

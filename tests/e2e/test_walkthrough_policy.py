@@ -168,6 +168,52 @@ def test_a_client_without_rules_hears_nothing(typed: Walk, follow: Callable[...,
     eventually(ask, what="the denial")
 
 
+KEPT_ALIVE = """
+import http.client, sys
+connection = http.client.HTTPConnection("echo-other-node", 8080, timeout=8)
+for line in sys.stdin:
+    connection.request("GET", line.strip())
+    answer = connection.getresponse()
+    answer.read()
+    print(answer.status, flush=True)
+"""
+
+
+def test_a_kept_alive_connection_meets_the_rules_of_now(walk: Walk) -> None:
+    """Its next request is judged by them at once: what Envoy keeps to the server of older rules is not used."""
+    cluster = walk.cluster
+    cluster.kubectl("apply", *FILES)
+    eventually(lambda: curl(walk, "client2", "-o", "/dev/null", "-w", "%{http_code}", "echo-other-node:8080/foo")
+               .stdout == "403", what="the rules")  # fmt: skip
+    place = ["exec", "-i", "-n", TEST_SPACE, walk.pod("client2"), "--", "python3", "-c", KEPT_ALIVE]
+    with subprocess.Popen(
+        [cluster.kubectl_path, *place],
+        env=cluster.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    ) as client:
+        assert client.stdin is not None and client.stdout is not None
+
+        def ask(path: str) -> str:
+            assert client.stdin is not None and client.stdout is not None
+            client.stdin.write(f"{path}\n")
+            return client.stdout.readline().strip()
+
+        assert ask("/") == "200"
+        rule = {
+            "op": "add",
+            "path": "/spec/egress/0/toPorts/0/rules/http/-",
+            "value": {"method": "GET", "path": "/foo"},
+        }
+        cluster.kubectl("-n", TEST_SPACE, "patch", "cnp", POLICIES[1], "--type=json", "-p", json.dumps([rule]))
+        eventually(lambda: curl(walk, "client2", "-o", "/dev/null", "-w", "%{http_code}", "echo-other-node:8080/foo")
+                   .stdout == "404", what="rules that let it through")  # fmt: skip
+        assert ask("/") == "200"
+        client.stdin.close()
+
+
 def test_without_the_policies_everything_is_open_again(walk: Walk) -> None:
     """No pod was restarted."""
     before = {pod["metadata"]["name"] for pod in walk.cluster.get("pods", "-n", TEST_SPACE)["items"]}

@@ -45,6 +45,7 @@ from mycel.agent.proxy.policy_listeners import PolicyListeners
 from mycel.agent.proxy.port_file import PortFile
 from mycel.agent.proxy.proxy import Proxy
 from mycel.agent.proxy.records import Records
+from mycel.agent.proxy.stale_legs import end_stale_legs
 from mycel.agent.publish import EndpointPublisher, announce_ready, node_object, publish_node
 from mycel.agent.relabel import Relabeller
 from mycel.agent.secrets import Secrets
@@ -282,6 +283,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
             spawn(group, status.run(), "policy status")
             spawn(group, header_values.run(), "Secrets of policies")
             spawn(group, listeners.run(planner), "policy listeners")
+            spawn(group, end_stale_legs(planner), "stale legs")
             spawn(group, envoy_configs.run(planner), "CiliumEnvoyConfigs")
             spawn(group, proxy.watch_groups(), "groups of proxies")
             if settings.l7_proxy:

@@ -33,13 +33,14 @@ class Lookup:
     def longest(self, identity: int, protocol: int, port: int) -> PolicyValue | None:
         """The row of the longest prefix among one identity's."""
         for length in self._lengths:
-            found = self._rows.get(_key(length, identity, protocol, port))
+            found = self._rows.get(key_of(length, identity, protocol, port))
             if found is not None:
                 return found
         return None
 
 
-def _key(length: int, identity: int, protocol: int, port: int) -> PolicyKey:
+def key_of(length: int, identity: int, protocol: int, port: int) -> PolicyKey:
+    """The key of a row of this length that is about a connection."""
     if length >= PORT_BITS:
         mask = 0xFFFF << (FULL_BITS - length)
         return PolicyKey(length, identity, protocol, port & mask)
