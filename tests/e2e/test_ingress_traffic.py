@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import datetime
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mycel.kit.certificates import KeyPair, make_authority, make_server
 from tests.clusters import Cluster, eventually
 from tests.e2e.walk import INSTALL, MANIFESTS, pool, rows
 
@@ -83,6 +88,61 @@ def test_pods_reach_it_too(mesh: Cluster) -> None:
     for place in (external(mesh), SERVICE):
         said = mesh.kubectl("exec", "client", "--", "curl", "-s", "--max-time", "3", f"http://{place}/bar", check=False)
         assert said.stdout.strip() == "bar", place
+
+
+def secret(name: str, pair: KeyPair) -> dict[str, Any]:
+    """A Secret as `kubectl create secret tls` makes it."""
+    data = {"tls.crt": pair.certificate, "tls.key": pair.key}
+    metadata = {"name": name, "namespace": "default"}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "kubernetes.io/tls", "data": data}
+
+
+def test_certificates_are_chosen_by_name(mesh: Cluster, tmp_path: Path) -> None:
+    """One that is missing or broken costs its own name; it is told, and served when it comes."""
+    now = datetime.datetime.now(datetime.UTC)
+    authority = make_authority("test", now, days=1)
+    (tmp_path / "ca.crt").write_bytes(base64.b64decode(authority.certificate))
+    made = {name: make_server(authority, [f"{name}.example.com"], now, days=1) for name in ("a", "b")}
+    names = {each: f"{each}.example.com" for each in ("a", "b", "c")}
+    foo, bar = ({"service": {"name": f"{name}-app", "port": {"number": 5678}}} for name in ("foo", "bar"))
+    only_a = {"paths": [{"path": "/", "pathType": "Prefix", "backend": bar}]}
+    ingress = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {"name": "secure", "namespace": "default"},
+        "spec": {
+            "ingressClassName": "cilium",
+            "tls": [{"hosts": [host], "secretName": f"cert-{each}"} for each, host in names.items()],
+            "defaultBackend": foo,
+            "rules": [{"host": names["a"], "http": only_a}],
+        },
+    }
+    junk = base64.b64encode(b"junk").decode()
+    mesh.apply(secret("cert-a", made["a"]), secret("cert-c", KeyPair(junk, junk)), ingress)
+
+    def address() -> str:
+        found = mesh.get("ingress", "secure").get("status", {}).get("loadBalancer", {}).get("ingress") or [{}]
+        return found[0].get("ip", "")
+
+    def ask(each: str) -> str:
+        resolve = ["--resolve", f"{names[each]}:443:{address()}", "--cacert", str(tmp_path / "ca.crt")]
+        command = ["curl", "-s", "--max-time", "3", *resolve, f"https://{names[each]}/x"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    def conditions() -> dict[str, str]:
+        said = mesh.get("cec", "cilium-ingress-tls.default-secure").get("status", {}).get("conditions", [])
+        return {each["type"]: each["message"] for each in said if each["status"] == "False"}
+
+    eventually(address, what="the address")
+    eventually(lambda: ask("a") == "bar", what="the host's own backend")
+    assert (ask("b"), ask("c")) == ("", "")
+    eventually(lambda: conditions().keys() == {"ResolvedRefs", "Programmed"}, what="both told")
+    assert conditions()["ResolvedRefs"] == "Secret default/cert-b is not there"
+    assert "Secret default/cert-c: Failed to load certificate chain" in conditions()["Programmed"]
+    mesh.apply(secret("cert-b", made["b"]))
+    eventually(lambda: ask("b") == "foo", what="the default backend, by the certificate that has come")
+    assert ask("a") == "bar"
+    mesh.kubectl("delete", "ingress", "secure")
 
 
 def test_a_backend_without_pods_is_503_alone(mesh: Cluster) -> None:

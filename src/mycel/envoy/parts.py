@@ -19,6 +19,8 @@ _TYPE = "type.googleapis.com/envoy.extensions."
 _SOL_SOCKET, _SO_MARK = 1, 36
 _SOL_IP, _IP_LOCAL_PORT_RANGE = 0, 51
 ADS: Json = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+CERTIFICATE_ADS: Json = ADS | {"initial_fetch_timeout": "1s"}
+"""What waits for a certificate does so no longer: without it the connections it is for are closed, others are not."""
 
 
 def listener_fields(port: int, mark: int | None) -> Json:

@@ -16,7 +16,7 @@ from typing import Any
 from mycel.agent.secrets import Secrets
 from mycel.agent.watches import Watches
 from mycel.envoy.config.endpoints import Dialled, assignment, dialled, redirects, wanted
-from mycel.envoy.config.model import OUTSIDE, ConfigRef, EnvoyConfig, ListenerKey
+from mycel.envoy.config.model import OUTSIDE, ConfigRef, EnvoyConfig, ListenerKey, SecretUse
 from mycel.envoy.config.read import read, ref_of
 from mycel.envoy.delta import Outcome
 from mycel.envoy.parts import Shown
@@ -138,22 +138,36 @@ class Configs:
         return found
 
     def listens(self, config: EnvoyConfig) -> bool:
-        """Whether Envoy has taken everything of an object and has what it needs: a listener without its routes or
-        certificates is accepted, and does not listen.
+        """Whether Envoy has taken everything of an object and has what it needs: a listener without its routes or any
+        certificate is accepted, and does not listen.
         """
         return all(
             (found := self._answers.get(each)) is not None and found.version is not None and found.error is None
             for each in config.answered
-        ) and not self.missing_secrets(config)
+        ) and self._has_secrets(config)
+
+    def _has_secrets(self, config: EnvoyConfig) -> bool:
+        """Of several certificates one will do: those that are missing cost the connections they are for."""
+        made = self._made_of_secrets(config)
+        there = {use: isinstance(each, Resource) for use, each in made.items()}
+        own = [each for use, each in there.items() if not use.authority]
+        return (not own or any(own)) and all(each for use, each in there.items() if use.authority)
+
+    def _made_of_secrets(self, config: EnvoyConfig) -> dict[SecretUse, Resource | str]:
+        return {use: secret_resource(use, self._secrets.found.get(use[:2])) for use in sorted(config.secrets)}
 
     def refusals(self, config: EnvoyConfig) -> list[str]:
-        """What Envoy refuses of an object as it is now, in its words."""
+        """What Envoy refuses of an object and of the Secrets it names, as they are now, in its words."""
+        said = {(kind, name): config.resources[kind][name] for kind, name in config.answered}
+        for use, made in self._made_of_secrets(config).items():
+            if isinstance(made, Resource):
+                said[SECRET, use.resource] = made
         return [
-            f"{name}: {found.error}"
-            for kind, name in config.answered
+            f"{'Secret ' if kind == SECRET else ''}{name}: {found.error}"
+            for (kind, name), resource in said.items()
             if (found := self._answers.get((kind, name))) is not None
             and found.error is not None
-            and found.version == config.resources[kind][name].version
+            and found.version == resource.version
         ]
 
     def taken(self, config: EnvoyConfig) -> bool:
@@ -167,8 +181,7 @@ class Configs:
 
     def missing_secrets(self, config: EnvoyConfig) -> list[str]:
         """What is wrong with the Secrets an object names."""
-        found = (secret_resource(use, self._secrets.found.get(use[:2])) for use in sorted(config.secrets))
-        return [each for each in found if isinstance(each, str)]
+        return [each for each in self._made_of_secrets(config).values() if isinstance(each, str)]
 
     def missing_services(self, config: EnvoyConfig) -> list[str]:
         """Services an object names and that are not there, and ports another object has already."""
@@ -221,8 +234,8 @@ class Configs:
         secrets = {
             use.resource: made
             for config in configs
-            for use in config.secrets
-            if isinstance(made := secret_resource(use, self._secrets.found.get(use[:2])), Resource)
+            for use, made in self._made_of_secrets(config).items()
+            if isinstance(made, Resource)
         }
         own = (config.resources for config in configs)
         return merged(*own, {ENDPOINTS: self._endpoints(configs), SECRET: secrets})

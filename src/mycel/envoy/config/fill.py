@@ -138,7 +138,7 @@ class Filler:
 
     def _secret(self, config: Any, path: str, *, authority: bool) -> None:
         config.name = self._names.secret(config.name, f"{path}.name", authority=authority)
-        _set_ads(config.sds_config)
+        _set_ads(config.sds_config, parts.CERTIFICATE_ADS)
 
     def _names_cluster(self, field: str) -> Callable[[Any, str], None]:
         def step(message: Any, path: str) -> None:
@@ -166,9 +166,9 @@ def _config_source(source: Any, _path: str) -> None:
     _set_ads(source)
 
 
-def _set_ads(source: Any) -> None:
+def _set_ads(source: Any, fields: parts.Json = parts.ADS) -> None:
     source.Clear()
-    source.MergeFrom(from_json(_SOURCE, parts.ADS))
+    source.MergeFrom(from_json(_SOURCE, fields))
 
 
 def _speak_as_the_client(cluster: Any) -> None:

@@ -267,6 +267,25 @@ async def test_a_listener_waits_for_its_certificates(data: dict[tuple[str, str],
     assert bool(world.port) == (not why)
 
 
+async def test_a_missing_certificate_costs_its_own_names_and_a_refused_one_is_told():
+    item = secured("web", "other")
+    item["spec"]["services"] = [{"name": "api"}]
+    world = World(item)
+    world.secrets.found = {("shop", "web"): {"tls.crt": b"x", "tls.key": b"y"}, ("shop", "other"): None}
+    found = await world.snapshot()
+    world.take(found)
+    made = world.configs.configs[0]
+    assert (world.configs.missing_secrets(made), set(found[SECRET])) == (
+        ["Secret shop/other is not there"],
+        {"shop/web"},
+    )
+    assert world.port and not world.configs.refusals(made)
+    world.take(found, refuse=["shop/web"])
+    assert world.configs.refusals(made) == ["Secret shop/web: not this one"]
+    world.secrets.found[("shop", "web")] = {"tls.crt": b"new", "tls.key": b"y"}
+    assert not world.configs.refusals(made), "what was refused is not what it is now"
+
+
 async def test_nodes_that_are_not_selected_hold_nothing():
     world = World(SERVED | {"spec": SERVED["spec"] | {"nodeSelector": {"matchLabels": {"zone": "b"}}}})
     assert not (await world.snapshot()).get(LISTENER)
