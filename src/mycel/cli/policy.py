@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from mycel.policy.world import World
 
 _files = click.option(
-    "-f", "--filename", "paths", multiple=True, metavar="PATH", help="A YAML file, or a folder of them. Repeatable."
+    "-f",
+    "--filename",
+    "paths",
+    multiple=True,
+    metavar="PATH",
+    help="A YAML or JSON file, a folder of them, or - for stdin. Repeatable.",
 )
 
 
@@ -31,40 +36,50 @@ def policy() -> None:
 @policy.command()
 @_files
 @click.option(
-    "--flows", "flows_path", metavar="FILE", help="Flows, one JSON object a line. Default: all pairs of pods."
+    "--flows",
+    "flows_path",
+    metavar="FILE",
+    help="Flows, one JSON object a line. Default: all pairs of pods on all container ports.",
 )
 @click.option(
-    "--expect", "expect_path", metavar="FILE", help="Verdicts, one JSON object a line; fail when one differs."
+    "--expect", "expect_path", metavar="FILE", help="Verdicts, one JSON object a line; exit with 1 when one differs."
 )
 @output_option
 def evaluate(*, paths: Sequence[str], flows_path: str | None, expect_path: str | None, output: str) -> int:
     """Judge flows by manifests, without a cluster.
 
     A flow is {"id", "from", "to", "protocol", "port", "type"}; its ends are {"pod": "ns/name"}, {"ip": "1.2.3.4"}
-    (with "names": ["a.b"] as DNS answered with that address), {"names": ["a.b"]} or {"entity": "host"}. With -o json
-    each verdict is a line. --expect takes lines as they are printed and compares the fields they have; it exits with 1
-    when one differs.
+    (with "names": ["a.b"] as DNS answered with that address), {"names": ["a.b"]} or {"entity": "host"}; type is that of
+    ICMP. With -o json each verdict is a line. --expect takes lines as they are printed, finds the flow by its id, and
+    compares the fields a line has; with -o json what differs goes to stderr.
+
+    Exit codes: 0, 1 when a verdict is not as expected, 2 when a file is wrong.
     """
     from mycel.cli.policies.files import read_lines
     from mycel.cli.policies.text import flow_text, verdict_text
     from mycel.policy.errors import PolicyInvalid
-    from mycel.policy.offline import all_pairs, parse_flow
-    from mycel.policy.offline import evaluate as judge
+    from mycel.policy.offline import all_pairs, evaluate_all, parse_flow
 
     world = _offline_world(paths)
     if flows_path is None:
         flows = all_pairs(world)
     else:
         flows = []
-        for number, line in enumerate(read_lines(flows_path), start=1):
+        for number, line in read_lines(flows_path):
             try:
                 flows.append(parse_flow(world, line, number))
             except PolicyInvalid as exc:
-                raise BadInput(f"{flows_path}, flow {number}: {exc}") from exc
-    found = judge(world, flows)
+                raise BadInput(f"{flows_path}, line {number}: {exc}") from exc
+    found = evaluate_all(world, flows)
+    as_json = output == "json"
     if expect_path is not None:
-        return _compare([each.as_json() for each in found], read_lines(expect_path), expect_path)
-    if output == "json":
+        verdicts = _Verdicts(flows_path or "all pairs of pods")
+        for each in found:
+            verdicts.add(each.as_json())
+            if as_json:
+                click.echo(json.dumps(each.as_json()))
+        return verdicts.compare(expect_path, err=as_json)
+    if as_json:
         for each in found:
             click.echo(json.dumps(each.as_json()))
         return 0
@@ -78,19 +93,47 @@ def evaluate(*, paths: Sequence[str], flows_path: str | None, expect_path: str |
     return 0
 
 
-def _compare(found: list[dict[str, Any]], expected: list[dict[str, Any]], path: str) -> int:
-    """Print what differs; the exit code."""
-    by_id = {each["id"]: each for each in found}
-    differences = 0
-    for number, each in enumerate(expected, start=1):
-        got = by_id.get(str(each.get("id", "")))
-        if got is None:
-            raise BadInput(f"{path}, line {number}: there is no flow {each.get('id')!r}")
-        for name, wanted, have in _differences(each, got, ""):
-            differences += 1
-            click.echo(f"{each['id']}: {name} is {json.dumps(have)}, expected {json.dumps(wanted)}")
-    click.echo(f"{len(expected)} flows compared, {differences} differences")
-    return EXIT_FAILED if differences else 0
+class _Verdicts:
+    """What was found of each flow, to be compared with what is expected."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._by_id: dict[str, dict[str, Any]] = {}
+        self._twice: set[str] = set()
+
+    def add(self, verdict: dict[str, Any]) -> None:
+        name = str(verdict["id"])
+        if name in self._by_id:
+            self._twice.add(name)
+        self._by_id[name] = verdict
+
+    def compare(self, path: str, *, err: bool) -> int:
+        """Print what differs; the exit code. Raises BadInput for expectations about no flow."""
+        from mycel.cli.policies.files import read_lines
+
+        expected, differences = read_lines(path), 0
+        if not expected:
+            raise BadInput(f"{path} expects nothing", hint="Its lines are as -o json prints them.")
+        for number, line in expected:
+            for name, wanted, have in _differences(line, self._of(line, f"{path}, line {number}"), ""):
+                differences += 1
+                click.echo(f"{line['id']}: {name} is {json.dumps(have)}, expected {json.dumps(wanted)}", err=err)
+        click.echo(f"{_count(len(expected), 'flow')} compared, {_count(differences, 'difference')}", err=err)
+        return EXIT_FAILED if differences else 0
+
+    def _of(self, line: dict[str, Any], place: str) -> dict[str, Any]:
+        if line.get("id") is None:
+            raise BadInput(f"{place}: id: must be there, to say which flow is meant")
+        name = str(line["id"])
+        if name not in self._by_id:
+            raise BadInput(f"{place}: there is no flow {name!r} in {self._source}")
+        if name in self._twice:
+            raise BadInput(f"{place}: there are several flows {name!r} in {self._source}")
+        return self._by_id[name]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _differences(expected: dict[str, Any], found: dict[str, Any], path: str) -> list[tuple[str, Any, Any]]:

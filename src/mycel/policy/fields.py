@@ -133,9 +133,7 @@ def selector(field: Field, *, sources: bool = True) -> Selector:
     for key in labels.mapping():
         at = Field(labels.mapping()[key], f"{labels.path}.{key}")
         source, name = _key(at, str(key), sources=sources)
-        value = at.text("")
-        if len(value) > 63 or not _VALUE.fullmatch(value):
-            raise at.fail(f"{value!r} cannot be the value of a label")
+        value = _value(at)
         if source == "reserved" and not value:
             found.append(Requirement(source, name, Operator.EXISTS))
         else:
@@ -152,6 +150,23 @@ def selector(field: Field, *, sources: bool = True) -> Selector:
             raise each["values"].fail(f"{operator.value} takes no values")
         found.append(Requirement(source, name, operator, values))
     return Selector(tuple(found))
+
+
+def labels_of(field: Field) -> dict[str, str]:
+    """Labels of an object. Raises PolicyInvalid."""
+    found: dict[str, str] = {}
+    for key in field.mapping():
+        at = Field(field.mapping()[key], f"{field.path}.{key}")
+        found[str(key)] = _value(at)
+        _key(at, str(key), sources=False)
+    return found
+
+
+def _value(field: Field) -> str:
+    value = field.text("")
+    if len(value) > 63 or not _VALUE.fullmatch(value):
+        raise field.fail(f"{value!r} cannot be the value of a label")
+    return value
 
 
 def _key(field: Field, text: str, *, sources: bool) -> tuple[str, str]:

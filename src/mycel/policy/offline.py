@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from mycel.abi import Direction
@@ -15,6 +16,7 @@ from mycel.policy.rules import ICMP, ICMPV6, PROTOCOLS, Decision, Outcome, Reaso
 from mycel.policy.subjects import Subject
 from mycel.policy.world import Pod, World, read_address, read_world
 
+_BATCH = 20_000
 _NO_POLICY = Decision(Outcome.ALLOWED, Reason.NO_POLICY)
 _ENTITIES = {name.removeprefix("reserved:"): number for number, (name, *_) in RESERVED_LABELS.items()}
 
@@ -31,7 +33,7 @@ class End(NamedTuple):
 class Flow(NamedTuple):
     """A connection to be judged."""
 
-    id: str
+    id: str | int
     source: End
     destination: End
     protocol: int
@@ -79,7 +81,14 @@ def evaluate_manifests(
     """
     world = read_world(objects, cluster=cluster)
     parsed = all_pairs(world) if flows is None else [parse_flow(world, each, at) for at, each in enumerate(flows)]
-    return [verdicts.as_json() for verdicts in evaluate(world, parsed)]
+    return [verdicts.as_json() for verdicts in evaluate_all(world, parsed)]
+
+
+def evaluate_all(world: World, flows: Iterable[Flow]) -> Iterator[Verdicts]:
+    """Verdicts of many flows, which need not all be there at once."""
+    left = iter(flows)
+    while batch := list(islice(left, _BATCH)):
+        yield from evaluate(world, batch)
 
 
 def evaluate(world: World, flows: Sequence[Flow]) -> list[Verdicts]:
@@ -121,7 +130,7 @@ def peer_of(world: World, flow: Flow, direction: Direction) -> IdentityId:
     node = subject.pod.node if subject.pod else ""
     if end.pod is not None and end.pod.party is not None:
         address = end.address or end.pod.address(ipv6=flow.ipv6)
-        return world.engine.alias(end.pod.party, address) if address else end.pod.party.identity
+        return world.pod_identity(end.pod.party, address)
     if end.pod is not None:
         return world.node_identity(end.pod.node, end.address, seen_from=node, ipv6=flow.ipv6, ingress=ingress)
     if end.names and not ingress and (named := world.named_identity(end.names, end.address, ipv6=flow.ipv6)):
@@ -157,8 +166,10 @@ def parse_flow(world: World, flow: Mapping[str, Any], index: int = 0) -> Flow:
         raise root["protocol"].fail(f"{named!r} is not a protocol: {', '.join(PROTOCOLS)} are")
     family = root["family"].number(least=4, most=6)
     ipv6 = named == "ICMPV6" or (family == 6 if family else _is_ipv6(source, destination))
-    name = root["id"].value
-    made = Flow(str(index) if name is None else str(name), source, destination, PROTOCOLS[named], 0, ipv6)
+    name = str(index) if root["id"].absent else root["id"].value
+    if not isinstance(name, str | int) or isinstance(name, bool):
+        raise root["id"].fail("must be a string or a whole number")
+    made = Flow(name, source, destination, PROTOCOLS[named], 0, ipv6)
     if named in ("ICMP", "ICMPV6"):
         number = root["type"].number(least=0, most=255)
         if number is None:
@@ -195,9 +206,9 @@ def _end(world: World, field: Field) -> End:
             return End(entity=text)
 
 
-def all_pairs(world: World) -> list[Flow]:
+def all_pairs(world: World) -> Iterator[Flow]:
     """Every pod to every other one on every container port."""
-    return [
+    return (
         Flow(
             f"{source.ref} -> {pod.ref}:{port.port}/{port.protocol}",
             End(source),
@@ -209,4 +220,4 @@ def all_pairs(world: World) -> list[Flow]:
         for pod in world.pods.values()
         if pod is not source
         for port in pod.ports
-    ]
+    )

@@ -16,7 +16,7 @@ from mycel.model.address import Address, is_ipv4, parse_address
 from mycel.model.workload import IdentityId, NamedPort, PodRef
 from mycel.policy.engine import Engine, PolicyKeyRef
 from mycel.policy.errors import ManifestInvalid, PolicyInvalid
-from mycel.policy.fields import Field
+from mycel.policy.fields import Field, labels_of
 from mycel.policy.fqdn import Selectors, canonical_name
 from mycel.policy.held import ALL_IPV4, ALL_IPV6
 from mycel.policy.judge import API_HOST
@@ -29,6 +29,8 @@ from mycel.policy.rules import Network, Party, host_network
 _FIRST_IDENTITY = 256
 _KUBE_APISERVER = IdentityId(7)
 _API_HOST_PARTY = party_of(API_HOST, ("reserved:host", "reserved:kube-apiserver"))
+_KINDS = ("Namespace", "Node", "Pod", "Service", "Endpoints", "EndpointSlice", CIDR_GROUP_KIND, *POLICY_KINDS)
+_LOWER = {kind.lower(): kind for kind in _KINDS}
 _CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 
 
@@ -69,9 +71,21 @@ class World:
     api_nodes: set[str] = field(default_factory=set[str])
     api_addresses: tuple[Address, ...] = ()  # of default/kubernetes
     parties: dict[IdentityId, Party] = field(default_factory=dict[IdentityId, Party])
+    _pods: dict[tuple[IdentityId, Address], IdentityId] = field(
+        default_factory=dict[tuple[IdentityId, Address], IdentityId]
+    )
     _known: dict[tuple[Address, str, bool], IdentityId] = field(
         default_factory=dict[tuple[Address, str, bool], IdentityId]
     )
+
+    def pod_identity(self, party: Party, address: Address | None) -> IdentityId:
+        """Who a pod is to policy, met at an address."""
+        if address is None:
+            return party.identity
+        memo = (party.identity, address)
+        if memo not in self._pods:
+            self._pods[memo] = self.engine.alias(party, address)
+        return self._pods[memo]
 
     def identity_of(self, address: Address, *, seen_from: str, ipv6: bool, ingress: bool) -> IdentityId:
         """Who an address that is no pod's is to a node."""
@@ -150,11 +164,11 @@ def read_world(objects: Iterable[Mapping[str, Any]], *, cluster: str = "") -> Wo
     for party in (*reserved_parties(), _API_HOST_PARTY):
         world.engine.set_party(party)
         world.parties[party.identity] = party
-    namespaces = _namespaces(listed)
+    namespaces: dict[str, dict[str, str]] = {}
     numbers: dict[tuple[str, ...], IdentityId] = {}
     for index, manifest in enumerate(listed):
         try:
-            _take(world, Field(dict(manifest), ""))
+            _take(world, Field(dict(manifest), ""), namespaces)
         except PolicyInvalid as exc:
             raise ManifestInvalid(index, _name(manifest), exc) from exc
     world.api_addresses = tuple(resolution.addresses.get(("default", "kubernetes"), ()))
@@ -174,11 +188,14 @@ def read_world(objects: Iterable[Mapping[str, Any]], *, cluster: str = "") -> Wo
 
 
 def _settings(objects: list[Mapping[str, Any]]) -> Mapping[str, str]:
-    """The mesh's own settings, where its ConfigMap is among the manifests."""
-    for manifest in objects:
-        metadata = manifest.get("metadata") or {}
-        if manifest.get("kind") == "ConfigMap" and metadata.get("name") == "cilium-config":
-            return {str(key): str(value) for key, value in (manifest.get("data") or {}).items()}
+    """The mesh's own settings, where its ConfigMap is among the manifests. Raises ManifestInvalid."""
+    for index, manifest in enumerate(objects):
+        root = Field(dict(manifest), "")
+        try:
+            if manifest.get("kind") == "ConfigMap" and root["metadata"]["name"].value == "cilium-config":
+                return {str(key): str(value) for key, value in root["data"].mapping().items()}
+        except PolicyInvalid as exc:
+            raise ManifestInvalid(index, _name(manifest), exc) from exc
     return {}
 
 
@@ -188,19 +205,12 @@ def _name(manifest: Mapping[str, Any]) -> str:
     return f"{manifest.get('kind', 'object')} {'/'.join(str(part) for part in parts if part)}".strip()
 
 
-def _namespaces(objects: list[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = {}
-    for manifest in objects:
-        if manifest.get("kind") == "Namespace":
-            metadata = manifest.get("metadata") or {}
-            name = str(metadata.get("name", ""))
-            found[name] = {"kubernetes.io/metadata.name": name} | dict(metadata.get("labels") or {})
-    return found
-
-
-def _take(world: World, root: Field) -> None:
-    """Objects others refer to."""
+def _take(world: World, root: Field, namespaces: dict[str, dict[str, str]]) -> None:
+    """Objects others refer to, and kinds that are nearly one's name. Raises PolicyInvalid."""
     match root.value.get("kind"):
+        case "Namespace":
+            name = root["metadata"]["name"].text()
+            namespaces[name] = {"kubernetes.io/metadata.name": name} | labels_of(root["metadata"]["labels"])
         case "Node":
             name = root["metadata"]["name"].text()
             if _CONTROL_PLANE in root["metadata"]["labels"].mapping():
@@ -208,16 +218,18 @@ def _take(world: World, root: Field) -> None:
             for each in root["status"]["addresses"].items():
                 if each["type"].text("") in ("InternalIP", "ExternalIP"):
                     world.nodes[read_address(each["address"])] = name
-        case "Service":
+        case "Service" if "/" not in str(root.value.get("apiVersion")):  # others have kinds of that name, too
             service = _service(root)
             world.resolution.services[service.namespace, service.name] = service
         case "EndpointSlice" | "Endpoints":
             _take_addresses(world, root)
         case kind if kind == CIDR_GROUP_KIND:
-            labels = {str(key): str(value) for key, value in root["metadata"]["labels"].mapping().items()}
+            labels = labels_of(root["metadata"]["labels"])
             world.resolution.groups[root["metadata"]["name"].text()] = (labels, parse_cidr_group(root.value))
-        case _:
-            pass
+        case kind:
+            meant = _LOWER.get(str(kind).lower(), kind)
+            if meant != kind:
+                raise root["kind"].fail(f"there is no kind {kind}; did you mean {meant}?")
 
 
 def _service(root: Field) -> ServiceFacts:
@@ -225,8 +237,8 @@ def _service(root: Field) -> ServiceFacts:
     return ServiceFacts(
         namespace=metadata["namespace"].text("default"),
         name=metadata["name"].text(),
-        labels={str(key): str(value) for key, value in metadata["labels"].mapping().items()},
-        selector={str(key): str(value) for key, value in root["spec"]["selector"].mapping().items()},
+        labels=labels_of(metadata["labels"]),
+        selector=labels_of(root["spec"]["selector"]),
     )
 
 
@@ -265,7 +277,7 @@ def _take_pod(
     party = None
     if not host_network:
         labels = identity_labels(
-            {str(key): str(value) for key, value in metadata["labels"].mapping().items()},
+            labels_of(metadata["labels"]),
             ref.namespace,
             namespace_labels=namespaces.get(ref.namespace, {"kubernetes.io/metadata.name": ref.namespace}),
             service_account=spec["serviceAccountName"].text(""),

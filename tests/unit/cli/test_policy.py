@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,101 @@ def test_invalid_manifests_are_named(folder: Path, capsys: pytest.CaptureFixture
     assert f"{bad}, document 2: CiliumNetworkPolicy shop/bad: spec: needs endpointSelector" in err
 
 
-@pytest.mark.parametrize("text", ["a: [", "[1]", "apiVersion: v1", "{kind: List, items: [1]}"])
-def test_what_is_no_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
-    """Exit code 2 and the file's name."""
+NAMESPACE = "{apiVersion: v1, kind: Namespace, metadata: {name: a}}"
+BOMB = "[&a {}" + ", *a" * 3000 + "]"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: b\n---\na: [", "document 2: line 4, column 1: did not find"),
+        ("[1]", "document 1: an object is a mapping"),
+        ("apiVersion: v1", "document 1: kind: must be there"),
+        ("{kind: List, items: [1]}", "document 1, item 1: an object is a mapping"),
+        ("{kind: List, items: {}}", "document 1: items: must be a list"),
+        ("{kind: List, items: [{kind: List, items: []}]}", "document 1, item 1: kind: a List cannot be"),
+        ('{"kind": "PodList", "items": [{"metadata": {}}]}', "document 1, item 1: Pod: metadata.name: must be"),
+        (f"{NAMESPACE}\n---\n{{kind: Namespace, metadata: {{name: a}}, metadata: {{name: b}}}}", "document 2: line 3"),
+        ("kind: Pod\0", "document 1: unacceptable character"),
+        ("kind: !!python/name:os.system", "could not determine a constructor"),
+        ("[" * 300_000, "document 1: is nested deeper than 200 levels"),
+        ('{"a": ' + "[" * 300_000, "document 1: is nested deeper than 200 levels"),
+        ("&a {kind: Pod, spec: *a}", "document 1: is nested deeper than 200 levels by its aliases"),
+        (f"x: &x {BOMB}\ny: [{', '.join(['*x'] * 3000)}]", "document 1: has more than 5,000,000 values"),
+        (f"kind: {'9' * 5000}", "document 1: cannot be read"),
+    ],
+)
+def test_what_is_no_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: str) -> None:
+    """Exit code 2, file, document and place."""
     path = tmp_path / "x.yaml"
     path.write_text(text)
     code, _, err = evaluate(capsys, "evaluate", "-f", str(path))
-    assert code == 2 and str(path) in err
+    assert code == 2 and f"{path}, document" in err
+    assert words in err
+
+
+MERGED = "x: &a {x: 1}\ny: &b {<<: *a, x: 3}\nkind: Namespace\nmetadata: {<<: *b, x: 4, name: a}\n"
+POD = """{"metadata": {"name": "a"}, "status": {"podIP": "10.0.0.9"}}"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# nothing\n---\n",
+        MERGED,
+        "kind: Namespace\nmetadata: {name: 2026-01-01, labels: {since: 2026-01-01}}",
+        f'{{"apiVersion": "v1", "kind": "PodList", "items": [{POD}]}}',
+        '{"kind": "Namespace", "metadata": {"name": "a"}}\n{"kind": "Namespace", "metadata": {"name": "b"}}\n',
+        '{"kind": "List", "items": null}',
+        "kind: Kustomization\n",
+    ],
+)
+def test_what_is_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """What kubectl reads, as it reads it."""
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    code, _, err = evaluate(capsys, "evaluate", "-f", str(path))
+    assert code == 0, err
+
+
+def test_lists_of_one_kind(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The API's own lists leave out what their items are; folders may hold other files, and files that are none."""
+    (folder / "pods.json").write_text(f'{{"apiVersion": "v1", "kind": "PodList", "items": [{POD}]}}')
+    (folder / "README.md").write_text("[")
+    (folder / "gone.yaml").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.yaml")
+    flows = folder / "flows.jsonl"
+    flows.write_text('{"id": 7, "from": {"pod": "default/a"}, "to": {"ip": "10.0.0.9"}, "protocol": "ICMP"}')
+    code, out, err = evaluate(capsys, "evaluate", "-f", str(folder), "--flows", str(flows), "-o", "json")
+    assert code == 0, err
+    assert (json.loads(out)["id"], json.loads(out)["verdict"]) == (7, "allowed")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("\n{nix", "line 2 is not JSON: Expecting property name enclosed in double quotes at column 2"),
+        ("[1]", "line 1: must be an object"),
+        ("[" * 100_000, "line 1 is not JSON"),
+        ("\n\n{}", "line 3: from: takes one of"),
+    ],
+)
+def test_what_is_no_flow(folder: Path, capsys: pytest.CaptureFixture[str], text: str, words: str) -> None:
+    """Exit code 2, file and line."""
+    flows = folder / "flows.jsonl"
+    flows.write_text(text)
+    code, _, err = evaluate(capsys, "evaluate", "-f", str(folder), "--flows", str(flows))
+    assert code == 2 and f"{flows}, {words}" in err
+
+
+def test_files_that_are_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In words."""
+    nowhere = str(folder / "nowhere")
+    code, _, err = evaluate(capsys, "evaluate", "-f", nowhere)
+    assert (code, err) == (2, f"mycel: {nowhere}: there is no such file or folder\n")
+    code, _, err = evaluate(capsys, "evaluate", "-f", str(folder), "--flows", str(folder))
+    assert (code, err) == (2, f"mycel: {folder}: cannot be read: Is a directory\n")
 
 
 @pytest.mark.parametrize(("verdict", "code"), [("denied", 0), ("allowed", 1)])
@@ -79,6 +168,29 @@ def test_expectations(folder: Path, capsys: pytest.CaptureFixture[str], verdict:
     got, out, _ = evaluate(capsys, "evaluate", "-f", str(folder), "--expect", str(expected))
     assert got == code
     assert ('verdict is "denied", expected "allowed"' in out) == bool(code)
+    assert f"1 flow compared, {code} difference" in out
+    got, out, err = evaluate(capsys, "evaluate", "-f", str(folder), "--expect", str(expected), "-o", "json")
+    assert got == code and "1 flow compared" in err
+    assert {"id", "verdict", "egress", "ingress"} == set(json.loads(out.splitlines()[0]))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("\n", "expects nothing"),
+        ('{"verdict": "denied"}', "line 1: id: must be there"),
+        ('{"id": "b"}', "line 1: there is no flow 'b' in"),
+        ('{"id": "a"}', "line 1: there are several flows 'a' in"),
+    ],
+)
+def test_expectations_of_nothing(folder: Path, capsys: pytest.CaptureFixture[str], text: str, words: str) -> None:
+    """A test that could not fail is none."""
+    flow = '{"id": "a", "from": {"pod": "bank/web"}, "to": {"pod": "shop/web"}, "port": 80}\n'
+    flows, expected = folder / "flows.jsonl", folder / "expected.jsonl"
+    flows.write_text(flow * 2)
+    expected.write_text(text)
+    code, _, err = evaluate(capsys, "evaluate", "-f", str(folder), "--flows", str(flows), "--expect", str(expected))
+    assert code == 2 and f"{expected}" in err and words in err
 
 
 def test_explain_offline(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
