@@ -138,7 +138,7 @@ def _peer(cluster: Cluster, namespace: str | None, entry: Object, word: str, par
 def _entity(name: str, party: Party) -> bool:
     if name == "all":
         return True
-    if name == "cluster":
+    if name in ("cluster", "cluster-mesh"):  # of clusters there is one
         return party.kind in ("pod", "node")
     return name != "none" and party.has("reserved", name)
 

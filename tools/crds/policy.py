@@ -26,6 +26,7 @@ from crds.schema import (
 ENTITIES = (
     "all",
     "cluster",
+    "cluster-mesh",
     "health",
     "host",
     "ingress",

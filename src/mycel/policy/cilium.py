@@ -6,15 +6,27 @@ peers are unless they name a namespace themselves; a clusterwide policy's label 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from mycel.abi import Direction
 from mycel.identity.labels import CLUSTER_KEY, NAMESPACE_KEY
 from mycel.policy.conflicts import check_protocols
+from mycel.policy.errors import PolicyInvalid
 from mycel.policy.fields import Field, network, selector, within
 from mycel.policy.l7 import dns_name, parse_l7
-from mycel.policy.labels import IS_POD, Requirement, Selector, equals, in_cluster, in_namespace, reserved, split_key
+from mycel.policy.labels import (
+    IS_POD,
+    Operator,
+    Requirement,
+    Selector,
+    equals,
+    in_cluster,
+    in_namespace,
+    reserved,
+    split_key,
+)
 from mycel.policy.ports import cilium_ports, icmp_types
 from mycel.policy.rules import (
     L7,
@@ -37,7 +49,7 @@ CLUSTERWIDE_KIND = "CiliumClusterwideNetworkPolicy"
 
 _CLUSTER_ENTITY = ("host", "remote-node", "init", "ingress", "health", "unmanaged", "kube-apiserver")
 _RESERVED_ENTITIES = ("host", "remote-node", "init", "ingress", "health", "unmanaged", "kube-apiserver", "world")
-ENTITIES = ("all", "cluster", *_RESERVED_ENTITIES, "world-ipv4", "world-ipv6", "none")
+ENTITIES = ("all", "cluster", "cluster-mesh", *_RESERVED_ENTITIES, "world-ipv4", "world-ipv6", "none")
 _SECTIONS = ("ingress", "ingressDeny", "egress", "egressDeny")
 _ENTRY = ("Endpoints", "Requires", "CIDR", "CIDRSet", "Entities", "Groups", "Nodes")
 
@@ -79,6 +91,8 @@ def _policy(spec: Field, scope: Scope) -> Policy:
         direction: _direction(spec, direction, default[direction.name.lower()].flag(), _Entries(ref, peers))
         for direction in (Direction.INGRESS, Direction.EGRESS)
     }
+    if not nodes.absent and (section := _http_section(sides.values())):
+        raise PolicyInvalid(f"{section}.rules.http", "cannot be asked of nodes: of layer 7, only DNS of egress can")
     return Policy(
         ref,
         subject,
@@ -86,6 +100,12 @@ def _policy(spec: Field, scope: Scope) -> Policy:
         egress=sides[Direction.EGRESS],
         of_nodes=not nodes.absent,
     )
+
+
+def _http_section(sides: Iterable[DirectionRules | None]) -> str:
+    """Where the first rules for requests are written; empty when there are none."""
+    rules = (rule for side in sides if side is not None for rule in side.rules)
+    return next((rule.section for rule in rules if rule.l7 and rule.l7.parser == "http"), "")
 
 
 def _subject(field: Field, scope: Scope) -> Selector:
@@ -243,9 +263,11 @@ class _Peers:
                 return (Everyone(),)
             case "none":
                 return ()
-            case "cluster":
+            case "cluster" | "cluster-mesh":
                 everyone = tuple(Labelled(reserved(each)) for each in _CLUSTER_ENTITY)
-                return (*everyone, Labelled(Selector((equals(CLUSTER_KEY, self._cluster),))))
+                own = equals(CLUSTER_KEY, self._cluster)
+                any_cluster = Requirement("k8s", CLUSTER_KEY, Operator.EXISTS)
+                return (*everyone, Labelled(Selector((own if name == "cluster" else any_cluster,))))
             case _:
                 return (Labelled(reserved(name)),)
 

@@ -10,7 +10,7 @@ from mycel.identity.labels import NAMESPACE_LABELS_PREFIX
 from mycel.policy.fields import Field, network, selector, within
 from mycel.policy.labels import IS_POD, Requirement, Selector, in_cluster, in_namespace
 from mycel.policy.ports import kubernetes_ports
-from mycel.policy.rules import Block, DirectionRules, Labelled, Peer, Policy, Rule, RuleRef
+from mycel.policy.rules import Block, DirectionRules, Labelled, Network, Peer, Policy, Rule, RuleRef
 
 KIND = "NetworkPolicy"
 
@@ -60,12 +60,20 @@ class _Scope:
                 raise block.fail("may not be combined with podSelector or namespaceSelector")
             block.knows("cidr", "except")
             outer = network(block["cidr"])
-            return Block(outer, block["except"].list_of(lambda item: within(item, outer)) or ())
+            return Block(outer, block["except"].list_of(lambda item: _part(item, outer)) or ())
         if pods.absent and namespaces.absent:
             raise field.fail("needs podSelector, namespaceSelector or ipBlock")
         scope = (in_namespace(self._namespace),) if namespaces.absent else _namespaces(namespaces)
         chosen = selector(pods, sources=False)
         return Labelled(chosen.requiring(*scope, IS_POD, in_cluster(self._cluster)))
+
+
+def _part(field: Field, outer: Network) -> Network:
+    """An exception: Kubernetes wants less than the whole. Raises PolicyInvalid."""
+    inner = within(field, outer)
+    if inner.length == outer.length:
+        raise field.fail(f"{inner} is all of {outer}: nothing would be left of it")
+    return inner
 
 
 def _namespaces(field: Field) -> tuple[Requirement, ...]:

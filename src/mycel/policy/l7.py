@@ -14,7 +14,7 @@ from typing import Any
 from mycel.policy.fields import Field
 from mycel.policy.fqdn import EVERY_NAME, canonical_selector
 from mycel.policy.http import http_rule
-from mycel.policy.rules import L7, LAST_PORT, TCP, PortMatch
+from mycel.policy.rules import L7, LAST_PORT, SCTP, TCP, UDP, PortMatch
 
 _NAME = re.compile(r"[-a-zA-Z0-9_]+(?:\.[-a-zA-Z0-9_]+)*\.?")
 _PATTERN = re.compile(r"[-a-zA-Z0-9_*]+(?:\.[-a-zA-Z0-9_*]+)*\.?")
@@ -59,6 +59,10 @@ def parse_l7(entry: Field, ports: tuple[PortMatch, ...], *, ingress: bool, home:
         if http or dns:
             raise listener.fail("may not be combined with rules")
         config = listener["envoyConfig"].knows("kind", "name")
+        if not home and config["kind"].text("") == "CiliumEnvoyConfig":
+            raise config["kind"].fail(
+                "is of a namespace, and this policy is of none: name a CiliumClusterwideEnvoyConfig"
+            )
         config["name"].text()
         listener["name"].text()
         listener["priority"].number(least=1, most=100)
@@ -76,6 +80,8 @@ def parse_l7(entry: Field, ports: tuple[PortMatch, ...], *, ingress: bool, home:
     if dns:
         if ingress:
             raise rules["dns"].fail("is for egress only")
+        if ports and all(each.protocol == SCTP for each in ports):
+            raise rules["dns"].fail("is for TCP and UDP: DNS does not speak SCTP")
         _needs_ports(rules["dns"], ports, transport=False)
         return _carry("dns", sorted(dns_name(each) for each in dns), entry, tls, server_names)
     if server_names or tls:
@@ -90,7 +96,7 @@ def _needs_ports(at: Field, ports: tuple[PortMatch, ...], *, transport: bool) ->
             raise at.fail("needs ports that are numbered: not 0, not none")
         if transport and each.protocol != TCP:
             raise at.fail("works on ports of protocol TCP only; say protocol: TCP")
-        if not transport and (each.first != each.last or each.protocol not in (6, 17, 132)):
+        if not transport and (each.first != each.last or each.protocol not in (TCP, UDP, SCTP)):
             raise at.fail("works on single ports of protocol TCP, UDP or ANY")
 
 

@@ -8,6 +8,7 @@ from mycel.policy.fields import Field
 from mycel.policy.rules import ICMP, ICMPV6, LAST_PORT, PROTOCOLS, SCTP, TCP, UDP, PortMatch
 
 _NAME = re.compile(r"(?=.*[a-z])[a-z0-9](?:[a-z0-9-]*[a-z0-9])?", re.IGNORECASE)
+_NUMBER = re.compile(r"[0-9]{1,5}")
 _TRANSPORTS = (TCP, UDP, SCTP)
 _MOST = 40  # ports, or ICMP types, of one entry
 
@@ -78,7 +79,7 @@ def _cilium_port(field: Field) -> list[PortMatch]:
     port = field["port"]
     text = str(port.value) if isinstance(port.value, int) and not isinstance(port.value, bool) else port.text("0")
     end = field["endPort"].number(least=0, most=LAST_PORT)
-    if not text.isdecimal():
+    if not _NUMBER.fullmatch(text):
         if len(text) > 63 or not _NAME.fullmatch(text):
             raise port.fail(f"{text!r} is neither a port from 0 to {LAST_PORT} nor the name of one")
         if any(protocol not in _TRANSPORTS for protocol in protocols):
@@ -123,10 +124,11 @@ def _icmp_type(field: Field, names: dict[str, int]) -> int:
         assert number is not None
         return number
     text = field.text()
-    if text.isdecimal() and int(text) <= 255:
+    if _NUMBER.fullmatch(text) and int(text) <= 255:
         return int(text)
     if text not in names:
-        raise field.fail(f"{text!r} is not a type from 0 to 255, nor one of {', '.join(names)}")
+        known = ", ".join(name for name in names if " " not in name)
+        raise field.fail(f"{text!r} is not a type from 0 to 255, nor one of {known}")
     return names[text]
 
 

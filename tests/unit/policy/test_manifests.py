@@ -48,6 +48,13 @@ REFUSED = [
         "spec.ingress[0].fromCIDRSet[0].except[0]",
         "does not lie within",
     ),
+    (
+        knp(
+            {"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8"]}}]}]}
+        ),
+        "spec.ingress[0].from[0].ipBlock.except[0]",
+        "nothing would be left",
+    ),
     (cnp(into({"fromCIDRSet": [{}]})), "spec.ingress[0].fromCIDRSet[0]", "exactly one of"),
     (cnp(into({"toPorts": to_ports("70000/TCP")})), "spec.ingress[0].toPorts[0].ports[0].port", "70000"),
     (cnp(into({"toPorts": to_ports("80/XYZ")})), "spec.ingress[0].toPorts[0].ports[0].protocol", "XYZ"),
@@ -61,6 +68,42 @@ REFUSED = [
         cnp(into({"toPorts": to_ports("80", rules={"http": [{}]})})),
         "spec.ingress[0].toPorts[0].rules.http",
         "TCP only",
+    ),
+    (
+        cnp(out_of({"toPorts": to_ports("53/SCTP", rules={"dns": [{"matchPattern": "*"}]})})),
+        "spec.egress[0].toPorts[0].rules.dns",
+        "does not speak SCTP",
+    ),
+    (
+        ccnp({"nodeSelector": {}, "ingress": [{"toPorts": to_ports("80/TCP", rules={"http": [{}]})}]}),
+        "spec.ingress[0].toPorts[0].rules.http",
+        "cannot be asked of nodes",
+    ),
+    (
+        ccnp(
+            out_of(
+                {
+                    "toPorts": [
+                        {
+                            "ports": [{"port": "80", "protocol": "TCP"}],
+                            "listener": {"envoyConfig": {"kind": "CiliumEnvoyConfig", "name": "x"}, "name": "y"},
+                        }
+                    ]
+                }
+            )
+        ),
+        "spec.egress[0].toPorts[0].listener.envoyConfig.kind",
+        "CiliumClusterwideEnvoyConfig",
+    ),
+    (
+        cnp(into({"toPorts": to_ports(f"{'9' * 5000}/TCP")})),
+        "spec.ingress[0].toPorts[0].ports[0].port",
+        "neither a port",
+    ),
+    (
+        cnp(into({"icmps": [{"fields": [{"type": "9" * 5000}]}]})),
+        "spec.ingress[0].icmps[0].fields[0].type",
+        "not a type",
     ),
     (
         matching({"name": "x a", "value": "1", "mismatch": "ADD"}),
@@ -193,6 +236,35 @@ def test_specs_are_named_by_their_place() -> None:
     assert caught.value.path == "specs[1]"
 
 
+@pytest.mark.parametrize(
+    ("manifest", "path", "words"),
+    [
+        ({"kind": "Namespace", "metadata": "x"}, "metadata", "a mapping"),
+        ({"kind": "Namespace", "metadata": {"name": "x", "labels": ["a"]}}, "metadata.labels", "a mapping"),
+        ({"kind": "Pod", "metadata": {"name": "x", "labels": {"a": 1}}}, "metadata.labels.a", "a string"),
+        ({"kind": "Pod", "metadata": {"name": "x", "labels": {"a b": "c"}}}, "metadata.labels.a b", "the key of"),
+        (
+            {"kind": "Service", "metadata": {"name": "x"}, "spec": {"selector": {"a": "b c"}}},
+            "spec.selector.a",
+            "value",
+        ),
+        ({"kind": "ConfigMap", "metadata": {"name": "cilium-config"}, "data": []}, "data", "a mapping"),
+        ({"kind": "ciliumnetworkpolicy", "metadata": {"name": "x"}}, "kind", "did you mean CiliumNetworkPolicy"),
+    ],
+)
+def test_objects_around_are_checked_too(manifest: Any, path: str, words: str) -> None:
+    """By the field."""
+    with pytest.raises(ManifestInvalid) as caught:
+        evaluate_manifests([*CLUSTER, manifest], [])
+    assert (caught.value.index, caught.value.path) == (len(CLUSTER), path)
+    assert words in caught.value.problem
+
+
+def test_services_of_others_are_not_ours() -> None:
+    """Kinds are of groups."""
+    assert evaluate_manifests([{"apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {}}], []) == []
+
+
 def test_the_object_is_named_in_a_set_of_manifests() -> None:
     """By its index, so that a file and document can be told."""
     bad = cnp({"ingress": [{}]}, place="shop/bad")
@@ -210,6 +282,7 @@ def test_the_object_is_named_in_a_set_of_manifests() -> None:
         ({"from": {}, "to": {"ip": "1.1.1.1"}, "port": 1}, "from"),
         ({"from": {"entity": "moon"}, "to": {"ip": "1.1.1.1"}, "port": 1}, "from.entity"),
         ({"from": {"pod": "shop/web"}, "to": {"ip": "1.1.1.1"}}, "port"),
+        ({"id": ["a"], "from": {"pod": "shop/web"}, "to": {"ip": "1.1.1.1"}, "port": 1}, "id"),
         ({"from": {"pod": "shop/web"}, "to": {"ip": "1.1.1.1"}, "protocol": "IP"}, "protocol"),
     ],
 )

@@ -171,12 +171,12 @@ def test_expressions(operator: str, values: list[str], expected: str) -> None:
 
 
 ENTITIES = {
-    "shop/db": {"cluster", "all"},
+    "shop/db": {"cluster", "cluster-mesh", "all"},
     "1.2.3.4": {"world", "world-ipv4", "all"},
     "2001:db8::1": {"world", "world-ipv6", "all"},
-    "remote-node": {"remote-node", "cluster", "all"},
-    "kube-apiserver": {"kube-apiserver", "host", "cluster", "all"},
-    "172.18.0.3": {"remote-node", "cluster", "all"},
+    "remote-node": {"remote-node", "cluster", "cluster-mesh", "all"},
+    "kube-apiserver": {"kube-apiserver", "host", "cluster", "cluster-mesh", "all"},
+    "172.18.0.3": {"remote-node", "cluster", "cluster-mesh", "all"},
 }
 
 
@@ -186,6 +186,7 @@ def test_entities(peer: str) -> None:
     names = (
         "all",
         "cluster",
+        "cluster-mesh",
         "world",
         "world-ipv4",
         "world-ipv6",
