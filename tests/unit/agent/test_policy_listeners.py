@@ -152,6 +152,27 @@ def test_proxies_that_nodes_do_not_have_are_said() -> None:
             assert bool(listeners.refused(numbers[number])) == said
 
 
+def test_many_listeners_are_made_between_other_work() -> None:
+    """An agent that starts with them goes on answering."""
+    ports = ({"ports": [{"port": str(each), "protocol": "TCP"}], "rules": {"http": [{"path": f"/{each}"}]}}
+             for each in range(1000, 1100))  # fmt: skip
+    made = engine(cnp({"endpointSelector": pods(app="web"), "ingress": [{"toPorts": [each]} for each in ports]}))
+    subject(made)
+
+    async def story() -> None:
+        listeners = PolicyListeners(made, nothing_secret(), connected=lambda: True)
+        task = asyncio.create_task(listeners.run(cast("Any", None)))
+        turns = 0
+        while not listeners.snapshot.version:
+            await asyncio.sleep(0)
+            turns += 1
+        task.cancel()
+        assert len(listeners.snapshot.value[LISTENER]) == 100
+        assert turns > 10
+
+    asyncio.run(story())
+
+
 def test_a_listener_is_without_a_rule_until_its_secret_is_there() -> None:
     """And with it as soon as it comes; what is in it is nowhere but in its own resource. A judge knows others' too."""
 

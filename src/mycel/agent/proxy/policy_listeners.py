@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Mapping
 
 from mycel.agent.planner import Planner
@@ -11,13 +12,14 @@ from mycel.envoy.ads import Answers
 from mycel.envoy.delta import Outcome
 from mycel.envoy.listeners import listener_name, snapshot, unserved
 from mycel.envoy.parts import Shown
-from mycel.envoy.resources import LISTENER, Snapshot, merged
+from mycel.envoy.resources import LISTENER, Resource, Snapshot, merged
 from mycel.kit.latest import Latest
 from mycel.policy.engine import Engine
-from mycel.policy.http import secrets_of
+from mycel.policy.http import SecretRef, secrets_of
 from mycel.policy.proxy_ports import HttpSections
 
 _PATIENCE_S = 10.0
+_AT_ONCE = 8  # listeners made before others have their turn
 
 
 class PolicyListeners:
@@ -113,7 +115,7 @@ class PolicyListeners:
             secrets = await self._secrets.usable(
                 secrets_of(each for http in listeners.values() for each in http.sections)
             )
-            wanted = snapshot(listeners, secrets, self._shown)
+            wanted = await self._made(listeners, secrets)
             self._asked = {port: since for port, since in self._asked.items() if port in listeners}
             self._remember()
             self._made_of = listeners
@@ -123,6 +125,15 @@ class PolicyListeners:
                 await self._unnamed(planner)
             self.snapshot.set(wanted)
             await self._wake.wait()
+
+    async def _made(self, listeners: Mapping[int, HttpSections], secrets: Mapping[SecretRef, Resource]) -> Snapshot:
+        """The snapshot, a few listeners at a time: each takes a millisecond, and there may be thousands."""
+        parts = [snapshot({}, secrets, self._shown)]
+        waiting = iter(listeners.items())
+        while some := dict(itertools.islice(waiting, _AT_ONCE)):
+            parts.append(snapshot(some, secrets, self._shown))
+            await asyncio.sleep(0)
+        return merged(*parts)
 
     async def _unnamed(self, planner: Planner) -> None:
         """Until the kernel's rows are those of the plan, which does not name what goes."""
