@@ -81,6 +81,8 @@ def test_the_address(mesh: Cluster) -> None:
         "server": "envoy", "x-app-name": "http-echo", "x-app-version": "0.2.3"
     }  # fmt: skip
     assert headers["x-envoy-upstream-service-time"].isdecimal()
+    old = subprocess.run(["curl", "-0", "-s", f"http://{place}/foo"], capture_output=True, text=True, check=False)
+    assert old.stdout.strip() == "foo", "HTTP/1.0"
 
 
 def test_pods_reach_it_too(mesh: Cluster) -> None:

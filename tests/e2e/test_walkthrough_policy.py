@@ -153,6 +153,13 @@ def test_a_method_the_rules_do_not_allow(typed: Walk) -> None:
     assert curl(typed, "client2", "-I", "echo-same-node:8080/").stdout.startswith("HTTP/1.1 403 Forbidden")
 
 
+def test_a_client_of_http_1_0(typed: Walk) -> None:
+    """As load generators and proxies speak it: judged by the same rules."""
+    for path, status in (("", "200"), ("foo", "403")):
+        asked = curl(typed, "client2", "-0", "-o", "/dev/null", "-w", "%{http_code}", f"echo-other-node:8080/{path}")
+        assert asked.stdout == status, asked.stderr
+
+
 def test_a_client_without_rules_hears_nothing(typed: Walk, follow: Callable[..., Follower]) -> None:
     """DNS answers, TCP is dropped without an answer: curl times out (28), and a flow names the denial."""
     client, server = typed.pod("client"), typed.pod("echo-same-node")
@@ -278,6 +285,32 @@ def test_a_header_from_a_secret(walk: Walk) -> None:
         logs = walk.cluster.kubectl("-n", "kube-system", "logs", f"ds/{kind}", "--all-containers").stdout
         assert "nobody-may-see-this" not in logs
     walk.cluster.kubectl("-n", TEST_SPACE, "delete", "secret/header-match", "cnp/client-egress-set-header")
+
+
+def test_names_are_seen_by_annotation(walk: Walk, follow: Callable[..., Follower]) -> None:
+    """A pod without any policy: its questions and their answers, until the annotation goes."""
+    client = walk.pod("client")
+    annotate = ("-n", TEST_SPACE, "annotate", "--overwrite", "pod", client)
+    follower = follow("--protocol", "dns", "--pod", f"{TEST_SPACE}/{client}")
+    numbers = itertools.count()
+
+    def ask() -> str:
+        name = f"n{next(numbers)}.example.com."
+        curl(walk, "client", name.rstrip("."))
+        return re.escape(name)
+
+    ask()
+    walk.cluster.kubectl(*annotate, "policy.cilium.io/proxy-visibility=<Egress/53/UDP/DNS>")
+    asked: list[str] = []
+
+    def shows(name: str) -> bool:
+        return follower.saw(rf"dns-request proxy FORWARDED \(DNS Query {name} A\)") and follower.saw(
+            rf"dns-response proxy FORWARDED \(DNS Answer .*Proxy {name} A\)\)"
+        )
+
+    eventually(lambda: asked.append(ask()) or any(map(shows, asked)), what="a question in the flows")
+    assert not follower.saw(r"Query n0\.example\.com\."), "asked before the annotation was there"
+    walk.cluster.kubectl(*annotate, "policy.cilium.io/proxy-visibility-")
 
 
 def test_requests_are_seen_by_annotation(walk: Walk, follow: Callable[..., Follower]) -> None:

@@ -127,6 +127,7 @@ def connection_manager(name: str, http: HttpSections, there: Collection[SecretRe
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
         "common_http_protocol_options": {"idle_timeout": "60s", "headers_with_underscores_action": names},
+        "http_protocol_options": {"accept_http_10": True},
         "local_reply_config": {"mappers": [_denied()]},
         "access_log": access_logs(name, shown),
         "http_filters": [

@@ -136,6 +136,7 @@ def _chain(routes: str) -> Json:
         "stripTrailingHostDot": True,
         "upgradeConfigs": [{"upgradeType": "websocket"}],
         "commonHttpProtocolOptions": {"idleTimeout": _IDLE, "headersWithUnderscoresAction": "ALLOW"},
+        "httpProtocolOptions": {"acceptHttp10": True},
         "httpFilters": [
             {
                 "name": "envoy.filters.http.router",
