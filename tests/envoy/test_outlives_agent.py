@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -97,11 +98,20 @@ class Node:
                 await asyncio.sleep(0.05)
 
 
+class Maker(NamedTuple):
+    """Makes what it is told to."""
+
+    snapshot: Latest[Snapshot]
+
+    def answered(self, answers: object) -> None:
+        """Does not matter."""
+
+
 @contextlib.asynccontextmanager
 async def agent(folder: Path, held: Latest[Snapshot]) -> AsyncGenerator[Proxy]:
     """One agent's driver of Envoy."""
-    proxy = Proxy(folder, [held], groups={})
-    running = asyncio.create_task(proxy.run())
+    proxy = Proxy(folder, groups={})
+    running = asyncio.create_task(proxy.run([Maker(held)]))
     try:
         yield proxy
     finally:

@@ -28,19 +28,18 @@ class Known(NamedTuple):
 
 
 class Learnt:
-    """Follows the journal: new lines are added, a file written anew is read anew. `changed` hears of either."""
+    """Follows the journal: new lines are added, a file written anew is read anew."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._read = (0, 0)  # inode, bytes
         self._known: dict[Address, dict[str, Known]] = {}
-        self.changed: Callable[[], None] = lambda: None
 
-    async def run(self) -> None:
-        """Until cancelled."""
+    async def run(self, changed: Callable[[], None]) -> None:
+        """Until cancelled; `changed` hears of what is new."""
         while True:
             if await asyncio.to_thread(self.look):
-                self.changed()
+                changed()
             await asyncio.sleep(_LOOK_S)
 
     def look(self) -> bool:

@@ -6,19 +6,47 @@ import asyncio
 import ipaddress
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from mycel.agent.ipam import ingress_address, router_address
 from mycel.agent.settings import Settings
+from mycel.agent.sources import this_node
 from mycel.agent.watches import Watches
 from mycel.datapath.node import Datapath
 from mycel.datapath.node_setup import cluster_routes
 from mycel.datapath.settings import VXLAN_OVERHEAD, DatapathSettings
 from mycel.kit.latest import Latest
-from mycel.model.address import format_address
+from mycel.model.address import Address, format_address
 from mycel.model.node import Node
+from mycel.plan.rows import ThisNode
 
 log = logging.getLogger(__name__)
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class OwnNode:
+    """This node with its datapath. `networks`: those its pods get addresses of; `routers`: one address for each."""
+
+    this: ThisNode
+    datapath: Datapath
+    networks: tuple[str, ...]
+    routers: tuple[Address, ...]
+
+    @property
+    def address(self) -> str:
+        """Where other nodes reach it."""
+        return format_address(self.this.addresses[0])
+
+
+async def open_own_node(settings: Settings, watches: Watches) -> OwnNode:
+    """Wait for the node's object, then make or adopt its datapath."""
+    node = await wait_own_node(watches, settings.node_name)
+    this = this_node(node, address=settings.node_address, service_range=settings.service_range)
+    datapath = await asyncio.to_thread(Datapath.open, datapath_settings(settings, node, pod_networks(watches)))
+    log.info("datapath: %s", datapath.opened)
+    networks = tuple(network for network in node.pod_networks if ":" not in network or settings.ipv6)
+    return OwnNode(this, datapath, networks, tuple(map(router_address, networks)))
 
 
 async def wait_own_node(watches: Watches, name: str) -> Node:

@@ -73,7 +73,7 @@ class Planned(NamedTuple):
 
 
 class Sources(Protocol):
-    """Where the planner looks, as plain functions. `agent.main` connects them to the stores."""
+    """Where the planner looks, as plain functions."""
 
     def node(self) -> rows.ThisNode:
         """This node."""
@@ -135,10 +135,10 @@ class Sources(Protocol):
 
 
 class Planner:
-    """Keeps `desired` at the newest plan's rows, by map."""
+    """Keeps `desired` at the newest plan's rows, by map. What is planned for may touch it before it has any sources."""
 
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
+    def __init__(self) -> None:
+        self._sources: Sources | None = None
         self.desired: Latest[Mapping[str, Mapping[Any, Any]]] = Latest()
         self.realized: Latest[int] = Latest()
         self.planned: Latest[Planned] = Latest()
@@ -182,9 +182,14 @@ class Planner:
         version = self.desired.version
         await self.applied(version)
 
-    async def run(self) -> None:
-        """Plan whenever something changed. Start it when every informer is synced, never before."""
+    def begin(self, sources: Sources) -> None:
+        """Say where to look: plans may be made from now on."""
+        self._sources = sources
         self._started.set()
+
+    async def run(self, sources: Sources) -> None:
+        """Plan whenever something changed. Start it when every informer is synced, never before."""
+        self.begin(sources)
         while True:
             self._wake.clear()
             self.replan()
@@ -202,18 +207,18 @@ class Planner:
 
     def replan(self) -> None:
         """Make the parts of the plan anew that changes have touched."""
-        dirty, self._dirty = self._dirty, Part.NONE
-        if not dirty:
-            return
         sources = self._sources
+        if sources is None or not self._dirty:
+            return
+        dirty, self._dirty = self._dirty, Part.NONE
         node, local = sources.node(), list(sources.local())
         if dirty & Part.SERVICES:
-            self._plan_services(node)
+            self._plan_services(sources, node)
         addresses = bool(dirty & (Part.ENDPOINTS | Part.CLUSTER))
         if addresses:
-            self._plan_addresses(node, local)
+            self._plan_addresses(sources, node, local)
         if dirty & ~Part.SERVICES:
-            self._plan_policy(node, local, addresses=addresses)
+            self._plan_policy(sources, node, local, addresses=addresses)
         version = self.plan.version + 1 if self.plan else 1
         plan = NodePlan(**self._parts, version=version)  # pyright: ignore[reportArgumentType]
         if plan != self.plan:
@@ -222,9 +227,8 @@ class Planner:
             log.debug("%s", plan)
         self.planned.set(Planned(self.desired.version, self._policy.revision, self._policy.endpoints))
 
-    def _plan_addresses(self, node: rows.ThisNode, local: list[LocalEndpoint]) -> None:
+    def _plan_addresses(self, sources: Sources, node: rows.ThisNode, local: list[LocalEndpoint]) -> None:
         """Who there is."""
-        sources = self._sources
         self._others = sources.others()
         self._parts |= {
             "nodes": rows.node_rows(self._others),
@@ -238,9 +242,11 @@ class Planner:
             ),
         }
 
-    def _plan_policy(self, node: rows.ThisNode, local: list[LocalEndpoint], *, addresses: bool) -> None:
+    def _plan_policy(
+        self, sources: Sources, node: rows.ThisNode, local: list[LocalEndpoint], *, addresses: bool
+    ) -> None:
         """What this node's pods enforce, and whom prefixes of policies tell apart. `addresses`: nodes may be others."""
-        policy, before = self._sources.policy(self._parts["ipcache"]), self._policy
+        policy, before = sources.policy(self._parts["ipcache"]), self._policy
         self._policy = policy
         self._local.update(node, local, policy.endpoints)
         self._parts |= {
@@ -252,22 +258,22 @@ class Planner:
         if addresses or policy.networks is not before.networks:
             self._parts["ipcache_lpm"] = rows.prefix_rows(node, self._others, policy.networks)
 
-    def _plan_services(self, node: rows.ThisNode) -> None:
-        of_pods = host_port_frontends(self._sources.own_pods(), node.name, node.addresses)
-        self.frontends = of_pods | balance.balance(self._sources.services(), self._sources.slices(), node.name)
+    def _plan_services(self, sources: Sources, node: rows.ThisNode) -> None:
+        of_pods = host_port_frontends(sources.own_pods(), node.name, node.addresses)
+        self.frontends = of_pods | balance.balance(sources.services(), sources.slices(), node.name)
         self.frontends_version += 1
         made = rows.service_rows(
             self.frontends,
             service_number=self.service_numbers.number,
             backend_number=self.backend_numbers.number,
-            redirects=self._sources.redirects(self.frontends),
+            redirects=sources.redirects(self.frontends),
         )
         self._parts |= {
             "services": made.services,
             "service_slots": made.slots,
             "backends": made.backends,
-            "proxies": dict(self._sources.proxies()),
-            "announced": rows.announced_rows(self._sources.announced(), self._sources.underlays()),
+            "proxies": dict(sources.proxies()),
+            "announced": rows.announced_rows(sources.announced(), sources.underlays()),
         }
         self.service_numbers.keep(frontend.group for frontend in self.frontends.values())
         self.backend_numbers.keep(

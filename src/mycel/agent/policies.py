@@ -12,7 +12,7 @@ import functools
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -27,6 +27,7 @@ from mycel.abi import (
     IpcacheValue,
 )
 from mycel.agent.endpoints import Endpoints
+from mycel.agent.named_secrets import NamedSecrets
 from mycel.agent.planner import Part, Planner, PolicyPlan
 from mycel.agent.policy_files import PolicyFiles
 from mycel.agent.views import EndpointPolicyView
@@ -38,13 +39,12 @@ from mycel.model.workload import EndpointId, Identity, IdentityId, LocalEndpoint
 from mycel.plan.rows import EndpointPolicy
 from mycel.policy.engine import Engine, PolicyKeyRef
 from mycel.policy.errors import PolicyInvalid
-from mycel.policy.http import SecretRef, secrets_of
 from mycel.policy.parse import parse_cidr_group, parse_policy
 from mycel.policy.parties import party_of, reserved_parties
 from mycel.policy.requests import Asked, deciding
 from mycel.policy.resolve import Resolution, ServiceFacts
 from mycel.policy.rules import Network, Party, RuleRef, has_l7
-from mycel.policy.subjects import Enforcement, Subject
+from mycel.policy.subjects import Subject
 from mycel.policy.visibility import Visible
 
 log = logging.getLogger(__name__)
@@ -60,33 +60,59 @@ class PolicyState(NamedTuple):
     taken_at: float  # loop time it was taken in
 
 
-class Policies:
-    """See the module.
+class Listeners(Protocol):
+    """What rows wait for: the listeners of proxies that they name."""
 
-    `changed(key)` is called when an object's state may have another status, `enforced(endpoint)` when an endpoint
-    begins or ceases to enforce a direction.
-    """
+    def pending(self, numbers: tuple[int, int]) -> bool:
+        """Whether listeners that the rows of these sets name are still to come."""
+        ...
+
+    def refused(self, number: int) -> str:
+        """Why a listener that the rows of this set name is not there for good; empty when there is no such one."""
+        ...
+
+    def planned(self) -> None:
+        """The sets in use may be others."""
+        ...
+
+    def subscribe(self, hearer: Callable[[], None]) -> None:
+        """Call `hearer` whenever these answers may be other than before."""
+        ...
+
+
+class Policies:
+    """See the module."""
 
     def __init__(
         self,
+        engine: Engine,
+        resolution: Resolution,
         watches: Watches,
         endpoints: Endpoints,
         *,
+        listeners: Listeners,
+        secrets: NamedSecrets,
+        visible: Callable[[PodRef], tuple[Visible, ...]],
+        touch: Callable[[Part], None],
         files: PolicyFiles,
         cluster: str,
-        cidr_modes: frozenset[str] = frozenset(),
-        enforcement: Enforcement = Enforcement.DEFAULT,
     ) -> None:
+        """`resolution` is what `engine` resolves by, `secrets` are those policies name: both are filled here.
+
+        `visible`: what a proxy looks at of a pod's connections.
+        """
+        self.engine = engine
+        self._resolution = resolution
         self._watches = watches
         self._endpoints = endpoints
+        self._listeners = listeners
+        self._visible = visible
+        self._touch = touch
         self._cluster = cluster
         self._files = files
-        self._resolution = Resolution()
         self._slices: defaultdict[ServiceRef, dict[Key, EndpointSlice]] = defaultdict(dict)
-        self.engine = Engine(resolve=self._resolution.resolve, cidr_modes=cidr_modes, enforcement=enforcement)
         self.states: dict[PolicyKeyRef, PolicyState] = {}
-        self.secrets: dict[PolicyKeyRef, frozenset[SecretRef]] = {}
-        """The Secrets an object in force names; only objects that name any."""
+        self._secrets = secrets
         self.revision = 1
         self.realized_revision = 0
         self.subjects: dict[EndpointId, Subject] = {}
@@ -97,22 +123,14 @@ class Policies:
         self._unrealized: set[PolicyKeyRef] = set()
         self._serial = 1
         self._unresolved = False
-        self._touch: Callable[[Part], None] = lambda _part: None
-        self.pending: Callable[[tuple[int, int]], bool] = lambda _numbers: False
-        """Whether listeners that the rows of these sets name are still to come."""
-        self.planned: Callable[[], None] = lambda: None
-        self.visible: Callable[[PodRef], tuple[Visible, ...]] = lambda _ref: ()
-        """What a proxy looks at of a pod's connections."""
-        self.refused: Callable[[int], str] = lambda _number: ""
-        """Why a listener that the rows of this set name is not there for good."""
         self._waits = False
         self._networks: Mapping[Network, IdentityId] = {}
         self._prefixes: Mapping[tuple[Address, int], IdentityId] = {}
         self._ipcache: Mapping[IpcacheKey, IpcacheValue] | None = None
         self._aliases: Mapping[AliasKey, AliasValue] = {}
-        self.changed: Callable[[PolicyKeyRef], None] = lambda _key: None
-        self.enforced: Callable[[LocalEndpoint], None] = lambda _endpoint: None
-        self._wake = asyncio.Event()
+        self._state_hearers: list[Callable[[PolicyKeyRef], None]] = []
+        self._enforcement_hearers: list[Callable[[LocalEndpoint], None]] = []
+        listeners.subscribe(self._listeners_answered)
         for party in reserved_parties():
             self.engine.set_party(party)
         for informer in (watches.network_policies, watches.cilium_policies, watches.clusterwide_policies):
@@ -122,9 +140,13 @@ class Policies:
         _follow(watches.slices, self._slice_changed)
         _follow(watches.cidr_groups, self._group_changed)
 
-    def connect(self, touch: Callable[[Part], None]) -> None:
-        """Tell who plans."""
-        self._touch = touch
+    def on_state(self, hearer: Callable[[PolicyKeyRef], None]) -> None:
+        """Call `hearer` when an object's state may have another status."""
+        self._state_hearers.append(hearer)
+
+    def on_enforcement(self, hearer: Callable[[LocalEndpoint], None]) -> None:
+        """Call `hearer` when an endpoint begins or ceases to enforce a direction."""
+        self._enforcement_hearers.append(hearer)
 
     def adopt(
         self, interfaces: Mapping[InterfaceKey, EndpointValue], prefixes: Mapping[IpcacheLpmKey, IpcacheValue]
@@ -159,14 +181,14 @@ class Policies:
             self._is_nobodys_here(identity)
         self._parties = {identity: known for identity, known in self._parties.items() if identity in parties}
         self.subjects = {
-            each.endpoint_id: self.engine.subject(parties[each.identity], self.visible(each.ref)) for each in local
+            each.endpoint_id: self.engine.subject(parties[each.identity], self._visible(each.ref)) for each in local
         }
         wanted = {number for subject in self.subjects.values() for number in (side.number for side in subject)}
         self._in_force = self._enforce(local)
         wanted |= {number for each in self._in_force.values() for number in each[:2]}
         self._look_at_addresses(ipcache)
         sets = self.engine.sets(wanted)
-        self.planned()
+        self._listeners.planned()
         return PolicyPlan(
             endpoints=self._in_force,
             sets={number: each.rows for number, each in sets.items()},
@@ -213,8 +235,9 @@ class Policies:
             ingress, egress = self.subjects[each.endpoint_id]
             known = self._in_force.get(each.endpoint_id) or self._adopted.pop(each.ifindex, None)
             if known is not None:
-                same = (known.ingress_set, known.egress_set) == (ingress.number, egress.number)
-                if not same and self.engine.has_sets(known[:2]) and self.pending((ingress.number, egress.number)):
+                wanted = ingress.number, egress.number
+                same = (known.ingress_set, known.egress_set) == wanted
+                if not same and self.engine.has_sets(known[:2]) and self._listeners.pending(wanted):
                     self._waits = same = True
                 if same:
                     found[each.endpoint_id] = known
@@ -222,7 +245,8 @@ class Policies:
             self._serial = fresh
             found[each.endpoint_id] = EndpointPolicy(ingress.number, egress.number, fresh)
             if known is None or (known.ingress_set > 0, known.egress_set > 0) != (ingress.enforced, egress.enforced):
-                self.enforced(each)
+                for hearer in self._enforcement_hearers:
+                    hearer(each)
         return found
 
     # ---- realized
@@ -251,7 +275,7 @@ class Policies:
         done = {key for key in self._unrealized if key not in self.states or self.states[key].revision <= revision}
         self._unrealized -= done
         for key in done:
-            self.changed(key)
+            self._tell(key)
 
     def _is_held(
         self, wanted: Mapping[EndpointId, EndpointPolicy], row: Callable[[InterfaceKey], EndpointValue | None]
@@ -272,12 +296,16 @@ class Policies:
         self._held = held
         return True
 
-    def listeners_answered(self) -> None:
+    def _tell(self, key: PolicyKeyRef) -> None:
+        for hearer in self._state_hearers:
+            hearer(key)
+
+    def _listeners_answered(self) -> None:
         """A listener was taken or refused: policies with rules for the proxy may stand differently."""
         self._touch(Part.POLICY)
         for key, policies in self.engine.policies.items():
             if has_l7(policies):
-                self.changed(key)
+                self._tell(key)
 
     def refusal(self, key: PolicyKeyRef) -> str:
         """Why this object's rules for the proxy are not in force on this node; empty when they are."""
@@ -287,7 +315,8 @@ class Policies:
             for side in subject:
                 rules = side.rules.rules if side.rules else ()
                 of_object = any(rule.l7 and PolicyKeyRef(*rule.ref[:3]) == key for rule in rules)
-                if of_object and self.engine.has_sets((side.number,)) and (words := self.refused(side.number)):
+                known = of_object and self.engine.has_sets((side.number,))
+                if known and (words := self._listeners.refused(side.number)):
                     return words
         return ""
 
@@ -421,16 +450,10 @@ class Policies:
                 self._keep(key, old, uid=str(metadata.get("uid", "")))
             generation = int(metadata.get("generation", 0))
             self.states[key] = PolicyState(generation, problem, self.revision, asyncio.get_running_loop().time())
-        self._note_secrets(key)
+        self._secrets.note(key, self.engine.policies.get(key, ()))
         self._unrealized.add(key)
         self._touch(Part.POLICY)
-        self.changed(key)
-
-    def _note_secrets(self, key: PolicyKeyRef) -> None:
-        policies = self.engine.policies.get(key, ())
-        self.secrets.pop(key, None)
-        if named := secrets_of(rule.l7 for policy in policies for side in policy.sides for rule in side.rules):
-            self.secrets[key] = named
+        self._tell(key)
 
     def _keep(self, key: PolicyKeyRef, old: Mapping[str, Any] | None, *, uid: str) -> None:
         """What was in force before an object became invalid stays, over a restart too."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from mycel.agent.named_secrets import NamedSecrets
 from mycel.agent.policies import Policies, PolicyState
 from mycel.agent.statuses import PATIENCE_S, REST_S, is_first
 from mycel.agent.watches import Watches
@@ -114,10 +115,12 @@ class PolicyStatus:
         policies: Policies,
         *,
         node: str,
+        secrets: NamedSecrets,
         unresolved: Callable[[Iterable[SecretRef]], Sequence[str] | None],
     ) -> None:
         """`unresolved`: what is wrong with Secrets; None when nobody knows here."""
         self._client = client
+        self._secrets = secrets
         self._unresolved = unresolved
         self._watches = watches
         self._policies = policies
@@ -130,7 +133,7 @@ class PolicyStatus:
                 (CILIUM_CLUSTERWIDE_NETWORK_POLICIES, watches.clusterwide_policies),
             )
         }
-        policies.changed = self.touch
+        policies.on_state(self.touch)
 
     def touch(self, key: PolicyKeyRef) -> None:
         """An object, or how it stands here, changed."""
@@ -158,7 +161,7 @@ class PolicyStatus:
         if not judge and not _says(status, state):
             self._queue.touch_after(key, PATIENCE_S - waited_s)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        named = self._policies.secrets.get(key, frozenset())
+        named = self._secrets.of(key)
         body = status_patch(
             status,
             state,

@@ -30,13 +30,10 @@ class Relabeller:
         watches.namespaces.subscribe(self._namespace_changed)
         identities.watch_use(self._labels_of)
 
-    def check_all(self) -> None:
-        """Look at every endpoint again (after a start)."""
+    async def run(self) -> None:
+        """Work until cancelled; every endpoint is looked at once, after a start."""
         for endpoint_id in self._endpoints.all():
             self._queue.add(endpoint_id)
-
-    async def run(self) -> None:
-        """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._work())
             group.create_task(self._recover())

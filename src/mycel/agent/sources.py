@@ -15,7 +15,7 @@ from mycel.agent.ipam import ingress_address, router_address
 from mycel.agent.planner import Part, Planner, PolicyPlan, Sources
 from mycel.agent.watches import Watches
 from mycel.k8s.informer import Informer
-from mycel.model.address import Address, format_address, parse_address, parse_prefix
+from mycel.model.address import Address, parse_address, parse_prefix
 from mycel.model.node import Node
 from mycel.model.service import EndpointSlice, Service, ServiceRef
 from mycel.model.workload import LocalEndpoint, PublishedEndpoint, Workload
@@ -166,11 +166,6 @@ def this_node(node: Node, *, address: str, service_range: str) -> ThisNode:
         service_networks=(_prefix(service_range),) if service_range else (),
         ingress_addresses=tuple(map(ingress_address, node.pod_networks)),
     )
-
-
-def node_address_text(this: ThisNode) -> str:
-    """The address other nodes reach this one at."""
-    return format_address(this.addresses[0])
 
 
 @functools.lru_cache(maxsize=4096)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mycel.abi import Direction, DropReason, EndpointFlags, EndpointValue, MetricKey, MetricValue, ServiceFlags
-from mycel.agent.publish import external_identifiers
+from mycel.agent.endpoint_object import external_identifiers
 from mycel.identity.reserved import HOST, RESERVED_LABELS
 from mycel.kit.reconcile import TargetStatus
 from mycel.model.address import format_address, is_ipv4

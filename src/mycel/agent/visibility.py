@@ -17,9 +17,10 @@ log = logging.getLogger(__name__)
 class Visibility:
     """A pod's own annotation counts in place of its namespace's, also an empty one."""
 
-    def __init__(self, watches: Watches) -> None:
+    def __init__(self, watches: Watches, changed: Callable[[], None]) -> None:
+        """`changed` is called when another thing is asked for."""
         self._watches = watches
-        self.changed: Callable[[], None] = lambda: None
+        self._tell = changed
         watches.pods.subscribe(self._changed)
         watches.namespaces.subscribe(self._changed)
 
@@ -33,7 +34,7 @@ class Visibility:
 
     def _changed(self, _key: Key, old: Workload | Namespace | None, new: Workload | Namespace | None) -> None:
         if (old.visibility if old else None) != (new.visibility if new else None):
-            self.changed()
+            self._tell()
 
 
 @functools.lru_cache(maxsize=4096)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from mycel.abi import PolicyValue
+from mycel.agent.named_secrets import NamedSecrets
 from mycel.agent.planner import Part, Planner
 from mycel.agent.policies import Policies
 from mycel.agent.policy_files import PolicyFiles
@@ -38,6 +39,7 @@ from mycel.model.workload import (
 from mycel.plan.rows import ThisNode
 from mycel.policy.engine import Engine
 from mycel.policy.names import Named
+from mycel.policy.resolve import Resolution
 from mycel.policy.rules import Network
 from tests.oracle import generate
 
@@ -99,6 +101,20 @@ class Local:
             listener(old, new)
 
 
+class NoListeners:
+    """Where there are no proxies, nothing waits for them."""
+
+    def pending(self, numbers: tuple[int, int]) -> bool:
+        return False
+
+    def refused(self, number: int) -> str:
+        return ""
+
+    def planned(self) -> None: ...
+
+    def subscribe(self, hearer: Callable[[], None]) -> None: ...
+
+
 class Agent:
     """What of an agent makes plans."""
 
@@ -106,7 +122,20 @@ class Agent:
         self.stores, self.local = stores, local
         watches: Any = SimpleNamespace(**stores)
         endpoints: Any = local
-        self.policies = Policies(watches, endpoints, files=PolicyFiles(folder), cluster="default", cidr_modes=modes)
+        self.planner = Planner()
+        resolution = Resolution()
+        self.policies = Policies(
+            Engine(resolve=resolution.resolve, cidr_modes=modes),
+            resolution,
+            watches,
+            endpoints,
+            listeners=NoListeners(),
+            secrets=NamedSecrets(),
+            visible=lambda _ref: (),
+            touch=self.planner.touch,
+            files=PolicyFiles(folder),
+            cluster="default",
+        )
         sources = StoreSources(
             watches,
             endpoints,
@@ -117,8 +146,7 @@ class Agent:
             redirects=lambda _frontends: {},
             proxies=dict,
         )
-        self.planner = Planner(sources)
-        self.policies.connect(self.planner.touch)
+        self.planner.begin(sources)
         touch_on_change(self.planner, watches, endpoints)
 
     def plan(self) -> dict[str, Any]:

@@ -80,11 +80,11 @@ class Node:
     tasks: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
 
     def start(self) -> Planner:
-        planner = Planner(self.facts)
+        planner = Planner()
         planner.adopt(self.maps["services"].rows, self.maps["backends"].rows)
         targets: Any = OrderedTargets("datapath", self.maps.values())
         self.tasks = [
-            asyncio.create_task(planner.run()),
+            asyncio.create_task(planner.run(self.facts)),
             asyncio.create_task(reconcile(planner.desired, targets, self.report, realized=planner.realized)),
         ]
         return planner
@@ -154,7 +154,7 @@ async def test_realize_waits_while_the_kernel_refuses(node: Node) -> None:
 
 async def test_nothing_is_planned_before_run(node: Node) -> None:
     """Rows of the agent before stay until every store is filled."""
-    planner = Planner(node.facts)
+    planner = Planner()
     planner.touch(Part.ALL)
     await asyncio.sleep(0.01)
     assert planner.desired.version == 0

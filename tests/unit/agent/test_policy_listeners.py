@@ -191,7 +191,7 @@ def test_a_listener_is_without_a_rule_until_its_secret_is_there() -> None:
             nonlocal touched
             touched += 1
 
-        listeners.touch = touch
+        listeners.subscribe(touch)
         tasks = [asyncio.create_task(each) for each in (listeners.run(cast("Any", None)), reader.run())]
         role = SecretRef("shop", "role")
         assert secrets.problems([role]) is None

@@ -21,7 +21,10 @@ from mycel.service.balance import FrontendKey
 class EnvoyConfigs:
     """Configs, the Secrets they name and their status, together; `configs` is what others talk to."""
 
-    def __init__(self, client: ApiClient, watches: Watches, settings: Settings, this: ThisNode) -> None:
+    def __init__(
+        self, client: ApiClient, watches: Watches, settings: Settings, this: ThisNode, planner: Planner
+    ) -> None:
+        self._planner = planner
         self._secrets = Secrets(client)
         ingress = next((format_address(each) for each in this.ingress_addresses if is_ipv4(each)), "")
         self.configs = Configs(
@@ -31,6 +34,7 @@ class EnvoyConfigs:
             ingress=ingress,
             only_ingress=not settings.envoy_config,
             shown=settings.shown_headers,
+            touch_services=lambda: planner.touch(Part.SERVICES),
         )
         self._status = ConfigStatus(client, watches, self.configs, node=settings.node_name)
 
@@ -46,11 +50,10 @@ class EnvoyConfigs:
             }
         )
 
-    async def run(self, planner: Planner) -> None:
+    async def run(self) -> None:
         """Until cancelled."""
-        self.configs.touch_services = lambda: planner.touch(Part.SERVICES)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.configs.run(lambda: planner.realize(Part.SERVICES)))
+            group.create_task(self.configs.run(lambda: self._planner.realize(Part.SERVICES)))
             group.create_task(self._secrets.run())
             await self.configs.snapshot.newer_than(0)
             group.create_task(self._status.run())

@@ -64,13 +64,16 @@ class Configs:
         ingress: str = "",
         only_ingress: bool = False,
         shown: Shown = (),
+        touch_services: Callable[[], None] = lambda: None,
     ) -> None:
+        """`touch_services` is told when redirects may be others."""
         self._watches = watches
         self._secrets = secrets
         self._node = node
         self._ingress = ingress
         self._only_ingress = only_ingress
         self._shown = shown
+        self._touch_services = touch_services
         self._numbers: HashedNumbers[ListenerKey] = HashedNumbers(FIRST_PORT, PORTS)
         self._standing: dict[ConfigRef, Standing] = {}
         self._slices: dict[ServiceRef, dict[str, EndpointSlice]] = {}
@@ -83,8 +86,6 @@ class Configs:
         self.snapshot: Latest[Snapshot] = Latest()
         self.changed: Callable[[ConfigRef], None] = lambda _ref: None
         """Told when an object stands differently."""
-        self.touch_services: Callable[[], None] = lambda: None
-        """Told when redirects may be others."""
         secrets.changed = self._changed_all
         for informer in watches.envoy_configs:
             informer.subscribe(self._object)
@@ -273,7 +274,7 @@ class Configs:
         self.changed(ref)
         if new is not None or gone is not None:
             self._wake.set()
-            self.touch_services()
+            self._touch_services()
 
     def _take(self, ref: ConfigRef, item: dict[str, Any]) -> None:
         metadata = item["metadata"]
@@ -320,6 +321,6 @@ class Configs:
 
     def _changed_all(self) -> None:
         self._wake.set()
-        self.touch_services()
+        self._touch_services()
         for ref in self._standing:
             self.changed(ref)

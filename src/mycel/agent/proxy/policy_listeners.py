@@ -49,18 +49,26 @@ class PolicyListeners:
         self._asked: dict[int, float] = {}  # loop time since which a listener is waited for
         self._wake = asyncio.Event()
         self.snapshot: Latest[Snapshot] = Latest()
-        self.touch: Callable[[], None] = lambda: None
+        self._hearers: list[Callable[[], None]] = []
         secrets.changed = self._secrets_changed
+
+    def subscribe(self, hearer: Callable[[], None]) -> None:
+        """Call `hearer` whenever what `pending` and `refused` say may be other than before."""
+        self._hearers.append(hearer)
 
     def answered(self, answers: Answers) -> None:
         """Take in what Envoy has said so far."""
         before, self._answers = self._answers, answers
         if any(kind == LISTENER and before.get((kind, name)) != found for (kind, name), found in answers.items()):
-            self.touch()
+            self._tell()
 
     def _secrets_changed(self) -> None:
         self._wake.set()
-        self.touch()
+        self._tell()
+
+    def _tell(self) -> None:
+        for hearer in self._hearers:
+            hearer()
 
     def planned(self) -> None:
         """The sets in use may be others."""
@@ -79,7 +87,7 @@ class PolicyListeners:
             return False
         for port in waiting - self._asked.keys():
             self._asked[port] = now
-            asyncio.get_running_loop().call_later(_PATIENCE_S, self.touch)  # then without it: closed, not as before
+            asyncio.get_running_loop().call_later(_PATIENCE_S, self._tell)  # then without it: closed, not as before
         since = min(self._asked[port] for port in waiting)
         return now - since < _PATIENCE_S
 

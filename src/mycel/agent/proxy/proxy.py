@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mycel.abi import ProxyKey, ProxyKind, ProxyValue
 from mycel.envoy.ads import Ads, Answers
@@ -24,21 +24,34 @@ _LOOK_S = 0.5
 _DIAL_S = 0.2
 
 
-class Proxy:
-    """One per node. `changed` is called when `groups` may be others, `answered` with what Envoy has said."""
+class Maker(Protocol):
+    """Makes a part of what Envoy is to hold, and hears what Envoy says of all of it."""
 
-    def __init__(self, folder: Path, parts: Sequence[Latest[Snapshot]], *, groups: Mapping[ProxyKind, Path]) -> None:
+    @property
+    def snapshot(self) -> Latest[Snapshot]:
+        """The part as it is to be."""
+        ...
+
+    def answered(self, answers: Answers) -> None:
+        """Take in what Envoy has said so far."""
+        ...
+
+
+class Proxy:
+    """One per node."""
+
+    def __init__(
+        self, folder: Path, *, groups: Mapping[ProxyKind, Path], changed: Callable[[], None] = lambda: None
+    ) -> None:
         """`folder`: where Envoy's supervisor lends its socket. `groups`: the files in which proxies say which control
-        group they are in.
+        group they are in; `changed` is called when these may be others.
         """
         self._folder = folder
         self._files = groups
-        self._parts = parts
         self._snapshot: Latest[Snapshot] = Latest()
         self._ads = Ads(self._snapshot)
         self.groups: dict[ProxyKey, ProxyValue] = {}
-        self.changed: Callable[[], None] = lambda: None
-        self.answered: list[Callable[[Answers], None]] = []
+        self._changed = changed
 
     def adopt(self, groups: Mapping[ProxyKey, ProxyValue]) -> None:
         """Go on with the groups the kernel knows: Envoy goes on, too."""
@@ -49,15 +62,16 @@ class Proxy:
         """Whether an Envoy is there."""
         return self._ads.streams > 0
 
-    async def run(self, handlers: Collection[Any] = ()) -> None:
-        """Serve Envoy until cancelled; `handlers` are what else Envoy may call."""
+    async def run(self, makers: Sequence[Maker], handlers: Collection[Any] = ()) -> None:
+        """Serve Envoy what `makers` make until cancelled; `handlers` are what else Envoy may call."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         async with asyncio.TaskGroup() as group:
-            for part in self._parts:
-                group.create_task(self._combine(part))
+            parts = [maker.snapshot for maker in makers]
+            for part in parts:
+                group.create_task(self._combine(part, parts))
             group.create_task(keep(self._folder / LAST, self._snapshot))
             group.create_task(self._serve(handlers))
-            group.create_task(self._tell())
+            group.create_task(self._tell(makers))
 
     async def _serve(self, handlers: Collection[Any]) -> None:
         """On the socket that Envoy's supervisor lends, whenever there is one."""
@@ -79,19 +93,19 @@ class Proxy:
                 server.close()
                 await server.wait_closed()
 
-    async def _combine(self, part: Latest[Snapshot]) -> None:
+    async def _combine(self, part: Latest[Snapshot], parts: Sequence[Latest[Snapshot]]) -> None:
         seen = 0
         while True:
             seen = await part.newer_than(seen)
-            if all(each.version for each in self._parts):  # what one maker has not said is not taken away
-                self._snapshot.set(merged(*(each.value for each in self._parts)))
+            if all(each.version for each in parts):  # what one maker has not said is not taken away
+                self._snapshot.set(merged(*(each.value for each in parts)))
 
-    async def _tell(self) -> None:
+    async def _tell(self, makers: Sequence[Maker]) -> None:
         seen = 0
         while True:
             seen = await self._ads.answers.newer_than(seen)
-            for listener in self.answered:
-                listener(self._ads.answers.value)
+            for maker in makers:
+                maker.answered(self._ads.answers.value)
 
     async def watch_groups(self) -> None:
         """Who the proxies are, by the files they leave: they are containers of their own and come and go."""
@@ -102,5 +116,5 @@ class Proxy:
             known = {key: value for key, value in self.groups.items() if not found.get(ProxyKind(value.kind))}
             if known | groups != self.groups:
                 self.groups = known | groups
-                self.changed()
+                self._changed()
             await asyncio.sleep(_LOOK_S)
