@@ -119,7 +119,7 @@ class Answers:
             )
             for _, each in sorted(self._endpoints.all().items())
         ]
-        revision = self._policies.realized_revision
+        revision = self._policies.objects.realized_revision
         return [views.host_endpoint(self._settings.node_name, self._this.addresses, revision), *pods]
 
     async def identities(self, _request: web.Request) -> Any:
@@ -149,7 +149,7 @@ class Answers:
             counters,
             endpoints=len(self._endpoints.all()),
             targets=self._report.targets.values(),
-            policy_revision=self._policies.realized_revision,
+            policy_revision=self._policies.objects.realized_revision,
             l7_losses={cause: self._records.losses.get(cause, 0) for cause in Cause},
         )
 
@@ -160,7 +160,7 @@ class Answers:
 
     async def policy(self, _request: web.Request) -> Any:
         """models.Policy."""
-        return {"revision": self._policies.realized_revision, "policy": self._policies.listing()}
+        return {"revision": self._policies.objects.realized_revision, "policy": self._policies.objects.listing()}
 
     async def proxy(self, _request: web.Request) -> Any:
         """Listeners of this node's proxies."""

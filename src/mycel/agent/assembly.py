@@ -26,12 +26,16 @@ from mycel.agent.planner import Part, Planner
 from mycel.agent.pods import PodFacts
 from mycel.agent.policies import Policies
 from mycel.agent.policy_files import PolicyFiles
+from mycel.agent.policy_objects import PolicyObjects
 from mycel.agent.policy_status import PolicyStatus
 from mycel.agent.proxy.header_secrets import HeaderSecrets
 from mycel.agent.proxy.policy_listeners import PolicyListeners
 from mycel.agent.proxy.port_file import PortFile
 from mycel.agent.proxy.proxy import Proxy
+from mycel.agent.readback import Readback
+from mycel.agent.referents import Referents
 from mycel.agent.relabel import Relabeller
+from mycel.agent.rule_names import RuleNames
 from mycel.agent.secrets import Secrets
 from mycel.agent.settings import Settings
 from mycel.agent.sources import StoreSources
@@ -107,6 +111,7 @@ class Policy:
     names: DnsNames
     ports: PortFile
     header_values: Secrets
+    readback: Readback
     status: PolicyStatus
 
     @classmethod
@@ -133,28 +138,40 @@ class Policy:
             shown=settings.shown_headers,
             remember=ports.save,
         )
-        policies = Policies(
+
+        def touch() -> None:
+            planner.touch(Part.POLICY)
+
+        objects = PolicyObjects(
             engine,
-            resolution,
             watches,
-            endpoints,
-            listeners=listeners,
             secrets=named,
-            visible=Visibility(watches, lambda: planner.touch(Part.POLICY)).of,
-            touch=planner.touch,
             files=PolicyFiles(settings.state_dir / "state" / "policies"),
             cluster=settings.cluster_name,
+            touch=touch,
+        )
+        policies = Policies(
+            engine,
+            objects,
+            Referents(engine, resolution, watches, touch=touch),
+            watches=watches,
+            endpoints=endpoints,
+            listeners=listeners,
+            visible=Visibility(watches, touch).of,
+            touch=touch,
         )
         names = DnsNames(settings.state_dir / "dns-proxy", engine, connections=lambda: connection_ends(maps.ct.dump()))
         status = PolicyStatus(
             base.client,
             watches,
-            policies,
+            objects,
             node=settings.node_name,
             secrets=named,
+            refusal=policies.refusal,
             unresolved=header_secrets.problems,
         )
-        return cls(policies, listeners, names, ports, header_values, status)
+        readback = Readback(engine, objects, endpoints, maps.interfaces.get)
+        return cls(policies, listeners, names, ports, header_values, readback, status)
 
 
 def make_announcer(base: Base) -> Announcer:
@@ -200,6 +217,7 @@ def make_directory(base: Base, pods: Pods, policies: Policies, learnt: Learnt) -
         identities=pods.identities,
         planner=base.planner,
         policies=policies,
+        rules=RuleNames(policies, pods.endpoints),
         this=lambda: node.this,
         names=learnt.names,
         cluster=cluster,

@@ -9,6 +9,7 @@ from mycel.agent.identities import Identities
 from mycel.agent.ipam import ingress_address
 from mycel.agent.planner import Planner
 from mycel.agent.policies import Policies
+from mycel.agent.rule_names import RuleNames
 from mycel.agent.watches import Watches
 from mycel.flow.owners import Owners
 from mycel.flow.records import Endpoint, Owner, PolicyName, Request, ServiceName
@@ -34,6 +35,7 @@ class StoreDirectory:
         identities: Identities,
         planner: Planner,
         policies: Policies,
+        rules: RuleNames,
         this: Callable[[], ThisNode],
         names: Callable[[bytes], tuple[str, ...]],
         cluster: str,
@@ -43,6 +45,7 @@ class StoreDirectory:
         self._identities = identities
         self._planner = planner
         self._policies = policies
+        self._rules = rules
         self._this = this
         self._names = names
         self._cluster = cluster
@@ -89,18 +92,18 @@ class StoreDirectory:
 
     def policies(self, rule: int, endpoint_id: int, *, ingress: bool, denied: bool) -> tuple[PolicyName, ...]:
         """The rules of a verdict; of a default denial the policies that switched it on."""
-        return self._named(self._policies.names(rule, endpoint_id, ingress=ingress, denied=denied))
+        return self._named(self._rules.of_verdict(rule, endpoint_id, ingress=ingress, denied=denied))
 
     def request_policies(self, request: Request) -> tuple[PolicyName, ...]:
         """The rules behind a proxy's verdict."""
         asked = Asked(request.protocol, request.port, request.denied, request.rule, request.query)
-        refs = self._policies.request_names(
+        refs = self._rules.of_request(
             asked, request.listener, request.endpoint_id, peer=request.peer, ingress=request.ingress
         )
         return self._named(refs)
 
     def _named(self, refs: Iterable[RuleRef]) -> tuple[PolicyName, ...]:
-        return tuple(PolicyName(*ref, self._policies.revision_of(ref)) for ref in refs)
+        return tuple(PolicyName(*ref, self._policies.objects.revision_of(ref)) for ref in refs)
 
     def interface(self, ifindex: int) -> str:
         """The device's name."""

@@ -140,7 +140,7 @@ async def run_agent(settings: Settings, endpoint: Endpoint) -> None:
         desired_routes: Any = routes.desired
         spawn(group, reconcile(desired_routes, route_target, report), "routes")
         spawn(group, log_problems(report), "report")
-        spawn(group, policies.follow(planner, datapath.maps.interfaces.get), "policy revision")
+        spawn(group, policy.readback.run(planner), "policy revision")
         spawn(group, policy.names.run(planner), "names")
         spawn(group, learnt.run(directory.changed), "learnt names")
         await planner.realized.newer_than(0)

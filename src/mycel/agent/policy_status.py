@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mycel.agent.named_secrets import NamedSecrets
-from mycel.agent.policies import Policies, PolicyState
+from mycel.agent.policy_objects import PolicyObjects, PolicyState
 from mycel.agent.statuses import PATIENCE_S, REST_S, is_first
 from mycel.agent.watches import Watches
 from mycel.agent.writing import WriteQueue
@@ -112,18 +112,22 @@ class PolicyStatus:
         self,
         client: ApiClient,
         watches: Watches,
-        policies: Policies,
+        objects: PolicyObjects,
         *,
         node: str,
         secrets: NamedSecrets,
+        refusal: Callable[[PolicyKeyRef], str],
         unresolved: Callable[[Iterable[SecretRef]], Sequence[str] | None],
     ) -> None:
-        """`unresolved`: what is wrong with Secrets; None when nobody knows here."""
+        """`refusal`: why rules for the proxy are not in force here. `unresolved`: what is wrong with Secrets; None when
+        nobody knows here.
+        """
         self._client = client
         self._secrets = secrets
         self._unresolved = unresolved
         self._watches = watches
-        self._policies = policies
+        self._objects = objects
+        self._refusal = refusal
         self._node = node
         self._queue: WriteQueue[PolicyKeyRef] = WriteQueue(self._write, what="status of", rest_s=REST_S)
         self._resources = {
@@ -133,7 +137,7 @@ class PolicyStatus:
                 (CILIUM_CLUSTERWIDE_NETWORK_POLICIES, watches.clusterwide_policies),
             )
         }
-        policies.on_state(self.touch)
+        objects.subscribe(self.touch)
 
     def touch(self, key: PolicyKeyRef) -> None:
         """An object, or how it stands here, changed."""
@@ -142,17 +146,17 @@ class PolicyStatus:
 
     async def run(self) -> None:
         """Write until cancelled."""
-        for key in self._policies.states:
+        for key in self._objects.states:
             self.touch(key)
         await self._queue.run()
 
     async def _write(self, key: PolicyKeyRef) -> bool:
-        state = self._policies.states.get(key)
+        state = self._objects.states.get(key)
         resource, informer = self._resources[key.kind]
         found = informer.get(key.name, key.namespace)
         if state is None or found is None:
             return False
-        enforced = self._policies.realized_revision >= state.revision
+        enforced = self._objects.realized_revision >= state.revision
         if not enforced and not state.problem:
             return False  # told when it is
         waited_s = asyncio.get_running_loop().time() - state.taken_at
@@ -169,7 +173,7 @@ class PolicyStatus:
             enforced=enforced,
             judge=judge,
             now=now,
-            refusal=self._policies.refusal(key),
+            refusal=self._refusal(key),
             names=bool(named),
             unresolved=self._unresolved(named),
         )

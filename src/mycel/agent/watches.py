@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from mycel.k8s import parse
 from mycel.k8s.client import ApiClient
-from mycel.k8s.informer import Codec, Informer
+from mycel.k8s.informer import Codec, Informer, Key
 from mycel.k8s.lease import LEASES_CODEC
 from mycel.k8s.resources import (
     CILIUM_CIDR_GROUPS,
@@ -32,6 +32,7 @@ from mycel.kit.readiness import Readiness
 from mycel.kit.tasks import spawn
 from mycel.policy.announce import AnnouncementPolicy, parse_policy
 
+T = TypeVar("T")
 _ANNOUNCEMENTS: Codec[AnnouncementPolicy] = Codec(dict[str, Any], parse_policy)
 
 
@@ -104,3 +105,10 @@ class Watches:
 async def _unblock(informer: Informer[Any], ready: Readiness, name: str) -> None:
     await informer.wait_synced()
     ready.unblock(name)
+
+
+def follow(informer: Informer[T], listener: Callable[[Key, T | None, T | None], None]) -> None:
+    """Hear every change, and what was there before: informers have been running for a while."""
+    for key, value in informer.store.items():
+        listener(key, None, value)
+    informer.subscribe(listener)

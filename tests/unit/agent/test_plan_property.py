@@ -21,6 +21,9 @@ from mycel.agent.named_secrets import NamedSecrets
 from mycel.agent.planner import Part, Planner
 from mycel.agent.policies import Policies
 from mycel.agent.policy_files import PolicyFiles
+from mycel.agent.policy_objects import PolicyObjects
+from mycel.agent.referents import Referents
+from mycel.agent.rule_names import RuleNames
 from mycel.agent.sources import StoreSources, touch_on_change
 from mycel.identity.labels import identity_labels
 from mycel.k8s.informer import Key
@@ -123,18 +126,24 @@ class Agent:
         watches: Any = SimpleNamespace(**stores)
         endpoints: Any = local
         self.planner = Planner()
+        self.endpoints = endpoints
         resolution = Resolution()
+        engine = Engine(resolve=resolution.resolve, cidr_modes=modes)
+
+        def touch() -> None:
+            self.planner.touch(Part.POLICY)
+
         self.policies = Policies(
-            Engine(resolve=resolution.resolve, cidr_modes=modes),
-            resolution,
-            watches,
-            endpoints,
+            engine,
+            PolicyObjects(
+                engine, watches, secrets=NamedSecrets(), files=PolicyFiles(folder), cluster="default", touch=touch
+            ),
+            Referents(engine, resolution, watches, touch=touch),
+            watches=watches,
+            endpoints=endpoints,
             listeners=NoListeners(),
-            secrets=NamedSecrets(),
             visible=lambda _ref: (),
-            touch=self.planner.touch,
-            files=PolicyFiles(folder),
-            cluster="default",
+            touch=touch,
         )
         sources = StoreSources(
             watches,
@@ -155,7 +164,7 @@ class Agent:
         while self.policies.engine.forget_retired():
             self.planner.touch(Part.POLICY)
             self.planner.replan()
-        return told(self.planner, self.policies)
+        return told(self.planner, self.policies, RuleNames(self.policies, self.endpoints))
 
     def again(self, random: Random, folder: Path, modes: frozenset[str]) -> Agent:
         """An agent that starts now, told of the same in another order."""
@@ -169,7 +178,7 @@ class Agent:
         return made
 
 
-def told(planner: Planner, policies: Policies) -> dict[str, Any]:
+def told(planner: Planner, policies: Policies, rules: RuleNames) -> dict[str, Any]:
     """A plan, and what is said of it, with content in place of numbers that are given in order."""
     engine, maps = policies.engine, dict(planner.desired.value)
     groups = {value.service_id: key for key, value in sorted(maps["services"].items(), reverse=True)}
@@ -185,7 +194,7 @@ def told(planner: Planner, policies: Policies) -> dict[str, Any]:
         number: {key: row(engine, value) for key, value in rows.items()} for number, rows in maps["policy"].items()
     }
     switched = {
-        (number, ingress): policies.names(0, number, ingress=ingress, denied=True)
+        (number, ingress): rules.of_verdict(0, number, ingress=ingress, denied=True)
         for number in policies.subjects
         for ingress in (False, True)
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mycel.agent.policies import PolicyState
+from mycel.agent.policy_objects import PolicyState
 from mycel.agent.policy_status import status_patch
 
 VALID, INVALID = PolicyState(3, "", 7, 0.0), PolicyState(4, "spec: needs endpointSelector", 8, 0.0)
