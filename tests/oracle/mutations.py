@@ -94,8 +94,8 @@ PUBLISHED = (
     ),
     _bug(
         "exceptions of a CIDR do not count",
-        "return network.contains(other) and not any(each.contains(other) for each in excepts)",
-        "return network.contains(other)",
+        "return self.network.contains(network) and not any(each.contains(network) for each in self.excepts)",
+        "return self.network.contains(network)",
         "Kubernetes e2e: CIDR and except overlap",
     ),
     _bug("SCTP is TCP", '"SCTP": SCTP,', '"SCTP": TCP,', "Kubernetes e2e: SCTP only"),
@@ -109,8 +109,8 @@ PEERS = (
     ),
     _bug(
         "::/0 covers IPv4",
-        "if network.is_ipv4 != other.is_ipv4:\n        return False",
-        "if False:\n        return False",
+        "if self.network.is_ipv4 != network.is_ipv4:",
+        "if False:",
     ),
     _bug(
         "an empty peer selector is every namespace",

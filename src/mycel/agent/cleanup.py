@@ -15,12 +15,13 @@ import sys
 from pathlib import Path
 
 from mycel.agent.cni_install import CONFIG_NAME
-from mycel.agent.settings import Settings, SettingsError, parse_settings, read_config_dir
+from mycel.agent.settings import Settings, parse_settings
 from mycel.datapath import clsact, features, node, pod_link
 from mycel.datapath import netlink as nl
 from mycel.datapath.errors import DatapathError
 from mycel.datapath.node_setup import RouteTarget
 from mycel.datapath.rtnetlink import Netlink
+from mycel.kit.config import SettingsError, read_config_dir
 from mycel.kit.reconcile import Diff
 
 

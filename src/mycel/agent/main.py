@@ -42,12 +42,13 @@ from mycel.agent.proxy.access_log import AccessLogs
 from mycel.agent.proxy.records import Records
 from mycel.agent.proxy.stale_legs import end_stale_legs
 from mycel.agent.publish import EndpointPublisher
-from mycel.agent.settings import Settings, SettingsError, parse_settings, read_config_dir
+from mycel.agent.settings import Settings, parse_settings
 from mycel.agent.sources import touch_on_change
 from mycel.agent.watches import Watches
 from mycel.datapath.node_setup import RouteTarget
 from mycel.datapath.rtnetlink import Netlink
 from mycel.k8s.client import ApiClient, ConfigError, Endpoint
+from mycel.kit.config import SettingsError, read_config_dir
 from mycel.kit.logfmt import set_up as set_up_logs
 from mycel.kit.readiness import Readiness
 from mycel.kit.reconcile import Report, log_problems, reconcile

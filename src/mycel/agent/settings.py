@@ -13,17 +13,11 @@ from pathlib import Path
 
 from mycel.agent.l2.election import USUAL_TIMES, Times
 from mycel.flow.redact import NOTHING_SAID, Redaction
+from mycel.kit.config import SettingsError, duration_s, flag, number, words
 from mycel.policy.subjects import Enforcement
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,128}")  # RFC 9110, 5.6.2
 VERSION = "1.19.4"  # of Cilium, whose interfaces we keep
-_CONFIG_LIMIT = 1 << 20
-
-
-class SettingsError(Exception):
-    """A setting cannot be used; the message names it and says what it may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +83,6 @@ class Settings:
         return 0.0 if self.monitor_aggregation in ("none", "lowest", "low") else self.monitor_interval_s
 
 
-def read_config_dir(path: Path) -> dict[str, str]:
-    """The files of a mounted ConfigMap; empty when there is none."""
-    if not path.is_dir():
-        return {}
-    return {
-        file.name: file.read_text().strip()
-        for file in path.iterdir()
-        if not file.name.startswith("..") and file.is_file() and file.stat().st_size <= _CONFIG_LIMIT
-    }
-
-
 def parse_settings(config: Mapping[str, str], environment: Mapping[str, str]) -> Settings:
     """Settings of the ConfigMap's keys and the environment. Raises SettingsError."""
     node_name = environment.get("K8S_NODE_NAME", "")
@@ -121,29 +104,29 @@ def parse_settings(config: Mapping[str, str], environment: Mapping[str, str]) ->
         cgroup_root=Path(config.get("cgroup-root") or "/run/cilium/cgroupv2"),
         cni_conf_dir=Path(environment.get("CNI_CONF_DIR") or "/host/etc/cni/net.d"),
         cni_bin_dir=Path(environment.get("CNI_BIN_DIR") or "/host/opt/cni/bin"),
-        cni_exclusive=_flag(config, "cni-exclusive", default=True),
-        health_port=_number(config, "agent-health-port", 9879),
-        hubble=_flag(config, "enable-hubble", default=True),
+        cni_exclusive=flag(config, "cni-exclusive", default=True),
+        health_port=number(config, "agent-health-port", 9879),
+        hubble=flag(config, "enable-hubble", default=True),
         hubble_socket=Path(config.get("hubble-socket-path") or state_dir / "hubble.sock"),
-        hubble_capacity=_number(config, "hubble-event-buffer-capacity", 16383),
+        hubble_capacity=number(config, "hubble-event-buffer-capacity", 16383),
         redaction=_redaction(config),
         monitor_aggregation=config.get("monitor-aggregation", "medium"),
-        monitor_interval_s=_duration_s(config, "monitor-aggregation-interval", 5.0),
-        ipv6=_flag(config, "enable-ipv6", default=False),
+        monitor_interval_s=duration_s(config, "monitor-aggregation-interval", 5.0),
+        ipv6=flag(config, "enable-ipv6", default=False),
         host_enters=config.get("allow-localhost", "auto") != "policy",
-        masquerade=_flag(config, "enable-ipv4-masquerade", default=True),
-        tunnel_port=_number(config, "tunnel-port", 8472),
-        mtu=_number(config, "mtu", 0),
+        masquerade=flag(config, "enable-ipv4-masquerade", default=True),
+        tunnel_port=number(config, "tunnel-port", 8472),
+        mtu=number(config, "mtu", 0),
         service_range="" if service_range == "auto" else service_range,
         enforcement=_enforcement(config),
-        policy_cidr_match_mode=_words(config, "policy-cidr-match-mode", ("nodes", "pods")),
-        announce=_flag(config, "enable-l2-announcements", default=False),
+        policy_cidr_match_mode=words(config, "policy-cidr-match-mode", ("nodes", "pods")),
+        announce=flag(config, "enable-l2-announcements", default=False),
         announce_times=_announce_times(config),
-        l7_proxy=_flag(config, "enable-l7-proxy", default=True),
-        dns_proxy=_flag(config, "enable-dns-proxy", default=True),
-        envoy_config=_flag(config, "enable-envoy-config", default=False),
-        ingress_controller=_flag(config, "enable-ingress-controller", default=False),
-        debug=_flag(config, "debug", default=False),
+        l7_proxy=flag(config, "enable-l7-proxy", default=True),
+        dns_proxy=flag(config, "enable-dns-proxy", default=True),
+        envoy_config=flag(config, "enable-envoy-config", default=False),
+        ingress_controller=flag(config, "enable-ingress-controller", default=False),
+        debug=flag(config, "debug", default=False),
     )
 
 
@@ -153,9 +136,9 @@ def _redaction(config: Mapping[str, str]) -> Redaction:
     if allow and deny:
         raise SettingsError(f"{key}-allow and {key}-deny are both given: say one of them")
     return Redaction(
-        enabled=_flag(config, "hubble-redact-enabled", default=False),
-        url_query=_flag(config, "hubble-redact-http-urlquery", default=False),
-        user_info=_flag(config, "hubble-redact-http-userinfo", default=True),
+        enabled=flag(config, "hubble-redact-enabled", default=False),
+        url_query=flag(config, "hubble-redact-http-urlquery", default=False),
+        user_info=flag(config, "hubble-redact-http-userinfo", default=True),
         allow=allow,
         deny=deny,
     )
@@ -171,9 +154,9 @@ def _header_names(config: Mapping[str, str], key: str) -> frozenset[str]:
 def _announce_times(config: Mapping[str, str]) -> Times:
     usual = USUAL_TIMES
     times = Times(
-        lease_s=_duration_s(config, "l2-announcements-lease-duration", usual.lease_s),
-        renew_s=_duration_s(config, "l2-announcements-renew-deadline", usual.renew_s),
-        retry_s=_duration_s(config, "l2-announcements-retry-period", usual.retry_s),
+        lease_s=duration_s(config, "l2-announcements-lease-duration", usual.lease_s),
+        renew_s=duration_s(config, "l2-announcements-renew-deadline", usual.renew_s),
+        retry_s=duration_s(config, "l2-announcements-retry-period", usual.retry_s),
     )
     if not times.lease_s > times.renew_s > 0 or not times.lease_s > times.retry_s > 0:
         raise SettingsError(
@@ -183,13 +166,6 @@ def _announce_times(config: Mapping[str, str]) -> Times:
     return times
 
 
-def _flag(config: Mapping[str, str], key: str, *, default: bool) -> bool:
-    value = config.get(key, "").lower()
-    if value not in ("", "true", "false"):
-        raise SettingsError(f"{key} is {value!r}: say true or false")
-    return value == "true" if value else default
-
-
 def _enforcement(config: Mapping[str, str]) -> Enforcement:
     text = config.get("enable-policy", "").lower() or "default"
     try:
@@ -197,30 +173,3 @@ def _enforcement(config: Mapping[str, str]) -> Enforcement:
     except ValueError:
         known = ", ".join(each.value for each in Enforcement)
         raise SettingsError(f"enable-policy is {text!r}: it may be {known}") from None
-
-
-def _words(config: Mapping[str, str], key: str, known: tuple[str, ...]) -> frozenset[str]:
-    words = frozenset(config.get(key, "").replace(",", " ").split())
-    if unknown := words - set(known):
-        raise SettingsError(f"{key} has {', '.join(sorted(unknown))}: it knows {', '.join(known)}")
-    return words
-
-
-def _number(config: Mapping[str, str], key: str, default: int) -> int:
-    value = config.get(key, "")
-    if not value:
-        return default
-    if not value.isdecimal():
-        raise SettingsError(f"{key} is {value!r}: say a whole number")
-    return int(value)
-
-
-def _duration_s(config: Mapping[str, str], key: str, default_s: float) -> float:
-    """Go's notation: `5s`, `1m30s`."""
-    value = config.get(key, "")
-    if not value:
-        return default_s
-    parts = _DURATION.findall(value)
-    if not parts or "".join(number + unit for number, unit in parts) != value:
-        raise SettingsError(f"{key} is {value!r}: say a duration such as 5s or 1m30s")
-    return sum(float(number) * _UNIT_S[unit] for number, unit in parts)

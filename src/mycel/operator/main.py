@@ -18,6 +18,7 @@ from aiohttp import web
 from mycel.k8s.client import ApiClient, ConfigError, Endpoint
 from mycel.k8s.errors import ApiError
 from mycel.kit.backoff import backoff_s
+from mycel.kit.config import SettingsError, read_config_dir
 from mycel.kit.logfmt import set_up as set_up_logs
 from mycel.kit.reconcile import Report, log_problems
 from mycel.kit.tasks import spawn, until_signal
@@ -30,7 +31,7 @@ from mycel.operator.collect import Collector
 from mycel.operator.ingress.work import Ingresses
 from mycel.operator.leader import Leader
 from mycel.operator.loadbalancer.work import LoadBalancers
-from mycel.operator.settings import OPERATOR_LEASE, Settings, SettingsError, parse_settings, read_config_dir
+from mycel.operator.settings import OPERATOR_LEASE, Settings, parse_settings
 
 log = logging.getLogger("mycel.operator")
 

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+from mycel.kit.config import SettingsError, duration_s
+
 OPERATOR_LEASE = "cilium-operator-resource-lock"
 ADMISSION = "cilium-admission"  # ValidatingWebhookConfiguration, and the Service it names
 ADMISSION_SECRET = "cilium-admission-certs"  # noqa: S105  its name
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-class SettingsError(Exception):
-    """A setting cannot be used; the message names it."""
 
 
 class Listen(NamedTuple):
@@ -42,17 +36,6 @@ class Settings:
     admission: Listen | None = None  # None: nothing is judged at apply
 
 
-def read_config_dir(path: Path) -> dict[str, str]:
-    """The files of a mounted ConfigMap; empty when there is none."""
-    if not path.is_dir():
-        return {}
-    return {
-        file.name: file.read_text().strip()
-        for file in path.iterdir()
-        if not file.name.startswith("..") and file.is_file()
-    }
-
-
 def parse_settings(config: Mapping[str, str], environment: Mapping[str, str]) -> Settings:
     """Raises SettingsError."""
     address = config.get("operator-api-serve-addr") or "127.0.0.1:9234"
@@ -62,8 +45,8 @@ def parse_settings(config: Mapping[str, str], environment: Mapping[str, str]) ->
     return Settings(
         identity=environment.get("K8S_POD_NAME") or socket.gethostname(),
         namespace=environment.get("CILIUM_K8S_NAMESPACE") or "kube-system",
-        identity_gc_s=_duration_s(config, "identity-gc-interval", 900.0),
-        endpoint_gc_s=_duration_s(config, "cilium-endpoint-gc-interval", 300.0),
+        identity_gc_s=duration_s(config, "identity-gc-interval", 900.0),
+        endpoint_gc_s=duration_s(config, "cilium-endpoint-gc-interval", 300.0),
         serve_port=int(port),
         ingresses=config.get("enable-ingress-controller", "true") == "true",
         force_https=config.get("enforce-ingress-https", "false") == "true",
@@ -83,14 +66,3 @@ def _admission(config: Mapping[str, str], environment: Mapping[str, str]) -> Lis
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise SettingsError(f"admission-port is {port!r}: say a port")
     return Listen(address, int(port))
-
-
-def _duration_s(config: Mapping[str, str], key: str, default_s: float) -> float:
-    """Go's notation: `5s`, `1m30s`."""
-    value = config.get(key, "")
-    if not value:
-        return default_s
-    parts = _DURATION.findall(value)
-    if not parts or "".join(number + unit for number, unit in parts) != value:
-        raise SettingsError(f"{key} is {value!r}: say a duration such as 5s or 1m30s")
-    return sum(float(number) * _UNIT_S[unit] for number, unit in parts)

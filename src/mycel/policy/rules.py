@@ -6,7 +6,7 @@ with empty `peers` about nobody (and so does not exist: only its policy's defaul
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -46,13 +46,6 @@ class Network(NamedTuple):
         return f"{format_address(self.address)}/{self.length - 96 if self.is_ipv4 else self.length}"
 
 
-def _covers(network: Network, excepts: tuple[Network, ...], other: Network) -> bool:
-    """Whether `other` lies within and in none of the exceptions. ::/0 is no IPv4 address's, mapped or not."""
-    if network.is_ipv4 != other.is_ipv4:
-        return False
-    return network.contains(other) and not any(each.contains(other) for each in excepts)
-
-
 def host_network(address: Address) -> Network:
     """One address as a network."""
     return Network(address, 128)
@@ -80,33 +73,28 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
-class Cidr:
-    """Addresses outside of the cluster (Cilium's CIDR rules never are about pods and nodes)."""
-
+class _Prefix:
     network: Network
     excepts: tuple[Network, ...] = ()
 
     def covers(self, network: Network) -> bool:
-        """Whether a network lies within and in none of the exceptions."""
-        return _covers(self.network, self.excepts, network)
+        """Whether a network lies within and in none of the exceptions. ::/0 is no IPv4 address's, mapped or not."""
+        if self.network.is_ipv4 != network.is_ipv4:
+            return False
+        return self.network.contains(network) and not any(each.contains(network) for each in self.excepts)
 
     def __str__(self) -> str:
-        return _network_text(self.network, self.excepts)
+        return f"{self.network} except {', '.join(map(str, self.excepts))}" if self.excepts else str(self.network)
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class Cidr(_Prefix):
+    """Addresses outside of the cluster (Cilium's CIDR rules never are about pods and nodes)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block(_Prefix):
     """Kubernetes' ipBlock: addresses, whoever has them."""
-
-    network: Network
-    excepts: tuple[Network, ...] = ()
-
-    def covers(self, network: Network) -> bool:
-        """Whether a network lies within and in none of the exceptions."""
-        return _covers(self.network, self.excepts, network)
-
-    def __str__(self) -> str:
-        return _network_text(self.network, self.excepts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +133,6 @@ class CidrGroup:
 
 
 Peer = Everyone | Labelled | Cidr | Block | Names | ServicePeer | CidrGroup
-
-
-def _network_text(network: Network, excepts: tuple[Network, ...]) -> str:
-    return f"{network} except {', '.join(map(str, excepts))}" if excepts else str(network)
 
 
 # ---- on which ports
@@ -324,7 +308,3 @@ class Decision:
     outcome: Outcome
     reason: Reason
     rules: tuple[RuleRef, ...] = ()  # of a default denial: the policies that switched it on
-
-
-RuleTable = Mapping[int, tuple[RuleRef, ...]]
-"""A row's rule number → where its rules are written."""

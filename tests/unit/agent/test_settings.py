@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mycel.agent.settings import SettingsError, parse_settings, read_config_dir
+from mycel.agent.settings import parse_settings
 from mycel.flow.redact import Redaction
+from mycel.kit.config import SettingsError, read_config_dir
 
 NODE = {"K8S_NODE_NAME": "n1"}
 

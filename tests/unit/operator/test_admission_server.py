@@ -15,11 +15,12 @@ from typing import Any
 import aiohttp
 import pytest
 
+from mycel.kit.config import SettingsError
 from mycel.kit.latest import Latest
 from mycel.operator.admission.certificates import Material, renewed
 from mycel.operator.admission.review import Mesh
 from mycel.operator.admission.server import AdmissionServer
-from mycel.operator.settings import Listen, SettingsError, parse_settings
+from mycel.operator.settings import Listen, parse_settings
 
 NAMES = ("cilium-admission.kube-system.svc",)
 BROKEN = {
