@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from mycel.kit.files import replace_private
-from mycel.model.address import Address, format_address, parse_address
+from mycel.model.address import format_address, parse_address
 from mycel.model.workload import EndpointId, IdentityId, LocalEndpoint, PodRef
 
 log = logging.getLogger(__name__)
@@ -112,8 +112,3 @@ def _mac(text: str) -> bytes:
     if len(mac) != 6:
         raise ValueError(f"{text} is not a MAC address")
     return mac
-
-
-def newest_address(endpoint: LocalEndpoint) -> Address | None:
-    """The address others know the pod by."""
-    return endpoint.addresses[0] if endpoint.addresses else None

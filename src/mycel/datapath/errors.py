@@ -40,14 +40,6 @@ class MapIncompatible(DatapathError):
         self.name = name
 
 
-class MapFull(DatapathError):
-    """No room for another row."""
-
-    def __init__(self, name: str, entries: int) -> None:
-        super().__init__(f"map {name} is full ({entries} entries): raise its size in the settings")
-        self.name = name
-
-
 class NotSupported(DatapathError):
     """The running kernel lacks something."""
 

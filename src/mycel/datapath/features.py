@@ -81,11 +81,6 @@ def is_bpffs(path: Path) -> bool:
     return filesystem_magic(path) == _BPF_FS_MAGIC
 
 
-def is_cgroup2(path: Path) -> bool:
-    """Whether `path` lies in a v2 cgroup hierarchy."""
-    return filesystem_magic(path) == _CGROUP2_MAGIC
-
-
 def filesystem_magic(path: Path) -> int:
     """The kind of filesystem at `path` (statfs(2)). Raises DatapathError when there is no such path."""
     buffer = ctypes.create_string_buffer(256)

@@ -297,11 +297,6 @@ def map_by_id(map_id: int) -> int:
     return bpf(Command.MAP_GET_FD_BY_ID, struct.pack("<III", map_id, 0, 0), f"open map {map_id}")
 
 
-def program_by_id(program_id: int) -> int:
-    """Descriptor of the program with this id (CAP_SYS_ADMIN)."""
-    return bpf(Command.PROG_GET_FD_BY_ID, struct.pack("<III", program_id, 0, 0), f"open program {program_id}")
-
-
 def _info(fd: int, size: int, what: str) -> bytes:
     buffer = ctypes.create_string_buffer(size)
     bpf(Command.OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", fd, size, address_of(buffer)), what)

@@ -73,8 +73,6 @@ REPLICA_SETS = _apps("replicasets", "ReplicaSet")
 DAEMON_SETS = _apps("daemonsets", "DaemonSet")
 STATEFUL_SETS = _apps("statefulsets", "StatefulSet")
 CONTROLLER_REVISIONS = _apps("controllerrevisions", "ControllerRevision")
-JOBS = Resource("batch", "v1", "jobs", "Job")
-POD_DISRUPTION_BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 NETWORK_POLICIES = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
@@ -88,7 +86,6 @@ CRDS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "Cust
 VALIDATING_WEBHOOK_CONFIGURATIONS = Resource(
     "admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", False
 )
-PRIORITY_CLASSES = Resource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", False)
 
 CILIUM_ENDPOINTS = _cilium("ciliumendpoints", "CiliumEndpoint")
 CILIUM_IDENTITIES = _cilium("ciliumidentities", "CiliumIdentity", namespaced=False)

@@ -18,11 +18,6 @@ class Node:
     pod_networks: tuple[str, ...]
     taints: tuple[str, ...]  # keys
 
-    @property
-    def is_control_plane(self) -> bool:
-        """Whether the API server is expected there."""
-        return "node-role.kubernetes.io/control-plane" in self.labels
-
 
 @dataclass(frozen=True, slots=True)
 class PublishedNode:

@@ -4,17 +4,6 @@ import re
 import time
 from datetime import UTC, datetime, timedelta, timezone
 
-FORMATS = (
-    "YearMonthDay",
-    "YearMonthDayHour",
-    "YearMonthDayHourMinute",
-    "StampMilli",
-    "RFC3339",
-    "RFC3339Milli",
-    "RFC3339Micro",
-    "RFC3339Nano",
-    "RFC1123Z",
-)
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _UNITS_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}

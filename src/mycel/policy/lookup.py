@@ -5,7 +5,7 @@ This is bpf/lib/policy.h line by line; whatever is asked offline is asked of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from mycel.abi import PolicyKey, PolicyValue, ReservedIdentity
 from mycel.policy.rows import FULL_BITS, L3_BITS, PORT_BITS, PROTOCOL_BITS
@@ -48,8 +48,3 @@ def key_of(length: int, identity: int, protocol: int, port: int) -> PolicyKey:
         return PolicyKey(length, identity, protocol, 0)
     assert length == L3_BITS, "rows leave out the identity's bits all or not at all"
     return PolicyKey(length, identity, 0, 0)
-
-
-def overlapping(rows: Iterable[PolicyKey]) -> int:
-    """How many identities rows are about, for statistics."""
-    return len({key.identity for key in rows})

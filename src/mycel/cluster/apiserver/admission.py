@@ -17,9 +17,7 @@ Object = dict[str, Any]
 _TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
 _PRIORITIES = {"system-node-critical": 2000001000, "system-cluster-critical": 2000000000}
-_SYSTEM_NAMESPACES = frozenset({"default", "kube-system", "kube-public"})
 _CRDS = ResourceId("customresourcedefinitions.apiextensions.k8s.io")
-_CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 
 
 class Admission:

@@ -112,13 +112,6 @@ def validate(obj: Object, kind: Kind) -> list[Problem]:
     return problems
 
 
-def validate_value(value: Any, schema: Schema, path: str) -> list[Problem]:
-    """Problems of one value under one schema."""
-    problems: list[Problem] = []
-    _validate(value, schema, path, problems)
-    return problems
-
-
 _TYPES: dict[str, Callable[[Any], bool]] = {
     "object": lambda v: isinstance(v, dict),
     "array": lambda v: isinstance(v, list),

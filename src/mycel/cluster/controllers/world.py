@@ -50,10 +50,6 @@ class Cache:
         """The pods bound to a node."""
         return self._by_node.get(node, {}).values()
 
-    def bound_nodes(self) -> Collection[str]:
-        """Names of the nodes that pods are bound to."""
-        return self._by_node.keys()
-
     def subscribe(self, listener: Listener) -> None:
         """Hear every change from now on."""
         self._listeners.append(listener)

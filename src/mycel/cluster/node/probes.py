@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -229,6 +229,3 @@ class Probes:
             return
         if not (reached is False and kind is not Kind.READINESS):
             self._schedule(kind)
-
-
-CheckFunction = Callable[[Object, Target], Awaitable[Outcome]]

@@ -36,7 +36,6 @@ class ContainerState(msgspec.Struct):
     not_before: float = 0.0  # seconds since the epoch: no start before
     passed_startup: bool = False
     ready: bool = False
-    killing: bool = False  # we are ending it (liveness, deletion)
 
     @property
     def running(self) -> bool:

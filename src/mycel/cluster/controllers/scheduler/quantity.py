@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -80,9 +80,3 @@ def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
 def _raise_to(total: dict[str, int], floor: Mapping[str, int]) -> None:
     for resource, amount in floor.items():
         total[resource] = max(total.get(resource, 0), amount)
-
-
-def add_all(total: dict[str, int], parts: Iterable[Mapping[str, int]]) -> None:
-    """Add several amounts into `total`."""
-    for part in parts:
-        _add(total, part)

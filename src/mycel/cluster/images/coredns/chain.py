@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -144,6 +144,3 @@ def finish(query: Message, response: Message) -> Message:
     """Last touches: recursion is on offer wherever we forward; the question stays as it was asked."""
     offered = response.flags | (Flag.RA if not response.flags & Flag.AA else Flag(0))
     return replace(response, id=query.id, flags=offered)
-
-
-Chains = Mapping[int, Sequence[Chain]]
