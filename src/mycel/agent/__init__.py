@@ -1,5 +1,5 @@
 """The program on every node: it computes the node's plan from the API server's objects and brings the datapath there.
 
-It wires pods (CNI), publishes them, serves flows and answers `cilium` commands. `main.run_agent` shows all of
-it on one screen.
+It wires pods (CNI), publishes them, serves flows and answers `cilium` commands. `assembly` makes its parts,
+`main.run_agent` shows the order in which they start and stop.
 """
