@@ -12,18 +12,21 @@ from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Server, Stream
 
+from mycel.agent.proxy import otlp
+from mycel.agent.proxy.access_log import AsItIs
 from mycel.envoy import delta
 from mycel.envoy.messages import message_class
+from mycel.envoy.request_log import Line, is_line, read_line
 from mycel.envoy.resources import Snapshot, TypeUrl, Version
 
 ROOT = Path(__file__).parents[2]
 ENVOY = Path(os.environ.get("MYCEL_ENVOY", ROOT / "build/envoy/envoy/_bin/envoy"))
 _DISCOVERY = "envoy.service.discovery.v3."
 _METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
-_LOGS = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 BACKEND = """
 import http.server, socketserver, sys, threading
 name, address, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -49,7 +52,7 @@ class Bed:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.outcomes: dict[tuple[TypeUrl, str], delta.Outcome] = {}
-        self.logs: list[Any] = []
+        self.logs: list[bytes] = []
         self._snapshot: Snapshot = {}
         self._streams: dict[Any, tuple[delta.Stream, asyncio.Lock]] = {}
         self._changed = asyncio.Event()
@@ -104,18 +107,20 @@ class Bed:
         self._processes.remove(process)
         return out.decode()
 
-    async def logged(self) -> Any:
+    async def logged(self) -> Line:
         """The first request of the access log."""
         async with asyncio.timeout(10):
             while not self.logs:
                 self._changed.clear()
                 await self._changed.wait()
-        return self.logs[0].http_logs.log_entry[0]
+        _, record = next(otlp.records(self.logs[0]))
+        assert is_line(record.body.string_value)
+        return read_line(record.body.string_value)
 
     @property
     def log_names(self) -> set[str]:
         """Under which names there are logs."""
-        return {each.identifier.log_name for each in self.logs if each.HasField("identifier")}
+        return {name for each in self.logs for name, _ in otlp.records(each)}
 
     def offer(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -141,7 +146,6 @@ class Bed:
 
     # What grpclib asks of a service.
     def __mapping__(self) -> dict[str, Handler]:
-        logs = "envoy.service.accesslog.v3.StreamAccessLogs"
         return {
             _METHOD: Handler(
                 self._stream,
@@ -149,15 +153,13 @@ class Bed:
                 message_class(_DISCOVERY + "DeltaDiscoveryRequest"),
                 message_class(_DISCOVERY + "DeltaDiscoveryResponse"),
             ),
-            _LOGS: Handler(
-                self._log, Cardinality.STREAM_UNARY, message_class(logs + "Message"), message_class(logs + "Response")
-            ),
+            otlp.EXPORT: Handler(self._log, Cardinality.UNARY_UNARY, AsItIs, Empty),
         }
 
     async def _log(self, stream: Stream[Any, Any]) -> None:
-        async for message in stream:
-            self.logs.append(message)
-            self._changed.set()
+        self.logs.append(await stream.recv_message())
+        await stream.send_message(Empty())
+        self._changed.set()
 
     async def _stream(self, stream: Stream[Any, Any]) -> None:
         state = delta.Stream(self._snapshot)

@@ -56,7 +56,10 @@ async def envoy(folder: Path) -> AsyncGenerator[Bed]:
 async def test_requests_go_on_as_they_came(tmp_path: Path):
     """Odd paths, headers with underscores and many of them, odd hosts; and they are logged."""
     many = tuple((f"x_{number}", "a" * 200) for number in range(300))
-    asked = [Request("GET", "a.test", target, (("X-Envoy-Retry-On", "5xx"),)) for target in ODD]
+    asked = [
+        Request("GET", "a.test", target, (("X-Envoy-Retry-On", "5xx"), ("X-Envoy-Original-Path", "/elsewhere")))
+        for target in ODD
+    ]
     asked += [Request("PROPFIND", "A.test.:80", "/pot", many)]
     async with envoy(tmp_path) as bed, Backend().at(tmp_path / "server") as server:
         assert await ask_one(tmp_path / "seen", asked) == [200] * len(asked)
@@ -66,7 +69,7 @@ async def test_requests_go_on_as_they_came(tmp_path: Path):
         assert [head[0] for head in heads] == [one_bytes(each).decode("latin-1").split("\r\n")[0] for each in asked]
         assert [head[1] for head in heads] == [f"host: {each.authority}" for each in asked]
         assert all(f"{name}: {value}" in heads[-1] for name, value in many)
-        assert (await bed.logged()).request.path == ODD[0]
+        assert (await bed.logged()).path == ODD[0].encode()
 
 
 async def test_what_is_no_http_goes_on_unseen(tmp_path: Path):

@@ -53,30 +53,6 @@ def message_class(name: str) -> type[Message]:
         raise InvalidResource(f"{name} is no message this Envoy is known to take: check the @type") from None
 
 
-def narrowed(name: str, *paths: str) -> type[Message]:
-    """A class that reads of a message only the fields at these dotted paths, and skips all others."""
-    file = descriptor_pb2.FileDescriptorProto(name="narrowed.proto", package="narrowed", syntax="proto3")
-    first = _narrow(file, pool().FindMessageTypeByName(name), [path.split(".") for path in paths])
-    narrow = descriptor_pool.DescriptorPool()
-    narrow.Add(file)
-    return message_factory.GetMessageClass(narrow.FindMessageTypeByName(f"narrowed.{first}"))
-
-
-def _narrow(file: descriptor_pb2.FileDescriptorProto, message: Any, paths: list[list[str]]) -> str:
-    whole = descriptor_pb2.DescriptorProto()
-    message.CopyToProto(whole)
-    made = file.message_type.add(name=f"M{len(file.message_type)}")
-    for field in whole.field:
-        inner = [path[1:] for path in paths if path[0] == field.name]
-        if not inner:
-            continue
-        field.ClearField("oneof_index")
-        if inner[0]:
-            field.type_name = f".narrowed.{_narrow(file, message.fields_by_name[field.name].message_type, inner)}"
-        made.field.append(field)
-    return made.name
-
-
 def from_json(type_url: TypeUrl, fields: Mapping[str, Any]) -> Message:
     """Make a message of its JSON form; `@type` of nested ones is resolved among Envoy's. Raises InvalidResource."""
     message = message_class(type_url.removeprefix(_PREFIX))()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mycel.abi import ProxyMark
+from mycel.envoy.request_log import log_format
 from mycel.model.proxy import LISTEN_IPV4, UPSTREAM_PORTS
 
 Json = Mapping[str, Any]
@@ -59,16 +60,19 @@ def upstream_bind(source: str = "") -> Json:
     return {"source_address": {"address": source, "port_value": 0}, "socket_options": [ports, mark]}
 
 
-def access_logs(log_name: str, shown: Shown) -> list[Json]:
-    """The access log that becomes flows: one record per request, to the agent; none where nobody keeps flows."""
-    return [] if shown is None else [_access_log(log_name, shown)]
+def access_logs(log_name: str, shown: Shown, *, rewritten: bool = False) -> list[Json]:
+    """The access log that becomes flows: one record per request, to the agent; none where nobody keeps flows.
+
+    `rewritten`: routes may rewrite paths.
+    """
+    return [] if shown is None else [_access_log(log_name, log_format(shown, rewritten=rewritten))]
 
 
-def _access_log(log_name: str, shown: tuple[str, ...]) -> Json:
+def _access_log(log_name: str, line: str) -> Json:
     return {
         "name": "agent",
         "typed_config": {
-            "@type": f"{_TYPE}access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+            "@type": f"{_TYPE}access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
             "common_config": {
                 "log_name": log_name,
                 "transport_api_version": "V3",
@@ -76,8 +80,7 @@ def _access_log(log_name: str, shown: tuple[str, ...]) -> Json:
                 "buffer_size_bytes": _LOGGED_BYTES,
                 "grpc_service": {"envoy_grpc": {"cluster_name": AGENT_CLUSTER}},
             },
-            "additional_request_headers_to_log": ["traceparent", *shown],
-            "additional_response_headers_to_log": list(shown),
+            "body": {"string_value": line},
         },
     }
 

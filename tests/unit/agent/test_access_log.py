@@ -2,48 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
+from google.protobuf.empty_pb2 import Empty
 
 from mycel.agent.proxy import access_log
 from mycel.agent.proxy.access_log import AccessLogs, trace_id
+from mycel.agent.proxy.otlp import export_class
 from mycel.agent.proxy.records import Cause, Records
-from mycel.envoy.messages import message_class
+from mycel.envoy.request_log import TEXT_BYTES, Line, is_line, read_line
 from mycel.flow.enrich import Enricher
 from mycel.flow.enrich import Records as Names_
 from mycel.flow.kinds import Kinds
-from mycel.flow.l7 import Dns, End, Half, L7Record, L7Verdict, Sheet
+from mycel.flow.l7 import Dns, End, Half, Http, L7Record, L7Verdict, Sheet
 from mycel.flow.redact import Redaction
 from mycel.model.address import format_address
 from mycel.observe.printer import event_type
-from tests.unit.flow.samples import CLIENT, ECHO, Names
+from tests.unit.flow.samples import CLIENT, ECHO, WALL_NS, Names
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
-def entry(path: str = "/", *, code: int = 200, details: str = "via_upstream", **headers: str) -> Any:
-    """An HTTPAccessLogEntry of client and echo."""
-    made: Any = message_class("envoy.data.accesslog.v3.HTTPAccessLogEntry")()
-    common = made.common_properties
-    for end, address, port in (
-        (common.downstream_remote_address, CLIENT, 40212),
-        (common.downstream_local_address, ECHO, 8080),
-    ):
-        end.socket_address.address, end.socket_address.port_value = format_address(address), port
-    common.start_time.FromNanoseconds(1_700_000_000_000_000_000)
-    common.time_to_last_downstream_tx_byte.FromNanoseconds(5_900_000)
-    made.protocol_version = 2
-    made.request.request_method, made.request.scheme = 1, "http"
-    made.request.authority, made.request.path = "echo:8080", path
-    made.request.request_headers.update(headers)
-    made.response.response_code.value, made.response.response_code_details = code, details
-    return made
+def line(**fields: str) -> bytes:
+    """A request of client to echo, as Envoy logs it."""
+    known = {
+        "code": "200",
+        "details": "via_upstream",
+        "duration_ns": "5900000",
+        "client": f"{format_address(CLIENT)}:40212",
+        "server": f"{format_address(ECHO)}:8080",
+        "protocol": "HTTP/1.1",
+        "method": "GET",
+        "scheme": "http",
+        "authority": "echo:8080",
+        "path": "/",
+    }
+    headers = [f"{name}:{fields.pop(name)}" for name in list(fields) if name[0] in "<>"]
+    values = [(known | fields).get(name, "-") for name in Line._fields[:-2]]
+    return "\n".join(("mycel 1", *values, *headers)).encode("utf-8", "surrogateescape")
 
 
-def records_of(entry: Any, *, log_name: str, redaction: Redaction | None = None) -> list[L7Record]:
-    """With nothing said about what to hide."""
-    return access_log.records_of(entry, log_name=log_name, redaction=redaction or Redaction())
+def records_of(
+    line: bytes, *, log_name: str = "shop/web/listener", redaction: Redaction | None = None
+) -> list[L7Record]:
+    """What is read of a line."""
+    assert is_line(line)
+    return access_log.records_of(read_line(line), log_name, WALL_NS, redaction=redaction or Redaction())
 
 
 def lines(*records: L7Record) -> list[str]:
@@ -60,35 +63,54 @@ def lines(*records: L7Record) -> list[str]:
 
 
 def test_a_request_and_its_answer() -> None:
-    """With the URL as the client wrote it, before anything was rewritten, and the time it took."""
-    asked = entry("/rewritten")
-    asked.request.original_path = "/foo?a=1"
-    assert lines(*records_of(asked, log_name="shop/web/listener")) == [
+    """With the URL as the client wrote it, and the time it took."""
+    assert lines(*records_of(line(path="/foo?a=1"))) == [
         "http-request -> HTTP/1.1 GET http://echo:8080/foo?a=1",
         "http-response <- HTTP/1.1 200 5ms (GET http://echo:8080/foo?a=1)",
     ]
 
 
+def test_ipv6_and_what_envoy_had_not() -> None:
+    """An address in brackets; a request that was none of HTTP has no method and no URL to speak of."""
+    asked, answered = records_of(
+        line(client="[fd00::1]:1", server="[fd00::2]:80", method="-", scheme="-", authority="-", path="-", code="400")
+    )
+    assert (asked.source, asked.destination) == (End("fd00::1", 1), End("fd00::2", 80))
+    assert asked.http == Http("", "http://", "HTTP/1.1")
+    assert answered.http is not None
+    assert answered.http.code == 400
+
+
 def test_headers_of_a_request_and_of_its_answer() -> None:
-    """Each half has its own: the usual ones where the client sent them, and those that are allowed."""
-    made = entry("/?token=1", traceparent=PARENT)
-    made.request.request_headers.update({"x-team": "a", "authorization": "secret"})
-    made.request.user_agent, made.request.authority = "curl/8", "me:secret@echo:8080"
-    made.response.response_headers["x-served-by"] = "b"
+    """Each half has its own: the usual ones where the client sent them, and those that are allowed.
+
+    Envoy may still log what was allowed before.
+    """
+    headers = {">x-team": "a: b", ">authorization": "secret", ">x-served-by": "-", "<x-served-by": "b"}
+    made = line(
+        path="/?token=1", user_agent="curl/8", authority="me:secret@echo:8080", **headers, **{"<set-cookie": "secret"}
+    )
     allowing = Redaction(enabled=True, url_query=True, allow=frozenset({"x-team", "x-served-by"}))
-    asked, answered = records_of(made, log_name="shop/web/listener", redaction=allowing)
+    asked, answered = records_of(made, redaction=allowing)
     assert asked.http is not None
     assert answered.http is not None
-    assert asked.http.headers == (("User-Agent", "HUBBLE_REDACTED"), ("X-Team", "a"))
+    assert asked.http.headers == (("User-Agent", "HUBBLE_REDACTED"), ("X-Team", "a: b"))
     assert answered.http.headers == (("X-Served-By", "b"),)
     assert "secret" not in repr((asked, answered))
     assert asked.http.url == "http://me:HUBBLE_REDACTED@echo:8080/"
     assert lines(asked) == ["http-request -> HTTP/1.1 GET http://me:HUBBLE_REDACTED@echo:8080/"]
 
 
+def test_bytes_that_are_no_text_are_shown_as_such() -> None:
+    """And cost nobody anything."""
+    asked, _ = records_of(line(user_agent="a\udcffb"))
+    assert asked.http is not None
+    assert asked.http.headers == (("User-Agent", "a\ufffdb"),)
+
+
 def test_a_long_url_is_cut() -> None:
-    """With a mark, so that nobody takes it for the whole."""
-    asked, answered = records_of(entry("/" + "x" * 50_000), log_name="shop/web/listener")
+    """With a mark, so that nobody takes it for the whole: what Envoy logs of it is longer than what is shown."""
+    asked, answered = records_of(line(path="/" + "x" * TEXT_BYTES))
     assert asked.http is not None
     assert answered.http is not None
     assert (len(asked.http.url), asked.http.url[-2:]) == (2048, "x…")
@@ -97,11 +119,7 @@ def test_a_long_url_is_cut() -> None:
 
 def test_the_rule_that_let_it_through() -> None:
     """As Envoy's RBAC calls it; flows name the policies behind it, requests and answers alike."""
-    asked = entry("/foo")
-    asked.common_properties.metadata.filter_metadata["envoy.filters.http.rbac"].update(
-        {"enforced_effective_policy_id": "2/1"}
-    )
-    records = records_of(asked, log_name="policy/egress/10007")
+    records = records_of(line(path="/foo", rule="2/1"), log_name="policy/egress/10007")
     assert [each.rule for each in records] == ["2/1", "2/1"]
     names = Names_()
     (rows,) = Enricher(Names(), names).enrich_l7([records], pytest.fail, wall_offset_ns=0)
@@ -114,54 +132,85 @@ def test_the_rule_that_let_it_through() -> None:
 class Stream:
     """What grpclib gives a handler."""
 
-    def __init__(self, *messages: bytes) -> None:
-        self._messages = list(messages)
+    def __init__(self, message: bytes) -> None:
+        self._message = message
+        self.sent: list[object] = []
 
-    async def recv_message(self) -> bytes | None:
-        """The next one."""
-        return self._messages.pop(0) if self._messages else None
+    async def recv_message(self) -> bytes:
+        """The one there is."""
+        return self._message
+
+    async def send_message(self, message: object) -> None:
+        """An answer."""
+        self.sent.append(message)
 
 
-def logged(*entries: Any, name: str = "") -> bytes:
+def logged(*lines: bytes, name: str) -> bytes:
     """A message of Envoy's log."""
-    made: Any = message_class("envoy.service.accesslog.v3.StreamAccessLogsMessage")()
-    made.identifier.log_name = name
-    made.http_logs.log_entry.extend(entries)
-    return made.SerializeToString()
+    made = export_class()()
+    log = made.resource_logs.add()
+    for key, value in (("zone_name", "a"), ("log_name", name)):
+        attribute = log.resource.attributes.add()
+        attribute.key, attribute.value.string_value = key.encode(), value.encode()
+    scope = log.scope_logs.add()
+    for each in lines:
+        record = scope.log_records.add()
+        record.time_unix_nano, record.body.string_value = WALL_NS, each
+    sent: bytes = made.SerializeToString()
+    return sent
 
 
-async def serve(*messages: bytes) -> tuple[list[Sheet], Records]:
-    """What comes of a stream of messages."""
-    records = Records()
+async def serve(message: bytes) -> tuple[list[Sheet], Records]:
+    """What comes of a message, which is answered in any case."""
+    records, stream = Records(), Stream(message)
     (handler,) = AccessLogs(records, Redaction()).__mapping__().values()
-    await handler.func(Stream(*messages))  # type: ignore[arg-type]
+    await handler.func(stream)  # type: ignore[arg-type]
+    assert stream.sent == [Empty()]
     return (await records.take()).sheets, records
 
 
 async def test_what_is_counted_is_what_is_read() -> None:
-    """Of each message, without reading it: requests, answers, denials. Later messages have the first one's name."""
-    denied = entry(code=403, details="rbac_access_denied_matched_policy[none]")
-    first, second = logged(entry(), denied, entry(code=0), name="policy/ingress/10007"), logged(denied)
-    (one, two), _ = await serve(first, second)
-    for sheet, forwarded, dropped in ((one, 3, 1), (two, 0, 1)):
-        assert (sheet.forwarded, sheet.dropped, sheet.size) == (forwarded, dropped, len((first, second)[sheet is two]))
-        found = sheet.records()
-        assert sum(each.verdict == L7Verdict.DROPPED for each in found) == dropped
-        assert len(found) == forwarded + dropped
-        assert {(each.listener, each.ingress) for each in found} == {(10007, True)}
+    """Of each message, without reading it: requests, answers, denials."""
+    denied = line(code="403", details="rbac_access_denied_matched_policy[none]")
+    message = logged(line(), denied, line(code="0"), name="policy/ingress/10007")
+    ((sheet,), _) = await serve(message)
+    assert (sheet.forwarded, sheet.dropped, sheet.size) == (3, 1, len(message))
+    found = sheet.records()
+    assert [each.verdict for each in found].count(L7Verdict.DROPPED) == 1
+    assert len(found) == 4
+    assert {(each.listener, each.ingress) for each in found} == {(10007, True)}
 
 
-async def test_bytes_that_are_no_message_cost_themselves() -> None:
-    """They are counted, and what comes after them is taken."""
-    sheets, records = await serve(b"\xff\xff", logged(entry(), name="policy/egress/10007"))
-    assert [each.forwarded for each in sheets] == [2]
+@pytest.mark.parametrize(
+    ("bad", "counted"),
+    [
+        (b"mycel 2\n" + line()[8:], 2),  # another release's
+        (b"mycel 1\n200\nvia_upstream", 2),
+        (b"", 2),
+        (b"\xff\n\xfe", 2),
+        (line(client="envoy://internal/"), 4),
+        (line(duration_ns="soon"), 4),
+    ],
+)
+async def test_a_line_that_is_no_request_costs_itself(bad: bytes, counted: int) -> None:
+    """It is told, and no flow; those beside it are."""
+    ((sheet,), records) = await serve(logged(bad, line(), name="policy/egress/10007"))
+    assert sheet.forwarded == counted
+    assert len(sheet.records()) == 2
+    assert records.losses == {Cause.UNUSABLE: 1}
+
+
+async def test_bytes_that_are_no_message_are_told() -> None:
+    records = Records()
+    (handler,) = AccessLogs(records, Redaction()).__mapping__().values()
+    await handler.func(Stream(b"\xff\xff"))  # type: ignore[arg-type]
     assert records.losses == {Cause.UNUSABLE: 1}
 
 
 def test_a_denied_request_has_no_answer() -> None:
     """The 403 is no server's."""
     (record,) = records_of(
-        entry("/foo", code=403, details="rbac_access_denied_matched_policy[none]", traceparent=PARENT),
+        line(path="/foo", code="403", details="rbac_access_denied_matched_policy[none]", traceparent=PARENT),
         log_name="policy/ingress/10007",
     )
     assert (record.verdict, record.ingress, record.listener) == (L7Verdict.DROPPED, True, 10007)
@@ -175,7 +224,7 @@ def test_what_is_no_trace(header: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("half", "dns", "line"),
+    ("half", "dns", "shown"),
     [
         (Half.REQUEST, Dns("x.example.", ("A",)), "dns-request proxy -> DNS Query x.example. A"),
         (
@@ -190,7 +239,7 @@ def test_what_is_no_trace(header: str) -> None:
         ),
     ],
 )
-def test_names(half: Half, dns: Dns, line: str) -> None:
+def test_names(half: Half, dns: Dns, shown: str) -> None:
     """As Hubble words them."""
     ends = End(format_address(CLIENT), 40000), End(format_address(ECHO), 53)
-    assert lines(L7Record(1, half, L7Verdict.FORWARDED, *ends, "UDP", 15001, dns=dns)) == [line]
+    assert lines(L7Record(1, half, L7Verdict.FORWARDED, *ends, "UDP", 15001, dns=dns)) == [shown]

@@ -160,7 +160,7 @@ async def test_the_dns_proxy_tells_what_it_could_not_send(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("answer", "count"),
     [
-        ("HTTP/1.1 200 OK\r\n\r\naccess_logs.grpc_access_log.logs_dropped: 2193\n", 2193),
+        ("HTTP/1.1 200 OK\r\n\r\naccess_logs.open_telemetry_access_log.logs_dropped: 2193\n", 2193),
         ("HTTP/1.1 200 OK\r\n\r\n", 0),
         ("HTTP/1.1 503 no\r\n\r\n", None),
         ("", None),
@@ -180,7 +180,7 @@ async def test_what_envoy_drops_is_counted_from_now_on(tmp_path: Path) -> None:
         await reader.readuntil(b"\r\n\r\n")
         count = next(counts, 2)
         if count is not None:
-            line = f"access_logs.grpc_access_log.logs_dropped: {count}\n"
+            line = f"access_logs.open_telemetry_access_log.logs_dropped: {count}\n"
             writer.write(f"HTTP/1.1 200 OK\r\n\r\n{line}".encode())
         writer.close()
         if count == 2:

@@ -6,24 +6,22 @@ A message is counted when it comes and read when somebody wants its flows.
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection
+from typing import Any
 
 import msgspec
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.empty_pb2 import Empty
 from grpclib.const import Cardinality, Handler
 
+from mycel.agent.proxy import otlp
 from mycel.agent.proxy.records import Records
-from mycel.envoy.messages import message_class, narrowed
+from mycel.envoy.request_log import Line, is_line, read_line, read_outcome
 from mycel.flow.l7 import End, Half, Http, L7Record, L7Verdict
 from mycel.flow.redact import USUAL, Redaction
 
-_METHOD = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
-_MESSAGE = "envoy.service.accesslog.v3.StreamAccessLogsMessage"
-_RESPONSE = "envoy.service.accesslog.v3.StreamAccessLogsResponse"
-_PROTOCOLS = {1: "HTTP/1.0", 2: "HTTP/1.1", 3: "HTTP/2", 4: "HTTP/3"}
-_DENIED = "rbac_access_denied"
+_DENIED = b"rbac_access_denied"
+_NO_ANSWER = b"0"
 _INGRESS = "policy/ingress/"
-_RBAC, _EFFECTIVE = "envoy.filters.http.rbac", "enforced_effective_policy_id"
 
 
 class AccessLogs:
@@ -35,82 +33,46 @@ class AccessLogs:
 
     def __mapping__(self) -> dict[str, Handler]:
         """What grpclib serves."""
-        response = message_class(_RESPONSE)
-        return {_METHOD: Handler(self._serve, Cardinality.STREAM_UNARY, _AsItIs, response)}
+        return {otlp.EXPORT: Handler(self._serve, Cardinality.UNARY_UNARY, AsItIs, Empty)}
 
     async def _serve(self, stream: Any) -> None:
-        name = ""
-        while (data := await stream.recv_message()) is not None:
-            try:
-                counts = _counts_of(data)
-            except ValueError as exc:
-                self._records.refuse(str(exc))
-                continue
-            name = counts.log_name or name  # only a stream's first message says it
-            self._records.add_sheet(LogSheet(data, counts, log_name=name, redaction=self._redaction))
+        data = await stream.recv_message()
+        await stream.send_message(Empty())
+        try:
+            self._records.add_sheet(LogSheet(data, self._redaction, self._records.refuse))
+        except ValueError as exc:
+            self._records.refuse(str(exc))
 
 
-class _AsItIs:
+class AsItIs:
     """A message for grpclib that stays bytes."""
 
     FromString = bytes
 
 
-class _Counts(NamedTuple):
-    """What is looked at when a message comes."""
-
-    log_name: str
-    forwarded: int
-    dropped: int
-
-
-def _counts_of(data: bytes) -> _Counts:
-    """Raises ValueError for bytes that are no message of the log."""
-    try:
-        message: Any = _glance().FromString(data)
-    except DecodeError as exc:
-        raise ValueError(f"{len(data)} bytes are no message of Envoy's log: {exc}") from exc
-    forwarded = dropped = 0
-    for entry in message.http_logs.log_entry:
-        response = entry.response
-        if response.response_code_details.startswith(_DENIED):
-            dropped += 1
-        else:
-            forwarded += 2 if response.response_code.value else 1
-    return _Counts(message.identifier.log_name, forwarded, dropped)
-
-
-@functools.cache
-def _glance() -> type[Message]:
-    """StreamAccessLogsMessage with nothing in it but what `_counts_of` looks at: 20 times as fast to read."""
-    return narrowed(
-        _MESSAGE,
-        "identifier.log_name",
-        "http_logs.log_entry.response.response_code.value",
-        "http_logs.log_entry.response.response_code_details",
-    )
-
-
 class LogSheet:
-    """One message of Envoy's log (`flow.l7.Sheet`)."""
+    """One message of Envoy's log (`flow.l7.Sheet`). Raises ValueError for bytes that are none.
 
-    __slots__ = ("_counts", "_data", "_log_name", "_redaction")
+    `refuse` is told of each line that is no record, why.
+    """
 
-    def __init__(self, data: bytes, counts: _Counts, *, log_name: str, redaction: Redaction) -> None:
+    __slots__ = ("_data", "_redaction", "_refuse", "dropped", "forwarded")
+
+    def __init__(self, data: bytes, redaction: Redaction, refuse: Callable[[str], None]) -> None:
         self._data = data
-        self._counts = counts
-        self._log_name = log_name
         self._redaction = redaction
-
-    @property
-    def forwarded(self) -> int:
-        """Records of requests that were let through, and of their answers."""
-        return self._counts.forwarded
-
-    @property
-    def dropped(self) -> int:
-        """Records of requests that were denied."""
-        return self._counts.dropped
+        self._refuse = refuse
+        self.forwarded = self.dropped = 0
+        for name, record in otlp.records(data):
+            body = record.body.string_value
+            if not is_line(body):
+                refuse(f"what {name} logs is of another form: {body[:20]!r}")
+                continue
+            code, details = read_outcome(body)
+            if details.startswith(_DENIED):
+                self.dropped += 1
+            else:
+                self.forwarded += 1 if code == _NO_ANSWER else 2
 
     @property
     def size(self) -> int:
@@ -118,69 +80,57 @@ class LogSheet:
         return len(self._data)
 
     def records(self) -> list[L7Record]:
-        """Read the message. Raises ValueError."""
-        message: Any = message_class(_MESSAGE).FromString(self._data)
-        return [
-            record
-            for entry in message.http_logs.log_entry
-            for record in records_of(entry, log_name=self._log_name, redaction=self._redaction)
-        ]
+        """Read the lines."""
+        found: list[L7Record] = []
+        for name, record in otlp.records(self._data):
+            if is_line(body := record.body.string_value):
+                try:
+                    found += records_of(read_line(body), name, record.time_unix_nano, redaction=self._redaction)
+                except ValueError as exc:
+                    self._refuse(str(exc))
+        return found
 
 
-def records_of(entry: Any, *, log_name: str, redaction: Redaction) -> list[L7Record]:
-    """The records of one HTTPAccessLogEntry, in the order of time."""
-    common, request, response = entry.common_properties, entry.request, entry.response
-    client, server = _end(common.downstream_remote_address), _end(common.downstream_local_address)
-    if client is None or server is None:
-        return []
-    denied = response.response_code_details.startswith(_DENIED)
-    began_ns = common.start_time.ToNanoseconds()
-    latency_ns = max(0, common.time_to_last_downstream_tx_byte.ToNanoseconds())
+def records_of(line: Line, log_name: str, time_ns: int, *, redaction: Redaction) -> list[L7Record]:
+    """The records of one request, in the order of time. Raises ValueError for values that are none of a request."""
+    denied = line.details.startswith(_DENIED)
+    latency_ns = int(line.duration_ns or b"0")
     http = Http(
-        method=_methods()[request.request_method],
-        url=redaction.url(request.scheme or "http", request.authority, request.original_path or request.path),
-        protocol=_PROTOCOLS.get(entry.protocol_version, "HTTP/1.1"),
-        headers=redaction.headers(_request_headers(request, redaction.asked)),
+        method=_text(line.method),
+        url=redaction.url(_text(line.scheme) or "http", _text(line.authority), _text(line.path)),
+        protocol=_text(line.protocol),
+        headers=redaction.headers(_request_headers(line, redaction.allow)),
     )
     asked = L7Record(
-        time_ns=began_ns,
+        time_ns=time_ns,
         half=Half.REQUEST,
         verdict=L7Verdict.DROPPED if denied else L7Verdict.FORWARDED,
-        source=client,
-        destination=server,
+        source=_end(line.client),
+        destination=_end(line.server),
         protocol="TCP",
         listener=_port_of(log_name),
-        trace_id=trace_id(request.request_headers.get("traceparent", "")),
+        trace_id=trace_id(_text(line.traceparent)),
         ingress=log_name.startswith(_INGRESS),
-        rule=_rule(common.metadata),
+        rule=_text(line.rule),
         http=http,
     )
-    if denied:
+    if denied or line.code == _NO_ANSWER:
         return [asked]
-    code = response.response_code.value
-    headers = redaction.headers({name: response.response_headers[name] for name in response.response_headers})
+    headers = {name: _text(value) for name, value in line.response_headers.items() if name in redaction.allow}
     answered = msgspec.structs.replace(
         asked,
-        time_ns=began_ns + latency_ns,
+        time_ns=time_ns + latency_ns,
         half=Half.RESPONSE,
         latency_ns=latency_ns,
-        http=msgspec.structs.replace(http, code=code, headers=headers),
+        http=msgspec.structs.replace(http, code=int(line.code), headers=redaction.headers(headers)),
     )
-    return [asked, answered] if code else [asked]
+    return [asked, answered]
 
 
-@functools.cache
-def _methods() -> dict[int, str]:
-    """Envoy's numbers of methods: `GET`."""
-    request = message_class("envoy.data.accesslog.v3.HTTPRequestProperties")
-    kind: Any = request.DESCRIPTOR.fields_by_name["request_method"].enum_type
-    return {number: each.name for number, each in kind.values_by_number.items()}
-
-
-def _request_headers(request: Any, asked: tuple[str, ...]) -> dict[str, str]:
-    usual = zip(USUAL, (request.user_agent, request.request_id), strict=True)
-    logged = request.request_headers
-    return {name: value for name, value in usual if value} | {name: logged[name] for name in asked if name in logged}
+def _request_headers(line: Line, allowed: Collection[str]) -> dict[str, str]:
+    usual = zip(USUAL, (line.user_agent, line.request_id), strict=True)
+    asked = ((name, value) for name, value in line.request_headers.items() if name in allowed)
+    return {name: _text(value) for name, value in (*usual, *asked) if value}
 
 
 def trace_id(traceparent: str) -> str:
@@ -191,16 +141,18 @@ def trace_id(traceparent: str) -> str:
     return parts[1] if parts[1].strip("0") else ""
 
 
-def _rule(metadata: Any) -> str:
-    """What the listener's rules call the one that let the request through: `section/rule`."""
-    return metadata.filter_metadata[_RBAC].fields[_EFFECTIVE].string_value
+@functools.lru_cache(maxsize=8192)  # many requests of a few connections
+def _end(text: bytes) -> End:
+    """Of `10.0.0.1:80` or `[fd00::1]:80`. Raises ValueError."""
+    address, _, port = text.decode().rpartition(":")
+    return End(address.strip("[]"), int(port))
 
 
-def _end(address: Any) -> End | None:
-    found = address.socket_address
-    return End(found.address, found.port_value) if found.address else None
-
-
+@functools.lru_cache(maxsize=1024)
 def _port_of(log_name: str) -> int:
     last = log_name.rpartition("/")[2]
     return int(last) if log_name.startswith("policy/") and last.isdecimal() else 0
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")

@@ -10,7 +10,7 @@ from mycel.agent.proxy.records import Cause, Records
 _LOOK_S = 5.0
 _TIMEOUT_S = 2.0
 _LIMIT = 65_536
-_COUNTER = "access_logs.grpc_access_log.logs_dropped"
+_COUNTER = "access_logs.open_telemetry_access_log.logs_dropped"
 
 
 async def follow_drops(admin: Path, records: Records, *, look_s: float = _LOOK_S) -> None:

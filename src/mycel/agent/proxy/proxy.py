@@ -82,16 +82,16 @@ class Proxy:
             except OSError:
                 await asyncio.sleep(_DIAL_S)
                 continue
-            server = ProxyServer([self._ads, *handlers])
-            await server.start(sock=listening)
-            try:
-                await asyncio.get_running_loop().sock_recv(loan, 1)  # nothing is said: this is its end
-            except OSError as exc:
-                log.info("Envoy's supervisor is gone: %s", exc)
-            finally:
-                loan.close()
-                server.close()
-                await server.wait_closed()
+            with listening, loan:
+                server = ProxyServer([self._ads, *handlers])
+                await server.start(sock=listening)
+                try:
+                    await asyncio.get_running_loop().sock_recv(loan, 1)  # nothing is said: this is its end
+                except OSError as exc:
+                    log.info("Envoy's supervisor is gone: %s", exc)
+                finally:
+                    server.close()
+                    await server.wait_closed()
 
     async def _combine(self, part: Latest[Snapshot], parts: Sequence[Latest[Snapshot]]) -> None:
         seen = 0

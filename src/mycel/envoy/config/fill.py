@@ -103,7 +103,7 @@ class Filler:
             manager.merge_slashes = True
         if not manager.HasField("use_remote_address"):
             manager.use_remote_address.value = True
-        logs = (from_json(_ACCESS_LOG, each) for each in parts.access_logs(self._log_name, self._shown))
+        logs = (from_json(_ACCESS_LOG, each) for each in parts.access_logs(self._log_name, self._shown, rewritten=True))
         manager.access_log.extend(logs)
 
     def _tcp_proxy(self, proxy: Any, path: str) -> None:
