@@ -45,6 +45,7 @@ from mycel.policy.names import Named
 from mycel.policy.resolve import Resolution
 from mycel.policy.rules import Network
 from tests.oracle import generate
+from tests.unit.policy.worlds import cnp
 
 KINDS = ("NetworkPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
 THIS = ThisNode(
@@ -251,9 +252,10 @@ class Story:
         """Make one; returns which."""
         change = self.random.choice(
             [self.policy] * 8
-            + [self.no_policy, self.broken_policy]
+            + [self.names_policy, self.no_policy, self.broken_policy]
             + [self.pod] * 6
-            + [self.identity, self.service, self.addresses, self.group, self.node, self.name, self.nameless]
+            + [self.service, self.addresses] * 2
+            + [self.identity, self.group, self.node, self.name, self.nameless]
         )
         change()
         self.happened[change.__name__] += 1
@@ -262,6 +264,14 @@ class Story:
     def policy(self) -> None:
         manifest = generate._policy(self.random, self.random.randrange(6))
         manifest["metadata"] |= {"uid": manifest["metadata"]["name"], "generation": 1}
+        self._shelf(manifest["kind"]).put(self._key(manifest), manifest)
+
+    def names_policy(self) -> None:
+        """Of names, which are too rare among the others to be relied on."""
+        names = [{"matchName": "example.org"}, {"matchPattern": "*.example.org"}]
+        rule = {"toFQDNs": self.random.sample(names, self.random.randint(1, 2))}
+        manifest = cnp({"endpointSelector": {}, "egress": [rule]}, place="shop/names")
+        manifest["metadata"] |= {"uid": "names", "generation": 1}
         self._shelf(manifest["kind"]).put(self._key(manifest), manifest)
 
     def no_policy(self) -> None:
