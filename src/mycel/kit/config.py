@@ -5,12 +5,11 @@ Absent and empty are the default.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+from mycel.kit import durations
+
 _LIMIT = 1 << 20
 
 
@@ -60,7 +59,7 @@ def duration_s(config: Mapping[str, str], key: str, default_s: float) -> float:
     value = config.get(key, "")
     if not value:
         return default_s
-    parts = _DURATION.findall(value)
-    if not parts or "".join(count + unit for count, unit in parts) != value:
+    found = durations.duration_s(value)
+    if found is None:
         raise SettingsError(f"{key} is {value!r}: say a duration such as 5s or 1m30s")
-    return sum(float(count) * _UNIT_S[unit] for count, unit in parts)
+    return found

@@ -1,4 +1,4 @@
-"""Latest, backoff, readiness and guarded tasks."""
+"""Latest, backoff, durations, readiness and guarded tasks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import random
 import pytest
 
 from mycel.kit.backoff import backoff_s
+from mycel.kit.durations import duration_s
 from mycel.kit.latest import Latest
 from mycel.kit.readiness import Readiness
 from mycel.kit.tasks import guard, spawn
@@ -24,6 +25,12 @@ def test_backoff_jitter_only_shortens() -> None:
     """Jitter takes at most its share off."""
     pauses = [backoff_s(5, first_s=1, longest_s=10, jitter=0.2, chance=random.Random(n)) for n in range(50)]
     assert all(8.0 <= pause <= 10.0 for pause in pauses) and len(set(pauses)) > 40
+
+
+def test_durations_are_gos() -> None:
+    """All of the text is one, or it is none."""
+    assert [duration_s(each) for each in ("5s", "1m30s", "500ms", "0.5h")] == [5, 90, 0.5, 1800]
+    assert [duration_s(each) for each in ("", "5", "s", "5 s", "5s!", "-5s", "1d")] == [None] * 7
 
 
 def test_latest_wakes_every_waiter_once_per_value() -> None:

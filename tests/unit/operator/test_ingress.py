@@ -231,6 +231,13 @@ def test_certificates() -> None:
     assert [port["port"] for port in translation.service["spec"]["ports"]] == [80, 443]
 
 
+@pytest.mark.parametrize(("text", "seconds"), [("30s", "30s"), ("1h30m", "5400s"), ("1500ms", "1.5s"), ("0s", "0s")])
+def test_how_long_a_request_may_take(text: str, seconds: str) -> None:
+    translation = made(rule(path("/")), annotations={"ingress.cilium.io/request-timeout": text})
+    assert not translation.problems
+    assert hosts(translation)["*"][0]["route"]["timeout"] == seconds
+
+
 @pytest.mark.parametrize(
     ("annotation", "default", "forced"),
     [(None, False, False), (None, True, True), ("enabled", False, True), ("disabled", True, False)],

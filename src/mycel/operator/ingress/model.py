@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
+
+from mycel.kit.durations import duration_s
 
 PREFIX = "ingress.cilium.io/"
 LABEL = "cilium.io/ingress"  # "true" on what Ingresses become
 CONTROLLER = "cilium.io/ingress-controller"
 CLASS_ANNOTATION = "kubernetes.io/ingress.class"
 _DEFAULT_CLASS = "ingressclass.kubernetes.io/is-default-class"
-_DURATION = re.compile(r"\d+(?:\.\d+)?s")
 
 
 class PathType(StrEnum):
@@ -75,9 +75,9 @@ class Ingress:
 
     @property
     def timeout(self) -> str:
-        """How long a request may take; `0s`: for ever."""
-        text = self.options.get("request-timeout", "")
-        return text if is_duration(text) else "0s"
+        """How long a request may take, as Envoy reads it; `0s`: for ever."""
+        found = duration_s(self.options.get("request-timeout", ""))
+        return f"{found or 0.0:.3f}".rstrip("0").rstrip(".") + "s"
 
     @property
     def backends(self) -> frozenset[Backend]:
@@ -176,8 +176,3 @@ def service_ports(spec: Mapping[str, Any]) -> ServicePorts:
         {each.get("name") or str(each["port"]): each["port"] for each in ports},
         frozenset(each["port"] for each in ports if each.get("appProtocol") in ("kubernetes.io/h2c", "grpc")),
     )
-
-
-def is_duration(text: str) -> bool:
-    """Whether a text is a duration as Envoy reads it: seconds (`30s`, `0.5s`)."""
-    return bool(_DURATION.fullmatch(text))

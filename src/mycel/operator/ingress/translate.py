@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from mycel.kit.durations import duration_s
 from mycel.operator.ingress.listener import LISTENER, Json, plain_resources, secure_resources
-from mycel.operator.ingress.model import LABEL, Backend, Ingress, Path, PathType, ServicePorts, is_duration
+from mycel.operator.ingress.model import LABEL, Backend, Ingress, Path, PathType, ServicePorts
 from mycel.policy.expressions import expression_problem
 
 # Clients of the outside are no longer told apart behind the proxy: it dials with the node's ingress address.
@@ -145,8 +146,8 @@ def _annotation_problems(ingress: Ingress) -> list[Problem]:
     found: list[Problem] = []
     if ingress.options.get("tls-passthrough", "") in ("enabled", "true"):
         found.append(_bad(ingress, "tls-passthrough", "TLS always ends here"))
-    if not is_duration(ingress.options.get("request-timeout", "0s")):
-        found.append(_bad(ingress, "request-timeout", "say a duration such as 30s"))
+    if duration_s(ingress.options.get("request-timeout", "0s")) is None:
+        found.append(_bad(ingress, "request-timeout", "say a duration such as 30s or 5m"))
     for name in ("insecure-node-port", "secure-node-port"):
         if name in ingress.options and not ingress.options[name].isdecimal():
             found.append(_bad(ingress, name, "say a number"))
