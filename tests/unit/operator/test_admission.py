@@ -37,7 +37,7 @@ PORT = {"ingress": [{"toPorts": [{"ports": [{"port": "70000", "protocol": "TCP"}
 def test_what_is_wrong_is_named_with_object_and_field(kind: str, spec: dict[str, Any], words: str) -> None:
     problem = problem_of(an_object(kind, spec))
     assert problem is not None
-    assert problem.startswith(words)
+    assert str(problem).startswith(words)
 
 
 @pytest.mark.parametrize(

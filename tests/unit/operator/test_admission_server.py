@@ -71,6 +71,9 @@ async def test_reviews_are_answered() -> None:
         assert (status, response["uid"], response["allowed"]) == (200, "7", False)
         assert (response["status"]["code"], response["status"]["reason"]) == (422, "Invalid")
         assert response["status"]["message"].startswith("CiliumCIDRGroup one: spec.externalCIDRs[0]: ")
+        details = response["status"]["details"]
+        assert (details["kind"], details["name"]) == ("CiliumCIDRGroup", "one")
+        assert [each["field"] for each in details["causes"]] == ["spec.externalCIDRs[0]"]
         for new, old in ((None, BROKEN), (BROKEN, BROKEN)):
             status, body = await post(server, held.value, review(new, old))
             assert json.loads(body)["response"] == {"uid": "7", "allowed": True}

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from mycel.operator.admission.review import Mesh, problem_of, warnings_of
+from mycel.operator.admission.review import Mesh, Problem, problem_of, warnings_of
 
 
 class NoReview(ValueError):
@@ -42,9 +42,15 @@ def answer(body: bytes, mesh: Mesh) -> Answer:
     response: dict[str, Any] = {"uid": asked.uid, "allowed": True}
     if asked.object is not None:  # else it goes
         if problem := problem_of(asked.object, asked.oldObject):
-            # Without details: kubectl would show those in place of the message.
-            response |= {"allowed": False, "status": {"code": 422, "reason": "Invalid", "message": problem}}
+            response |= {"allowed": False, "status": _status(problem)}
         elif warnings := warnings_of(asked.object, mesh):
             response["warnings"] = warnings
     review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}
     return Answer(msgspec.json.encode(review), response["allowed"])
+
+
+def _status(problem: Problem) -> dict[str, Any]:
+    """As the API server says it of what it finds itself: kubectl before 1.25 shows nothing but the details."""
+    cause = {"reason": "FieldValueInvalid", "field": problem.field, "message": problem.message}
+    details = {"kind": problem.kind, "name": problem.name, "causes": [cause]}
+    return {"code": 422, "reason": "Invalid", "message": str(problem), "details": details}

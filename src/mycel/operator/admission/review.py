@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from mycel.envoy.config.read import read
 from mycel.envoy.resources import LISTENER
@@ -67,15 +67,30 @@ def prepare() -> None:
     read({"kind": "CiliumEnvoyConfig", "metadata": {"name": "any"}, "spec": {"resources": [listener]}})
 
 
-def problem_of(new: Object, old: Object | None = None) -> str | None:
-    """Object, field and what is wrong; None: it may be written, also when its kind has no reader."""
+class Problem(NamedTuple):
+    """What is wrong with an object, and where."""
+
+    kind: str
+    name: str
+    place: str  # of the object: namespace/name
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.place}: {self.field}: {self.message}"
+
+
+def problem_of(new: Object, old: Object | None = None) -> Problem | None:
+    """What is wrong with an object; None: it may be written, also when its kind has no reader."""
     reader = _BY_KIND.get(str(new.get("kind")))
     if reader is None or _is_leaving(new) or (old is not None and _said(old) == _said(new)):
         return None
     try:
         reader(new)
     except PolicyInvalid as wrong:
-        return f"{_name(new)}: {wrong}"
+        text = str(wrong)  # some readers say the field in their words
+        field, _, message = text.partition(": ") if text.startswith("spec") else ("spec", "", text)
+        return Problem(new["kind"], str(new["metadata"].get("name", "")), _place(new), field, message)
     return None
 
 
@@ -102,7 +117,10 @@ def _said(item: Object) -> dict[str, Any]:
     return {name: value for name, value in item.items() if name not in _NOT_JUDGED}
 
 
-def _name(item: Object) -> str:
+def _place(item: Object) -> str:
     metadata = item["metadata"]
-    place = "/".join(str(part) for part in (metadata.get("namespace"), metadata.get("name")) if part)
-    return f"{item['kind']} {place}"
+    return "/".join(str(part) for part in (metadata.get("namespace"), metadata.get("name")) if part)
+
+
+def _name(item: Object) -> str:
+    return f"{item['kind']} {_place(item)}"
