@@ -9,7 +9,7 @@ Whoever changes something gets the rows by `subject` and `sets`; what nobody ask
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from mycel.abi import LIMIT_POLICY_ROWS
@@ -22,7 +22,7 @@ from mycel.policy.names import LocalNumbers, Names
 from mycel.policy.networks import Networks
 from mycel.policy.proxy_ports import HttpSections, ProxyPorts
 from mycel.policy.resolve import Resolver, needs_resolving, resolved
-from mycel.policy.rules import L7, Network, Party, Policy, RuleRef
+from mycel.policy.rules import L7, Network, Party, Peer, Policy, RuleRef
 from mycel.policy.set_table import SetTable
 from mycel.policy.sets import PolicySet
 from mycel.policy.subjects import Enforcement, Look, Subject, Subjects
@@ -164,6 +164,10 @@ class Engine:
         return networks or aliases
 
     # ---- what is enforced
+
+    def among(self, peer: Peer) -> Collection[IdentityId]:
+        """The identities a (resolved) peer of policies in force is about; not for Everyone."""
+        return self._members.by_peer.get(peer, ())
 
     def selecting(self, party: Party) -> list[Policy]:
         """The policies that select a subject, resolved, in order."""

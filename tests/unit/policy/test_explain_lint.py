@@ -68,6 +68,28 @@ FINDINGS: list[tuple[str, Object, set[tuple[str, str]]]] = [
     ("everything", knp({"podSelector": {}, "ingress": [{}]}), {("spec.ingress[0]", "allows-everything")}),
     ("no subject", cnp(into({"fromEndpoints": [{}]}, app="gone")), {("spec.endpointSelector", "selects-nothing")}),
     ("no peer", cnp(into({"fromEndpoints": [pods(app="gone")]})), {("spec.ingress[0]", "selects-nothing")}),
+    (
+        "over a pod, with a hole",
+        cnp(into({"fromCIDRSet": [{"cidr": "10.0.0.9/8", "except": ["10.0.0.1/32"]}]})),
+        {("spec.ingress[0]", "cidr-of-the-cluster")},
+    ),
+    ("in holes alone", cnp(into({"fromCIDRSet": [{"cidr": "10.0.0.0/8", "except": ["10.0.0.0/15"]}]})), set()),
+    (
+        "probes",
+        cnp(
+            {
+                "endpointSelector": {},
+                "ingressDeny": [{"fromEntities": ["host"]}],
+                "ingress": [{"fromEntities": ["all"]}],
+            }
+        ),
+        {("spec.ingressDeny[0]", "denies-probes")},
+    ),
+    (
+        "probes of some ports",
+        cnp({"endpointSelector": {}, "ingressDeny": [{"toPorts": to_ports("80/TCP")}]}),
+        {("spec.ingressDeny[0]", "denies-probes")},
+    ),
     ("over pods", cnp(into({"fromCIDR": ["10.0.0.0/8"]})), {("spec.ingress[0]", "cidr-of-the-cluster")}),
     (
         "names without DNS",
@@ -76,12 +98,17 @@ FINDINGS: list[tuple[str, Object, set[tuple[str, str]]]] = [
     ),
     (
         "shadowed",
-        cnp(into({"fromEndpoints": [pods(app="db")]}, ingressDeny=[{"fromEntities": ["cluster"]}])),
+        cnp(into({"fromEndpoints": [pods(app="db")]}, ingressDeny=[{"fromEndpoints": [{}]}])),
         {("spec.ingress[0]", "shadowed-by-deny")},
     ),
     (
         "shadowed in part",
-        cnp(into({"fromEndpoints": [pods(app="db")]}, ingressDeny=[{"toPorts": to_ports("22/TCP")}])),
+        cnp(
+            into(
+                {"fromEndpoints": [pods(app="db")]},
+                ingressDeny=[{"fromEndpoints": [{}], "toPorts": to_ports("22/TCP")}],
+            )
+        ),
         set(),
     ),
     ("nodes", ccnp({"nodeSelector": {}, "ingress": [{"fromEntities": ["all"]}]}), {("spec.nodeSelector", "no-effect")}),
@@ -116,6 +143,15 @@ def test_findings(policy: Any, expected: set[tuple[str, str]]) -> None:
     objects = [*CLUSTER, policy]
     found = lint(read_world(objects), objects, unserved=unserved)
     assert {(each.field, each.rule) for each in found} == expected
+
+
+def test_of_two_objects_of_one_name_the_last_counts() -> None:
+    """Which is easily overlooked in a folder."""
+    objects = [*CLUSTER, cnp(into({"fromEntities": ["world"]})), cnp(into({"fromEntities": ["cluster"]}))]
+    found = lint(read_world(objects), objects, unserved=unserved)
+    assert [(each.object, each.field, each.rule) for each in found] == [
+        ("CiliumNetworkPolicy shop/p", "metadata.name", "there-twice")
+    ]
 
 
 def test_prefixes_over_pods_where_they_are_about_pods() -> None:
