@@ -25,7 +25,7 @@ BLOCKS = (
 )
 ENTITIES = (
     *("all", "world", "cluster", "host", "remote-node", "kube-apiserver", "world-ipv4", "world-ipv6"),
-    *("none", "cluster-mesh", "init", "ingress", "health", "unmanaged"),
+    *("none", "init", "ingress", "health", "unmanaged"),
 )
 PORTS = (79, 80, 80, 80, 81, 81, 82, 83, 443, 443, 8080, 8080, 8080, 53, 53, 8000, 8999, 9000)
 
