@@ -241,7 +241,9 @@ def _hint(world: World, line: dict[str, Any]) -> str:
     if not namespaces:
         return ""
     pods = [str(ref) for ref in sorted(world.pods) if ref.namespace in namespaces]
-    return f"There are {', '.join(pods[:8])}{' …' if len(pods) > 8 else ''}." if pods else "There are no pods at all."
+    if not pods:
+        return f"There are no pods in {' and '.join(sorted(namespaces))}."
+    return f"There are {', '.join(pods[:8])}{' …' if len(pods) > 8 else ''}."
 
 
 def parse_request(text: str) -> Request:
@@ -264,10 +266,16 @@ def parse_ends(source: str, destination: str) -> dict[str, Any]:
     flow: dict[str, Any] = {"id": f"{source} -> {destination}", "from": _end(source), "to": _end(place.strip("[]"))}
     if port.upper().startswith("ICMP"):
         named: dict[str, Any] = {"protocol": port.upper()}
-        return flow | named | ({"type": int(protocol)} if slash and protocol.isdecimal() else {})
-    if not port.isdecimal():
+        if slash and not _is_number(protocol):
+            raise BadInput(f"--to {destination}: {protocol!r} is not a type of ICMP, as 8 is")
+        return flow | named | ({"type": int(protocol)} if slash else {})
+    if not _is_number(port):
         raise BadInput(f"--to {destination}: {port!r} is not a port")
     return flow | {"port": int(port), "protocol": protocol.upper() or "TCP"}
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 6
 
 
 def _end(text: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from mycel.policy.world import Pod, World, read_address, read_world
 
 _BATCH = 20_000
 _NO_POLICY = Decision(Outcome.ALLOWED, Reason.NO_POLICY)
-_ENTITIES = {name.removeprefix("reserved:"): number for number, (name, *_) in RESERVED_LABELS.items()}
+_ENTITIES = {name.removeprefix("reserved:"): number for number, (name, *_) in RESERVED_LABELS.items() if number}
 
 
 class End(NamedTuple):

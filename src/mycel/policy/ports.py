@@ -8,6 +8,7 @@ from mycel.policy.fields import Field
 from mycel.policy.rules import ICMP, ICMPV6, LAST_PORT, PROTOCOLS, SCTP, TCP, UDP, PortMatch
 
 _NAME = re.compile(r"(?=.*[a-z])[a-z0-9](?:[a-z0-9-]*[a-z0-9])?", re.IGNORECASE)
+_WRITTEN = ("TCP", "UDP", "SCTP", "ICMP", "ICMPv6", "VRRP", "IGMP")
 _NUMBER = re.compile(r"[0-9]{1,5}")
 _TRANSPORTS = (TCP, UDP, SCTP)
 _MOST = 40  # ports, or ICMP types, of one entry
@@ -72,12 +73,12 @@ def cilium_ports(field: Field) -> tuple[PortMatch, ...]:
 
 def _cilium_port(field: Field) -> list[PortMatch]:
     field.knows("port", "endPort", "protocol")
-    said = field["protocol"].text("ANY").upper()
-    if said not in ("ANY", *PROTOCOLS):
-        raise field["protocol"].fail(f"{said!r} is not a protocol: ANY, {', '.join(PROTOCOLS)} are")
-    protocols = _TRANSPORTS if said == "ANY" else (PROTOCOLS[said],)
+    said = field["protocol"].choice("ANY", *_WRITTEN, default="ANY")
+    protocols = _TRANSPORTS if said == "ANY" else (PROTOCOLS[said.upper()],)
     port = field["port"]
-    text = str(port.value) if isinstance(port.value, int) and not isinstance(port.value, bool) else port.text("0")
+    if isinstance(port.value, int) and not isinstance(port.value, bool):
+        raise port.fail(f'must be a string: "{port.value}"')
+    text = port.text("0")
     end = field["endPort"].number(least=0, most=LAST_PORT)
     if not _NUMBER.fullmatch(text):
         if len(text) > 63 or not _NAME.fullmatch(text):
@@ -89,7 +90,7 @@ def _cilium_port(field: Field) -> list[PortMatch]:
     if first > LAST_PORT:
         raise port.fail(f"{text} is not a port: they go up to {LAST_PORT}")
     if not any(protocol in _TRANSPORTS for protocol in protocols):
-        if said not in ("ICMP", "ICMPV6") and first:
+        if said not in ("ICMP", "ICMPv6") and first:
             raise port.fail(f"{said} has no ports: leave it out, or say 0")
         return [_numbers(protocol, first, first or LAST_PORT) for protocol in protocols]
     return [_numbers(protocol, first, end or 0) for protocol in protocols]

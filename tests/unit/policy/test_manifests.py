@@ -58,6 +58,12 @@ REFUSED = [
     (cnp(into({"fromCIDRSet": [{}]})), "spec.ingress[0].fromCIDRSet[0]", "exactly one of"),
     (cnp(into({"toPorts": to_ports("70000/TCP")})), "spec.ingress[0].toPorts[0].ports[0].port", "70000"),
     (cnp(into({"toPorts": to_ports("80/XYZ")})), "spec.ingress[0].toPorts[0].ports[0].protocol", "XYZ"),
+    (cnp(into({"toPorts": to_ports("80/tcp")})), "spec.ingress[0].toPorts[0].ports[0].protocol", "it may be ANY, TCP"),
+    (
+        cnp(into({"toPorts": [{"ports": [{"port": 80}]}]})),
+        "spec.ingress[0].toPorts[0].ports[0].port",
+        'must be a string: "80"',
+    ),
     (
         cnp(into({"toPorts": to_ports("80"), "icmps": [{"fields": [{"type": 8}]}]})),
         "spec.ingress[0].icmps",
