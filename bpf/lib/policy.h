@@ -99,8 +99,8 @@ static __always_inline struct policy_value *policy_find(policy_set_t set, identi
 /*
  * Judge a connection in `direction` at `endpoint`. Returns 0 and fills *judged, or a drop reason. A row that names a
  * listener sends the connection there, unless it is what that very listener has let through, or the listener would only
- * look and is not there. The node itself may enter its own pods (it runs them: probes come from it) unless that is
- * switched off, and a pod that meets itself behind a service may always do so.
+ * look and is not there. The node itself may enter its own pods (it runs them: probes come from it) unless a rule
+ * denies it or that is switched off, and a pod that meets itself behind a service may always do so.
  */
 __subprogram int policy_judge(struct __sk_buff *skb, const struct packet *p, const struct endpoint_value *endpoint,
 			      __u32 direction, struct judged *judged)
@@ -108,6 +108,7 @@ __subprogram int policy_judge(struct __sk_buff *skb, const struct packet *p, con
 	REQUIRE(p && endpoint && judged, DROP_INVALID_PACKET);
 	bool ingress = direction == DIRECTION_INGRESS;
 	__u16 enforce = ingress ? ENDPOINT_ENFORCE_INGRESS : ENDPOINT_ENFORCE_EGRESS;
+	bool host_enters = config_host_enters && ingress && p->source_identity == IDENTITY_HOST;
 	identity_t peer = ingress ? p->source_identity : p->destination_identity;
 	struct alias_value *alias;
 	struct policy_value *row;
@@ -116,7 +117,7 @@ __subprogram int policy_judge(struct __sk_buff *skb, const struct packet *p, con
 
 	if (!(endpoint->flags & ENDPOINT_READY))
 		return DROP_ENDPOINT_NOT_READY;
-	if (!(endpoint->flags & enforce) || (config_host_enters && ingress && peer == IDENTITY_HOST))
+	if (!(endpoint->flags & enforce))
 		return 0;
 	if (addr_equal(&p->t.source, &p->t.destination))
 		return 0;
@@ -124,6 +125,8 @@ __subprogram int policy_judge(struct __sk_buff *skb, const struct packet *p, con
 	if (alias)
 		peer = alias->identity;
 	row = policy_find(ingress ? endpoint->ingress_set : endpoint->egress_set, peer, p);
+	if (host_enters && !(row && row->deny))
+		return 0;
 	if (!row)
 		reason = DROP_POLICY_DENIED;
 	else if (row->deny)

@@ -57,11 +57,11 @@ def _judge(cluster: Cluster, policies: Sequence[Object], side: Side) -> SideVerd
     found = [finding for policy in policies for finding in findings(cluster, policy, side)]
     if not found:
         return OPEN
-    if side.direction == "ingress" and cluster.host_always and side.peer.has("reserved", "host"):
-        return SideVerdict("allowed", "allowed", [])
     denies = [rule for finding in found for rule in finding.denies]
     if denies:
         return SideVerdict("denied", "deny-rule", denies)
+    if side.direction == "ingress" and cluster.host_always and side.peer.has("reserved", "host"):
+        return SideVerdict("allowed", "allowed", [])
     allows = [rule for finding in found for rule in finding.allows]
     if any(finding.proxied for finding in found):
         return SideVerdict("l7", "allowed", allows)

@@ -200,12 +200,13 @@ DEFAULTS = (
         "        for held in new:\n            if not held.policy.of_nodes:",
         "        for held in new:\n            if True:",
     ),
-    _bug("the node is judged like others", "peer in (ReservedIdentity.HOST, API_HOST)", "peer in ()"),
+    _bug("the node is judged like others", 'return self._reserved("host")', "return False"),
     _bug(
         "other nodes enter like the own one",
-        "peer in (ReservedIdentity.HOST, API_HOST)",
-        "peer in (ReservedIdentity.HOST, ReservedIdentity.REMOTE_NODE, API_HOST)",
+        'return self._reserved("host")',
+        'return self._reserved("host") or self._reserved("remote-node")',
     ),
+    _bug("denials do not stop the node", "found.reason is not Reason.DENY_RULE and self._is_host", "self._is_host"),
 )
 
 PORT_BUGS = (

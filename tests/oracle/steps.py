@@ -120,7 +120,8 @@ def _judged(
     if source.pod is not None:
         egress = (Judged(abi.Direction.EGRESS, source.pod, expected.egress, False),)
     if destination.pod is not None:
-        own_node = host_enters and source.pod is None and source.node == destination.node
+        denied = expected.ingress.verdict == "denied"
+        own_node = host_enters and not denied and source.pod is None and source.node == destination.node
         ingress = (Judged(abi.Direction.INGRESS, destination.pod, expected.ingress, own_node),)
     return egress, ingress
 

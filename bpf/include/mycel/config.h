@@ -9,7 +9,7 @@
 
 const volatile __u8 config_ipv4 = 1;		   /* off: DROP_UNSUPPORTED_L3 */
 const volatile __u8 config_ipv6 = 0;		   /* off: DROP_UNSUPPORTED_L3 */
-const volatile __u8 config_host_enters = 1;	   /* off: policy decides whether the node may enter its pods */
+const volatile __u8 config_host_enters = 1;	   /* off: the node enters its pods by rules alone */
 const volatile __u8 config_masquerade = 1;	   /* off: pods' own addresses leave the node, through its stack */
 const volatile ifindex_t config_vxlan_ifindex = 0; /* the collect-metadata device; 0: DROP_NO_TUNNEL_ENDPOINT */
 const volatile __u16 config_vxlan_port = 8472;	   /* UDP, host order: the overlay's outer packets pass untouched */

@@ -42,7 +42,7 @@ class Settings:
     monitor_aggregation: str = "medium"
     monitor_interval_s: float = 5.0
     ipv6: bool = False
-    host_enters: bool = True  # the node may always enter its pods (allow-localhost)
+    host_enters: bool = True  # the node may enter its pods unless a rule denies it (allow-localhost)
     masquerade: bool = True
     tunnel_port: int = 8472
     mtu: int = 0  # of the underlay; 0: the device's

@@ -27,7 +27,7 @@ class DatapathSettings:
     service_networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()  # empty: not known
     ingress: tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...] = ()  # what the proxy dials with for the outside
     ipv6: bool = False
-    host_enters: bool = True  # off: policy decides whether the node may enter its pods
+    host_enters: bool = True  # off: the node enters its pods only where rules allow it
     masquerade: bool = True
     underlays: tuple[str, ...] = ()  # device names; empty: those that carry the node's addresses
     vxlan_port: int = 8472

@@ -8,10 +8,8 @@ from typing import Any
 
 from mycel.abi import Direction
 from mycel.identity.labels import CLUSTER_KEY, NAMED_PORTS_KEY, NAMESPACE_KEY, NAMESPACE_LABELS_PREFIX
-from mycel.identity.reserved import HOST
 from mycel.model.address import format_address, is_ipv4
 from mycel.model.workload import IdentityId
-from mycel.policy.judge import API_HOST
 from mycel.policy.labels import Requirement
 from mycel.policy.offline import End, Flow, evaluate, peer_of
 from mycel.policy.rows import numbered
@@ -57,7 +55,7 @@ class Side:
     proxied: tuple[Rule, ...] = ()  # what a proxy asks of the requests; a rule without a section: nothing
     proxied_open: bool = False  # nothing denies in this direction: requests that no rule is about pass
     with_itself: bool = False  # which never leaves the pod
-    own_node: bool = False  # a node enters its own pods, whatever policies say
+    own_node: bool = False  # a node enters its own pods, unless a rule denies it
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,8 @@ def _side(world: World, flow: Flow, direction: Direction, decision: Decision) ->
     explained = decision.reason is Reason.DEFAULT_DENY or decision.outcome is Outcome.L7
     if pod is None or pod.party is None or not explained:
         free = decision.reason is Reason.ALLOWED and not decision.rules and world.allow_host
-        from_host = direction == Direction.INGRESS and peer_of(world, flow, direction) in (HOST, API_HOST)
+        peer = world.engine.party(peer_of(world, flow, direction))
+        from_host = direction == Direction.INGRESS and peer is not None and peer.is_host
         itself = pod is not None and pod is other.pod
         return Side(direction, pod, decision, with_itself=itself, own_node=free and from_host)
     enforced = world.engine.subject(pod.party)

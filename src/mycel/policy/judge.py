@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mycel.abi import Direction, PolicyValue, ReservedIdentity
+from mycel.abi import Direction, PolicyValue
 from mycel.model.workload import IdentityId
 from mycel.policy.engine import Engine
 from mycel.policy.lookup import Lookup
@@ -30,13 +30,17 @@ class Judge:
         side = subject.ingress if ingress else subject.egress
         if not side.enforced:
             return _FREE
-        if ingress and self._allow_host and peer in (ReservedIdentity.HOST, API_HOST):
-            return Decision(Outcome.ALLOWED, Reason.ALLOWED)  # a node may always enter its own pods
         memo = (side.number, peer, protocol, port)
         found = self._decisions.get(memo)
         if found is None:
             found = self._decisions[memo] = self._decide(side, peer, protocol, port)
+        if ingress and self._allow_host and found.reason is not Reason.DENY_RULE and self._is_host(peer):
+            return Decision(Outcome.ALLOWED, Reason.ALLOWED)  # a node may enter its own pods
         return found
+
+    def _is_host(self, peer: int) -> bool:
+        party = self._engine.party(IdentityId(peer))
+        return party is not None and party.is_host
 
     def row(self, side: SubjectSide, peer: int, protocol: int, port: int) -> PolicyValue | None:
         """The row the kernel would find."""

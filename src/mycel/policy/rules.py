@@ -263,7 +263,15 @@ class Party:
     @property
     def is_world(self) -> bool:
         """Outside of the cluster."""
-        return any(source == "reserved" for source, _ in self.labels.get("world", ()))
+        return self._reserved("world")
+
+    @property
+    def is_host(self) -> bool:
+        """The node of the pod that judges."""
+        return self._reserved("host")
+
+    def _reserved(self, name: str) -> bool:
+        return any(source == "reserved" for source, _ in self.labels.get(name, ()))
 
 
 def peer_matches(peer: Peer, party: Party) -> bool:

@@ -116,8 +116,6 @@ class World:
         runs_api = node in self.api_nodes
         if node == seen_from:
             number = API_HOST if runs_api else HOST
-            if ingress and self.allow_host:
-                return number  # it enters, whatever its addresses are
         else:
             number = _KUBE_APISERVER if runs_api else REMOTE_NODE
         at = address or self._node_address(node, ipv6=ipv6)

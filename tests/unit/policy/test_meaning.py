@@ -201,11 +201,20 @@ def test_entities(peer: str) -> None:
 
 
 def test_the_node_enters_its_pods_and_only_its_own() -> None:
-    """Probes come from there; a denial does not stop them."""
-    policy = cnp({"endpointSelector": {}, "ingressDeny": [{"fromEntities": ["all"]}]})
+    """Probes come from there; only a denial stops them, by whatever it names the node."""
+    policy = cnp({"endpointSelector": {}, "ingress": [{"fromEntities": ["none"]}]})
     assert ask([policy], "172.18.0.2", "shop/web")["ingress"] == {"verdict": A, "reason": A, "rules": []}
     assert verdict([policy], "172.18.0.3", "shop/web") == D
-    assert verdict([policy], "shop/web", "shop/web") == A
+    denied = {"verdict": D, "reason": "deny-rule", "rules": ["CiliumNetworkPolicy shop/p spec.ingressDeny[0]"]}
+    by = [{"fromEntities": [entity]} for entity in ("all", "host", "cluster", "kube-apiserver")]
+    for denial in (*by, {"toPorts": to_ports("80/TCP")}, {"fromEndpoints": [pods(**{"reserved:host": ""})]}):
+        policy = cnp({"endpointSelector": {}, "ingressDeny": [denial]})
+        assert ask([policy], "172.18.0.2", "shop/web")["ingress"] == denied, denial
+        assert verdict([policy], "shop/web", "shop/web") == A
+    settings = {"kind": "ConfigMap", "metadata": {"name": "cilium-config"}, "data": {"policy-cidr-match-mode": "nodes"}}
+    outside = cnp({"endpointSelector": {}, "ingressDeny": [{"fromCIDR": ["172.18.0.0/24"]}]})
+    assert ask([outside], "172.18.0.2", "shop/web")["ingress"]["verdict"] == A
+    assert ask([outside, settings], "172.18.0.2", "shop/web")["ingress"] == denied
 
 
 # ---- addresses

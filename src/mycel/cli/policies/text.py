@@ -105,7 +105,7 @@ def _side_lines(side: Side, end: End, *, closed: bool) -> Iterator[str]:
         case Reason.ALLOWED if decision.rules:
             yield from (f"  {'selected' if closed else 'allowed'} by {rule}" for rule in decision.rules)
         case Reason.ALLOWED if side.own_node:
-            yield "  a node may always enter its own pods: probes come from there"
+            yield "  a node may enter its own pods unless a rule denies it: probes come from there"
         case Reason.ALLOWED:
             yield "  nothing denies it, and what nothing denies is allowed"
         case Reason.DENY_RULE:
