@@ -174,6 +174,9 @@ def test_cut_streams_touch_no_listener(mesh: Cluster, run: Run, cuts: int) -> No
     only(loads.ended())
     assert listener_statistics(mesh, node) == before
     assert before["total_listeners_draining"] == 0
+    log = statistics(mesh, node, "access_logs.open_telemetry_access_log.")
+    assert log["logs_written"] > 0
+    assert "logs_dropped" in log  # by which the agent tells what it never got
 
 
 def cut(envoy: int) -> int:
@@ -204,10 +207,15 @@ def _take(process: int, descriptor: int) -> int:
 
 def listener_statistics(cluster: Cluster, node: str) -> dict[str, int]:
     """What has happened to an Envoy's listeners."""
+    named = statistics(cluster, node, "listener_manager.")
+    return {name: value for name, value in named.items() if name.startswith(("listener_", "total_listeners"))}
+
+
+def statistics(cluster: Cluster, node: str, prefix: str) -> dict[str, int]:
+    """An Envoy's numbers, by their names without the prefix."""
     command = ("curl", "-s", "--unix-socket", "/var/run/cilium/envoy/admin.sock", "http://envoy/stats?format=json")
     found = json.loads(cluster.on_node(node, *command))["stats"]
-    named = {each["name"].removeprefix("listener_manager."): each["value"] for each in found if "value" in each}
-    return {name: value for name, value in named.items() if name.startswith(("listener_", "total_listeners"))}
+    return {each["name"].removeprefix(prefix): each["value"] for each in found if each.get("name", "").startswith(prefix)}
 
 
 @pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.long)])
