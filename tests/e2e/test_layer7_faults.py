@@ -215,7 +215,9 @@ def statistics(cluster: Cluster, node: str, prefix: str) -> dict[str, int]:
     """An Envoy's numbers, by their names without the prefix."""
     command = ("curl", "-s", "--unix-socket", "/var/run/cilium/envoy/admin.sock", "http://envoy/stats?format=json")
     found = json.loads(cluster.on_node(node, *command))["stats"]
-    return {each["name"].removeprefix(prefix): each["value"] for each in found if each.get("name", "").startswith(prefix)}
+    return {
+        each["name"].removeprefix(prefix): each["value"] for each in found if each.get("name", "").startswith(prefix)
+    }
 
 
 @pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.long)])
