@@ -76,7 +76,7 @@ def _access_log(log_name: str, line: str) -> Json:
             "common_config": {
                 "log_name": log_name,
                 "transport_api_version": "V3",
-                "buffer_flush_interval": "0.1s",
+                "buffer_flush_interval": "0.2s",
                 "buffer_size_bytes": _LOGGED_BYTES,
                 "grpc_service": {"envoy_grpc": {"cluster_name": AGENT_CLUSTER}},
             },

@@ -5,7 +5,7 @@ Fields a message does not have are empty. Names end in a dot; latencies are nano
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated, Protocol
 
 import msgspec
@@ -16,14 +16,14 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)]
 Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
-class Half(Enum):
+class Half(StrEnum):
     """Which half of an exchange."""
 
     REQUEST = "request"
     RESPONSE = "response"
 
 
-class L7Verdict(Enum):
+class L7Verdict(StrEnum):
     """What the proxy did with it."""
 
     FORWARDED = "forwarded"
