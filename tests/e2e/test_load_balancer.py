@@ -172,7 +172,7 @@ def test_a_policy_that_cannot_be_used_is_refused(mesh: Cluster) -> None:
         "spec": {"loadBalancerIPs": True, "interfaces": ["("]},
     }
     said = mesh.kubectl("apply", "-f", "-", stdin=json.dumps(policy), check=False).stderr
-    assert "CiliumL2AnnouncementPolicy bad: spec.interfaces[0]: is not a regular expression" in said
+    assert 'The CiliumL2AnnouncementPolicy "bad" is invalid: spec.interfaces[0]: is not a regular expression' in said
     (condition,) = mesh.get("ciliuml2announcementpolicies", "default")["status"]["conditions"]
     assert (condition["type"], condition["status"]) == ("Valid", "True")
     assert curl(address(mesh)) == "foo"
