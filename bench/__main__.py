@@ -178,7 +178,9 @@ def main() -> int:
             layer7.bench_layer7(subject, args, show, results)
         if "policy" in args.row:
             policy.bench_rows(subject, args, show, results)
-    (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    kept = HERE / "results.json"
+    known = json.loads(kept.read_text()) if kept.exists() else {}
+    kept.write_text(json.dumps(known | results, indent=1) + "\n")  # rows that were not asked for stay
     return 0
 
 

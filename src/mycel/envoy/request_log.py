@@ -1,7 +1,7 @@
 """What Envoy logs of a request: one line of text per field, written by `log_format` and read by `read_line`.
 
 No method, path or header can hold the newline between two fields (RFC 9110 5.5, RFC 9113 8.2.1); Envoy refuses or folds
-what tries. A format costs Envoy a fifth of what its typed log of requests does (docs/l7.md).
+what tries. A format costs Envoy half of what its typed log of requests does (bench/README.md).
 """
 
 from __future__ import annotations
