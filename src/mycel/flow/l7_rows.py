@@ -59,33 +59,26 @@ def events_of(records: Sequence[L7Record], directory: Directory, *, wall_offset_
     if not records:
         return events
     at_ns = [max(0, each.time_ns - wall_offset_ns) for each in records]  # at the machine's start if it was before
-    turned = [each.half == Half.RESPONSE for each in records]
-    clients = [_address(each.source.address) for each in records]
-    servers = [_address(each.destination.address) for each in records]
+    answers = [each.half == Half.RESPONSE for each in records]
+    ends = [
+        (each.destination, each.source) if answer else (each.source, each.destination)
+        for each, answer in zip(records, answers, strict=True)
+    ]
     identities = _Identities(directory)
-    by_client = list(map(identities.of, clients, at_ns)), [each.source.port for each in records]
-    by_server = list(map(identities.of, servers, at_ns)), [each.destination.port for each in records]
-    turn = np.array(turned)
-    for side, addresses, (numbers, ports), (others, other_ports) in (
-        ("source", _turned(clients, servers, turned), by_client, by_server),
-        ("destination", _turned(servers, clients, turned), by_server, by_client),
-    ):
+    for side, chosen in zip(("source", "destination"), zip(*ends, strict=True), strict=True):
+        addresses = [_address(end.address) for end in chosen]
         events[side] = np.frombuffer(b"".join(addresses), EVENT[side])
-        events[f"{side}_identity"] = np.where(turn, others, numbers)
-        events[f"{side}_port"] = np.where(turn, other_ports, ports)
+        events[f"{side}_identity"] = list(map(identities.of, addresses, at_ns))
+        events[f"{side}_port"] = [end.port for end in chosen]
     events["kind"] = L7_EVENT
     events["time_ns"] = at_ns
     events["proxy_port"] = [each.listener for each in records]
     events["verdict"] = [_VERDICTS[each.verdict] for each in records]
     events["direction"] = [abi.Direction.INGRESS if each.ingress else abi.Direction.EGRESS for each in records]
     events["protocol"] = [_PROTOCOLS.get(each.protocol, 0) for each in records]
-    events["is_reply"] = np.where(turn, abi.ReplyState.TRUE, abi.ReplyState.FALSE)
+    events["is_reply"] = np.where(answers, abi.ReplyState.TRUE, abi.ReplyState.FALSE)
     events["family"] = [6 if ":" in each.source.address else 4 for each in records]
     return events
-
-
-def _turned(addresses: list[Address], others: list[Address], turned: list[bool]) -> list[Address]:
-    return [other if turn else address for address, other, turn in zip(addresses, others, turned, strict=True)]
 
 
 class _Identities:
