@@ -242,13 +242,14 @@ def test_a_header_from_a_secret(walk: Walk) -> None:
     """Closed and said until the Secret is there; then the server gets its value, whatever the client sent, and nobody
     is shown it.
     """
+    name = "client-egress-set-header"
     match = {"name": "Authorization", "secret": {"name": "header-match"}, "mismatch": "REPLACE"}
     rules = {"http": [{"method": "GET", "path": "/echo", "headerMatches": [match]}]}
     ports = [{"ports": [{"port": "8080", "protocol": "TCP"}], "rules": rules}]
     policy = {
         "apiVersion": "cilium.io/v2",
         "kind": "CiliumNetworkPolicy",
-        "metadata": {"name": "client-egress-set-header", "namespace": TEST_SPACE},
+        "metadata": {"name": name, "namespace": TEST_SPACE},
         "spec": {
             "endpointSelector": {"matchLabels": {"other": "client"}},
             "egress": [{"toEndpoints": [{"matchLabels": {"kind": "echo"}}], "toPorts": ports}],
@@ -266,25 +267,30 @@ def test_a_header_from_a_secret(walk: Walk) -> None:
         done = curl(walk, "client2", "-H", "Authorization: mine", "-w", "\n%{http_code}", f"{server}:8080/echo")
         return done.stdout.rpartition("\n")[2], done.stdout
 
+    def observed() -> str:
+        return walk.cluster.mycel("hubble", "observe", "--last", "1000", "-o", "json").stdout
+
     def resolved() -> tuple[str, str]:
-        status = walk.cluster.get("cnp", "-n", TEST_SPACE, "client-egress-set-header").get("status", {})
+        status = walk.cluster.get("cnp", "-n", TEST_SPACE, name).get("status", {})
         found = [each for each in status.get("conditions", ()) if each["type"] == "ResolvedRefs"]
         return (found[0]["status"], found[0]["message"]) if found else ("", "")
 
-    walk.cluster.apply(policy)
-    missing = f"Secret {TEST_SPACE}/header-match is not there"
-    eventually(lambda: resolved() == ("False", missing), what="the missing Secret in the status")
-    eventually(lambda: answer()[0] == "403", what="403 without the Secret")
-    walk.cluster.apply(secret)
-    eventually(lambda: answer()[0] == "200", what="200 with the Secret")
-    assert '"authorization": "Bearer nobody-may-see-this"' in answer()[1]
-    assert resolved()[0] == "True"
-    flows = walk.cluster.mycel("hubble", "observe", "--last", "1000", "-o", "json").stdout
-    assert f"{server}:8080/echo" in flows and "nobody-may-see-this" not in flows
-    for kind in ("cilium", "cilium-envoy"):
-        logs = walk.cluster.kubectl("-n", "kube-system", "logs", f"ds/{kind}", "--all-containers").stdout
-        assert "nobody-may-see-this" not in logs
-    walk.cluster.kubectl("-n", TEST_SPACE, "delete", "secret/header-match", "cnp/client-egress-set-header")
+    try:
+        walk.cluster.apply(policy)
+        missing = f"Secret {TEST_SPACE}/header-match is not there"
+        eventually(lambda: resolved() == ("False", missing), what="the missing Secret in the status")
+        eventually(lambda: answer()[0] == "403", what="403 without the Secret")
+        walk.cluster.apply(secret)
+        eventually(lambda: answer()[0] == "200", what="200 with the Secret")
+        assert '"authorization": "Bearer nobody-may-see-this"' in answer()[1]
+        eventually(lambda: resolved()[0] == "True", what="the Secret in the status")
+        eventually(lambda: re.search(rf'"code":200,[^\n]*{server}:8080/echo', observed()), what="its flow")
+        assert "nobody-may-see-this" not in observed()
+        for kind in ("cilium", "cilium-envoy"):
+            logs = walk.cluster.kubectl("-n", "kube-system", "logs", f"ds/{kind}", "--all-containers").stdout
+            assert "nobody-may-see-this" not in logs
+    finally:
+        walk.cluster.kubectl("-n", TEST_SPACE, "delete", "--ignore-not-found", "secret/header-match", f"cnp/{name}")
 
 
 def test_names_are_seen_by_annotation(walk: Walk, follow: Callable[..., Follower]) -> None:
@@ -355,9 +361,12 @@ def test_requests_are_seen_by_annotation(walk: Walk, follow: Callable[..., Follo
         },
     }
     walk.cluster.apply(deny)
-    eventually(lambda: curl(walk, "client", "--max-time", "2", f"{address}:8080/").returncode == 28, what="the denial")
-    assert curl(walk, "client2", "-o", "/dev/null", "-w", "%{http_code}", f"{address}:8080/private").stdout == "200"
-    walk.cluster.kubectl("-n", TEST_SPACE, "delete", "cnp/deny-client")
+    try:
+        denied = ("--max-time", "2", f"{address}:8080/")
+        eventually(lambda: curl(walk, "client", *denied).returncode == 28, what="the denial")
+        assert curl(walk, "client2", "-o", "/dev/null", "-w", "%{http_code}", f"{address}:8080/private").stdout == "200"
+    finally:
+        walk.cluster.kubectl("-n", TEST_SPACE, "delete", "cnp/deny-client")
     walk.cluster.kubectl(*annotate, "policy.cilium.io/proxy-visibility-")
 
     def unseen() -> bool:
