@@ -60,7 +60,7 @@ Opened = dict[tuple[Place, int], socket.socket]
 class Proxy:
     """The listeners, as the rules want them; `opened` are taken where they are among those."""
 
-    def __init__(self, options: Options, *, rows: NamesMap, ask: Ask, opened: Opened) -> None:
+    def __init__(self, options: Options, *, rows: NamesMap, ask: Ask, opened: Opened, reads: Reads) -> None:
         self._options = options
         self._opened = opened
         self._folder = options.state_dir / "dns-proxy"
@@ -69,7 +69,7 @@ class Proxy:
         self.learner = Learner(cache, rows, Journal(self._folder / "names.jsonl"))
         self.gate = Gate(self.learner, ask, refuse=options.refuse)
         self.records = Records(options.state_dir / "l7-records.sock")
-        self.flight = Flight(Reads())
+        self.flight = Flight(reads)
         self._listeners: dict[tuple[int, str], tuple[UdpListener, TcpListener]] = {}
         self._seen: tuple[int, int] | None = None
         self._poked = asyncio.Event()
@@ -98,7 +98,6 @@ class Proxy:
             for listener in self._listeners.values():
                 for each in listener:
                     each.close()
-            self.flight.reads.close()
             self.records.close()
 
     # ---- rules
@@ -189,12 +188,14 @@ def serve(options: Options, opened: Opened, *, debug: bool) -> int:
     set_up_logs(debug=debug)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a socket per client and server
-    return asyncio.run(until_signal(_run(options, opened), "proxy", stopped="rows stay as they are"))
+    reads = Reads()
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(reads)) as runner:
+        return runner.run(until_signal(_run(options, opened, reads), "proxy", stopped="rows stay as they are"))
 
 
-async def _run(options: Options, opened: Opened) -> None:
+async def _run(options: Options, opened: Opened, reads: Reads) -> None:
     ask = Agent(options.state_dir / "cilium.sock").ask
-    await Proxy(options, rows=PinnedNames(options.names), ask=ask, opened=opened).run()
+    await Proxy(options, rows=PinnedNames(options.names), ask=ask, opened=opened, reads=reads).run()
 
 
 def open_listeners(options: Options) -> Opened:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import logging
 import os
 import socket
 import time
-from collections import deque
 
 from mycel.dnsproxy import sockets
 from mycel.dnsproxy.gate import ANSWER_WITHIN_S, Gate, Judged
@@ -136,7 +136,6 @@ class UdpListener:
         if not self._pass_on(leg, number + wire[2:], server):
             self._reply(refusal(wire, RCode.SERVFAIL), client, server)
             return
-        leg.pending[number] = pending
         self._flight.add(pending, self)
 
     def _pass_on(self, leg: Leg, wire: bytes, server: Place) -> bool:
@@ -306,34 +305,28 @@ class Flight:
 
     def __init__(self, reads: Reads) -> None:
         self.reads = reads
-        self._queue: deque[tuple[Pending, UdpListener]] = deque()
-        self.count = 0
+        self._open: dict[Pending, UdpListener] = {}
         self.held = 0
 
     @property
     def full(self) -> bool:
         """Whether no more is taken."""
-        return self.count + self.held >= IN_FLIGHT
+        return len(self._open) + self.held >= IN_FLIGHT
 
     def add(self, pending: Pending, listener: UdpListener) -> None:
-        """One more."""
-        self._queue.append((pending, listener))
-        self.count += 1
+        """One more. What is answered is not kept: nothing lives long enough for the garbage collector to run."""
+        pending.leg.pending[pending.id] = pending
+        self._open[pending] = listener
 
     def take(self, pending: Pending) -> bool:
         """It is answered; False when it was already."""
-        if pending.leg.pending.pop(pending.id, None) is None:
+        if self._open.pop(pending, None) is None:
             return False
-        self.count -= 1
+        del pending.leg.pending[pending.id]
         return True
 
     def expire(self) -> None:
         """Answer those whose time is over."""
         over_s = time.monotonic() - ANSWER_WITHIN_S
-        while self._queue and (self._queue[0][0].sent_s <= over_s or not self._is_open(self._queue[0][0])):
-            pending, listener = self._queue.popleft()
-            if self._is_open(pending):
-                listener.give_up(pending)
-
-    def _is_open(self, pending: Pending) -> bool:
-        return pending.leg.pending.get(pending.id) is pending
+        for pending, listener in [*itertools.takewhile(lambda each: each[0].sent_s <= over_s, self._open.items())]:
+            listener.give_up(pending)
