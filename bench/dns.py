@@ -1,9 +1,11 @@
 """The DNS proxy: queries per second and latency, beside the same resolver asked directly and by a bare relay.
 
-    python -m bench.dns [--seconds S] [--rounds N]
+    python -m bench.dns [--seconds S] [--pairs N] [--shielded]
 
-All three take turns in one run; ratios are what counts, as load, resolver and proxy share the machine. Needs root: it
-makes the namespaces of tests/dnsproxy, where a redirect by nftables stands for the datapath's.
+All take turns in one run; what counts is the difference of each turn, as load, resolver and proxy share the machine.
+The proxy is measured without flows, and with: then somebody takes its records, as an agent does. `--shielded` gives
+all processes of the run, resolver and load too, real-time priority, so that others of the machine do not count. Needs
+root: it makes the namespaces of tests/dnsproxy, where a redirect by nftables stands for the datapath's.
 """
 
 from __future__ import annotations
@@ -11,16 +13,19 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import select
 import socket
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.measure import interval
 from mycel.kit import dns
 from mycel.kit.dns import Message, Question, Type
 from tests.bpf.lab import inside, run
@@ -98,6 +103,15 @@ def relay(namespace: str, ready: Connection) -> None:
                     break
 
 
+def taker(path: str, ready: Connection) -> None:
+    """Takes records of questions and answers, and does nothing with them."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as made:
+        made.bind(path)
+        ready.send(True)
+        while True:
+            made.recv(65536)
+
+
 def throughput(made: socket.socket, seconds: float) -> float:
     """Answers a second with WINDOW questions on their way."""
     made.settimeout(0.5)
@@ -153,52 +167,95 @@ def drain(made: socket.socket) -> None:
         return
 
 
-def measure(bed: Bed, *, seconds: float, rounds: int) -> dict[str, list[Round]]:
-    """All three, in turns."""
-    found: dict[str, list[Round]] = {"direct": [], "relay": [], "proxy": []}
-    for _ in range(rounds):
-        for name, place in (("direct", DIRECT), ("relay", RELAY), ("proxy", PROXY)):
+def measure(bed: Bed, places: Mapping[str, tuple[str, int]], *, seconds: float, pairs: int) -> dict[str, list[Round]]:
+    """All of them in turns (ABBA…)."""
+    found: dict[str, list[Round]] = {name: [] for name in places}
+    for turn in range(pairs):
+        for name in list(places)[:: 1 if turn % 2 == 0 else -1]:
             with bound(bed.client_ns, None) as made:
-                made.connect(place)
+                made.connect(places[name])
                 rate = throughput(made, seconds)
                 found[name].append(Round(rate, *latency(made, seconds)))
     return found
 
 
-def main() -> None:
-    """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+def told(found: dict[str, list[Round]]) -> dict[str, object]:
+    """Medians of all, and what each turn adds to its own direct one."""
+    direct = found["direct"]
+    out: dict[str, object] = {}
+    for name, rounds in found.items():
+        rates, p50s, p99s, losses = zip(*rounds, strict=True)
+        out[name] = row = {
+            "answers_per_s": round(statistics.median(rates)),
+            "p50_us": round(statistics.median(p50s)),
+            "p99_us": round(statistics.median(p99s)),
+            "p99_us_least_and_most": [round(min(p99s)), round(max(p99s))],
+            "lost": sum(losses),
+        }
+        if name != "direct":
+            added = [mine.p99_us - its.p99_us for mine, its in zip(rounds, direct, strict=True)]
+            row["rate_of_direct"] = round(
+                statistics.median(mine.rate / its.rate for mine, its in zip(rounds, direct, strict=True)), 2
+            )
+            row["added_p99_us"] = round(statistics.median(added))
+            row["added_p99_us_95"] = [round(each) for each in interval(added)]
+            row["added_p99_us_least_and_most"] = [round(min(added)), round(max(added))]
+    return out
+
+
+def bench(*, seconds: float, pairs: int) -> dict[str, object]:
+    """Both blocks: without flows, and with."""
     with tempfile.TemporaryDirectory() as folder:
         bed = Bed(Path(folder))
         processes: list[BaseProcess] = []
+        spawn = multiprocessing.get_context("spawn")
+
+        def start(work: Callable[[str, Connection], None], where: str) -> None:
+            mine, theirs = spawn.Pipe()
+            process = spawn.Process(target=work, args=(where, theirs), daemon=True)
+            process.start()
+            processes.append(process)
+            mine.recv()
+
         try:
             bed.start()
             bed.resolver.close()
-            spawn = multiprocessing.get_context("spawn")
-            for work, namespace in ((resolver, bed.resolver_ns), (relay, bed.node_ns)):
-                mine, theirs = spawn.Pipe()
-                process = spawn.Process(target=work, args=(namespace, theirs), daemon=True)
-                process.start()
-                processes.append(process)
-                mine.recv()
+            start(resolver, bed.resolver_ns)
+            start(relay, bed.node_ns)
             bed.run_proxy()
             run("ip", "netns", "exec", bed.client_ns, "ping", "-c1", "-W2", RESOLVER)
-            found = measure(bed, seconds=options.seconds, rounds=options.rounds)
+            places = {"direct": DIRECT, "relay": RELAY, "proxy": PROXY}
+            quiet = measure(bed, places, seconds=seconds, pairs=pairs)
+            start(taker, f"{folder}/l7-records.sock")
+            time.sleep(1.5)  # the proxy looks once a second
+            places.pop("relay")
+            return {
+                "without flows": told(quiet),
+                "with flows": told(measure(bed, places, seconds=seconds, pairs=pairs)),
+            }
         finally:
             for process in processes:
                 process.terminate()
             bed.close()
-    best = {
-        name: Round(*(pick(each) for pick, each in zip((max, min, min, max), zip(*of, strict=True), strict=True)))
-        for name, of in found.items()
-    }
-    ratio = {name: round(best[name].rate / best["direct"].rate, 2) for name in ("relay", "proxy")}
-    print(
-        json.dumps({"best": {name: each._asdict() for name, each in best.items()}, "rate_to_direct": ratio}, indent=2)
-    )
+
+
+def bench_dns(results: dict[str, object]) -> None:
+    """The row "dns" of `make bench`."""
+    for title, found in bench(seconds=1.0, pairs=9).items():
+        results[f"DNS proxy {title}"] = found
+        print(f"DNS proxy {title}: {json.dumps(found)}", flush=True)
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--shielded", action="store_true", help="real-time priority for all of it")
+    options = parser.parse_args()
+    if options.shielded:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))  # children have it too
+    print(json.dumps(bench(seconds=options.seconds, pairs=options.pairs), indent=2))
 
 
 if __name__ == "__main__":

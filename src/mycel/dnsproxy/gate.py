@@ -19,7 +19,7 @@ from mycel.policy.fqdn import Selectors
 log = logging.getLogger(__name__)
 ANSWER_WITHIN_S = 1.8
 _FRESH_S = 1, 30
-_MEMO = 8192
+_MEMO, _MEMO_QUERY, _MEMO_BYTES = 8192, 512, 4 << 20  # entries; bytes of a query, and of all answers
 
 Ask = Callable[[NamesRequest], Coroutine[Any, Any, NamesAnswer]]
 """Ask the agent. Raises OSError or ValueError when it does not answer."""
@@ -47,8 +47,9 @@ class Gate:
         self._refuse = refuse
         self._allowed: dict[int, Selectors] = {}
         self._judged: defaultdict[int, dict[bytes, Judged]] = defaultdict(dict)
-        self._fresh: dict[bytes, float] = {}
-        learner.removed = self._fresh.clear
+        self._fresh: dict[bytes, tuple[float, Answer]] = {}
+        self._fresh_bytes = 0
+        learner.changed = self._forget
         self._asking: asyncio.Task[None] | None = None
         self._missing: dict[Wanted, None] = {}
 
@@ -57,7 +58,7 @@ class Gate:
         self._allowed = {port: Selectors(names) for port, names in rules.listeners.items()}
         for memo in self._judged.values():
             memo.clear()
-        self._fresh.clear()
+        self._forget()
         self.want(self.learner.follow(rules))
 
     # ---- queries
@@ -70,7 +71,7 @@ class Gate:
             if len(memo) >= _MEMO:
                 memo.clear()
             found = self._judge(port, wire)
-            if len(wire) > 2:  # a bit of an id says nothing
+            if 2 < len(wire) <= _MEMO_QUERY:  # a bit of an id says nothing
                 memo[wire[2:]] = found
         return found
 
@@ -89,10 +90,12 @@ class Gate:
 
     # ---- answers
 
-    def is_fresh(self, wire: bytes) -> bool:
-        """Whether this very answer was let go lately: its addresses are where they belong, for longer than it says."""
-        until = self._fresh.get(wire[2:])
-        return until is not None and until > time.monotonic()
+    def fresh(self, wire: bytes) -> Answer | None:
+        """What this very answer said if it was let go lately: its addresses are where they belong, for longer than it
+        says. None: it has to be read and admitted.
+        """
+        found = self._fresh.get(wire[2:])
+        return found[1] if found is not None and found[0] > time.monotonic() else None
 
     def admit(self, wire: bytes, query: Query, answer: Answer, client: str) -> bool:
         """Whether an answer may leave now. If not, `settled` will tell."""
@@ -107,10 +110,15 @@ class Gate:
         if missing:
             self.want(missing)
             return False
-        if len(self._fresh) >= _MEMO:
-            self._fresh.clear()
-        self._fresh[wire[2:]] = time.monotonic() + fresh_s
+        if len(self._fresh) >= _MEMO or self._fresh_bytes >= _MEMO_BYTES:
+            self._forget()
+        self._fresh_bytes += len(wire)
+        self._fresh[wire[2:]] = time.monotonic() + fresh_s, answer
         return True
+
+    def _forget(self) -> None:
+        self._fresh.clear()
+        self._fresh_bytes = 0
 
     async def settled(self, answer: Answer, within_s: float) -> bool:
         """Wait for the identities of an answer's addresses; False when they do not come in time."""
@@ -161,7 +169,6 @@ class Gate:
             live = {parse_address(text) for text in answer.live}
         except (OSError, ValueError, EOFError):
             live = None  # nobody knows: all stay
-        self._fresh.clear()
         self.learner.sweep(now_s, live)
         self.want(self.learner.retry())
 

@@ -29,8 +29,8 @@ class Learner:
         self.identities: dict[Wanted, int] = {}
         self._held: dict[Address, int] = {}  # rows as they are in the kernel
         self._wanted: dict[Address, Wanted | None] = {}
-        self.removed: Callable[[], object] = lambda: None
-        """Called when a row is taken away: answers with its address must not leave as they did."""
+        self.changed: Callable[[], object] = lambda: None
+        """Called when a row goes or gets another identity: answers with its address must not leave as they did."""
 
     def restore(self) -> None:
         """Take over what an earlier process had learnt, and its rows. Rules come after."""
@@ -101,14 +101,16 @@ class Learner:
                 self._wanted.pop(address)
                 if self._held.pop(address, None) is not None:
                     self._rows.remove(address)
-                    self.removed()
+                    self.changed()
                 continue
             identity = self.identities.get(wanted)
             if identity is None:
                 missing[wanted] = None
-            elif self._held.get(address) != identity:
+            elif (held := self._held.get(address)) != identity:
                 if self._rows.put(address, identity):
                     self._held[address] = identity
+                    if held is not None:
+                        self.changed()
                 else:
                     missing[wanted] = None
         return tuple(missing)

@@ -1,4 +1,4 @@
-"""The event loop's selector, with a short way for sockets of datagrams: no loop's bookkeeping between packet and call."""
+"""The event loop's selector, with a short way for datagrams: no bookkeeping of the loop between packet and call."""
 
 from __future__ import annotations
 

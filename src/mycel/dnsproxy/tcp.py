@@ -89,13 +89,15 @@ class TcpListener:
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 found = await leg.ask(wire, query)
-            answer = read_answer(found, query)
+            fresh = self._gate.fresh(found)
+            answer = fresh or read_answer(found, query)
         except (OSError, EOFError, TimeoutError, DnsFormatError) as exc:
             log.debug("query to %s by TCP: %s", server, exc)
             leg.close()
             return refusal(wire, RCode.SERVFAIL)
         left_s = began_s + ANSWER_WITHIN_S - time.monotonic()
-        if not self._gate.admit(found, query, answer, client.address) and not await self._gate.settled(answer, left_s):
+        admitted = fresh is not None or self._gate.admit(found, query, answer, client.address)
+        if not admitted and not await self._gate.settled(answer, left_s):
             return refusal(wire, RCode.SERVFAIL)
         if self._records.wanted:
             self._records.tell(

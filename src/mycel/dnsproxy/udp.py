@@ -213,9 +213,9 @@ class UdpListener:
                 self._answer(wire, pending)
 
     def _answer(self, wire: bytes, pending: Pending) -> None:
-        told = self._records.wanted
-        if self._gate.is_fresh(wire) and not told:
-            self._release(wire, pending, None)
+        answer = self._gate.fresh(wire)
+        if answer is not None:
+            self._release(wire, pending, answer)
             return
         try:
             answer = read_answer(wire, pending.query)
@@ -241,13 +241,13 @@ class UdpListener:
         else:
             self._fail(pending)
 
-    def _release(self, wire: bytes, pending: Pending, answer: Answer | None) -> None:
+    def _release(self, wire: bytes, pending: Pending, answer: Answer) -> None:
         if self._flight.take(pending):
             self._send(wire, pending, answer)
 
-    def _send(self, wire: bytes, pending: Pending, answer: Answer | None) -> None:
+    def _send(self, wire: bytes, pending: Pending, answer: Answer) -> None:
         self._reply(pending.wire[:2] + wire[2:], pending.client, pending.server)
-        if answer is not None and self._records.wanted:
+        if self._records.wanted:
             self._tell(pending.query, pending.client, pending.server, L7Verdict.FORWARDED, answer, pending)
 
     def give_up(self, pending: Pending) -> None:

@@ -22,7 +22,8 @@ def parse_address(text: str) -> Address:
 def format_address(address: bytes) -> str:
     """The usual text of 16 bytes."""
     if is_ipv4(address):
-        return ".".join(str(byte) for byte in address[12:])
+        a, b, c, d = address[12:]
+        return f"{a}.{b}.{c}.{d}"
     return str(ipaddress.IPv6Address(address))
 
 

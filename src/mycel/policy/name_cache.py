@@ -66,9 +66,10 @@ class NameCache:
                 changed.add(address)
             self._put_off.pop((name, address), None)
             held[address] = Answered(max(until_s, old.until_s if old else until_s), source)
-        for address in sorted(held, key=lambda each: held[each].until_s)[: max(0, len(held) - self._per_name)]:
-            self._drop(name, address)
-            changed.add(address)
+        if (beyond := len(held) - self._per_name) > 0:
+            for address in sorted(held, key=lambda each: held[each].until_s)[:beyond]:
+                self._drop(name, address)
+                changed.add(address)
         if not held and self._names.get(name) is held:
             del self._names[name]
         return changed
