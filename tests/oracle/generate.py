@@ -18,6 +18,9 @@ NODES = ("n1", "n2")
 APPS = ("web", "api", "db")
 GROUPS = ("partners", "empty-group")
 OUTSIDE = ("192.0.2.10", "192.0.2.200", "192.0.3.1", "198.51.100.9", "2001:db8:1::10", "2001:db8:2::9")
+# Outside: a policy may name the very address, a prefix over it, a service's addresses, or nothing but everything.
+_APISERVERS_IPV4 = ("192.0.2.200", "198.51.100.9", "192.0.3.1")
+_APISERVERS_IPV6 = ("2001:db8:1::10", "2001:db8:2::9")
 BLOCKS = (
     *("0.0.0.0/0", "192.0.2.0/24", "192.0.2.0/25", "192.0.2.10/32", "192.0.2.200/32", "192.0.0.0/16"),
     *("198.51.100.0/24", "10.244.0.0/16", "10.244.1.0/24", "10.244.1.11/32", "172.18.0.0/16", "128.0.0.0/1"),
@@ -154,21 +157,24 @@ def _services(random: Random) -> Iterator[Object]:
 
 
 def _apiserver(random: Random) -> Iterator[Object]:
-    """Where the API server is: not said, on a node, or on none."""
+    """Where the API server is: not said, on a node, or outside, in either family."""
     if random.random() < 0.6:
         return
-    yield {
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "name": "kubernetes",
-            "namespace": "default",
-            "labels": {"kubernetes.io/service-name": "kubernetes"},
-        },
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": [random.choice(("172.18.0.1", "172.18.0.2", "192.0.2.200"))]}],
-        "ports": [{"port": 6443, "protocol": "TCP"}],
-    }
+    places = {"IPv4": ("172.18.0.1", "172.18.0.2", *_APISERVERS_IPV4), "IPv6": _APISERVERS_IPV6}
+    for kind, addresses in places.items():
+        if kind == "IPv4" or random.random() < 0.3:
+            yield {
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": {
+                    "name": f"kubernetes-{kind.lower()}",
+                    "namespace": "default",
+                    "labels": {"kubernetes.io/service-name": "kubernetes"},
+                },
+                "addressType": kind,
+                "endpoints": [{"addresses": [random.choice(addresses)]}],
+                "ports": [{"port": 6443, "protocol": "TCP"}],
+            }
 
 
 def _groups(random: Random) -> Iterator[Object]:

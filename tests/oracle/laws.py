@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterable
 from typing import Any
+from zlib import crc32
 
 from tests.oracle.generate import State
 from tests.oracle.model import Verdict, verdict
@@ -93,7 +94,7 @@ def renamed(state: State, names: dict[str, str]) -> State:
 
 
 def family_swapped(state: State) -> State:
-    """IPv4 written as IPv6 of 64:ff9b::/96, for the flows of IPv4; what was IPv6 turns into an address nobody has."""
+    """IPv4 written as IPv6 of 64:ff9b::/96, for the flows of IPv4; what was IPv6 turns into addresses of 240/8."""
 
     def text(value: str) -> str:
         if value in ("world-ipv4", "world-ipv6"):
@@ -102,7 +103,8 @@ def family_swapped(state: State) -> State:
             address, _, length = value.partition("/")
             return f"64:ff9b::{address}" + (f"/{96 + int(length)}" if length else "")
         if ":" in value and re.fullmatch(r"[0-9a-f:]+(/\d+)?", value):
-            return "240.0.0.1" + ("/32" if "/" in value else "")
+            low = crc32(value.partition("/")[0].encode())  # one each: what is a node's stays a node's alone
+            return ".".join(map(str, (240, *low.to_bytes(4)[1:]))) + ("/32" if "/" in value else "")
         return value
 
     def walk(value: Any) -> Any:

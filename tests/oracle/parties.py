@@ -167,26 +167,28 @@ def _party(cluster: Cluster, end: Object, home: str, family: int) -> Party:
         return _pod(cluster, end["pod"], family)
     if "node" in end:
         return _node(cluster, end["node"], home, family)
-    if "ip" in end and any(packed(end["ip"]) == packed(address) for address in cluster.apiservers):
-        return _other_apiserver(end["ip"])
     if "ip" in end:
-        reserved = {"world": [("reserved", "")], f"world-ipv{family}": [("reserved", "")]}
-        return Party("world", end["ip"], "", "", reserved, {}, end["ip"], ())
+        return _outside(cluster, end["ip"])
     if end["entity"] == "host":
         return _node(cluster, home, home, family)
     masters = sorted(name for name, node in cluster.nodes.items() if _has_apiserver(cluster, node))
     if end["entity"] == "kube-apiserver" and masters:
         return _node(cluster, home if home in masters else masters[0], home, family)
+    reserved = {"remote-node": [("reserved", "")]}
     if end["entity"] == "kube-apiserver":
-        return _other_apiserver("kube-apiserver")
-    return Party("node", "remote-node", "", "", {"remote-node": [("reserved", "")]}, {}, "", ())
+        for address in cluster.apiservers:
+            if family_of(address) == family:
+                return _outside(cluster, address)
+        reserved["kube-apiserver"] = [("reserved", "")]
+    return Party("node", end["entity"], "", "", reserved, {}, "", ())
 
 
-def _other_apiserver(name: str) -> Party:
-    """An API server that is on none of the nodes: identity 7."""
-    return Party(
-        "node", name, "", "", {key: [("reserved", "")] for key in ("remote-node", "kube-apiserver")}, {}, "", ()
-    )
+def _outside(cluster: Cluster, address: str) -> Party:
+    """An address that is no pod's and no node's; an API server may be there."""
+    reserved = {"world": [("reserved", "")], f"world-ipv{family_of(address)}": [("reserved", "")]}
+    if any(packed(address) == packed(known) for known in cluster.apiservers):
+        reserved["kube-apiserver"] = [("reserved", "")]
+    return Party("world", address, "", "", reserved, {}, address, ())
 
 
 def _has_apiserver(cluster: Cluster, node: Object) -> bool:

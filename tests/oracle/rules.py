@@ -139,7 +139,7 @@ def _entity(name: str, party: Party) -> bool:
     if name == "all":
         return True
     if name in ("cluster", "cluster-mesh"):  # of clusters there is one
-        return party.kind in ("pod", "node")
+        return party.kind in ("pod", "node") or party.has("reserved", "kube-apiserver")
     return name != "none" and party.has("reserved", name)
 
 
