@@ -187,6 +187,39 @@ def test_what_allowed_is_named(paths: Paths) -> None:
     assert allowed["policy_match_type"] == 2  # by identity and port
 
 
+def test_an_api_server_that_is_no_node_is_of_the_world_and_one_of_the_api_servers(paths: Paths) -> None:
+    """The embedded cluster's is: pods reach it by its labels, by address and by service, and flows tell them."""
+    cluster = paths.cluster
+    (server,) = cluster.get("-n", "default", "endpoints", "kubernetes")["subsets"]
+    address, port = server["addresses"][0]["ip"], server["ports"][0]["port"]
+    service = cluster.get("-n", "default", "service", "kubernetes")["spec"]["clusterIP"]
+    dial = "(curl -sk -m 1 -o /dev/null https://$place && echo yes || echo no) &"
+    script = f"for place in {address}:{port} {service}:443; do {dial} done; wait"
+
+    def reached() -> list[str]:
+        return cluster.kubectl("-n", SPACE, "exec", "stranger", "--", "sh", "-c", script).stdout.split()
+
+    for entry, expected in (
+        ({"toEntities": ["remote-node"]}, "no"),
+        ({"toEntities": ["kube-apiserver"]}, "yes"),
+        ({"toCIDRSet": [{"cidr": "0.0.0.0/0", "except": [f"{address}/32"]}]}, "no"),
+        ({"toEntities": ["world"]}, "yes"),
+    ):
+        metadata = {"name": "api", "namespace": SPACE}
+        spec = {"endpointSelector": {"matchLabels": {"role": "stranger"}}, "egress": [entry]}
+        cluster.apply({"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": metadata, "spec": spec})
+        eventually(lambda: reached() == [expected] * 2, what=f"{entry}: {expected}")  # noqa: B023 - at once
+    ends = ("--from-ip", paths.addresses["stranger"], "--to-ip", address)
+    said = cluster.mycel("hubble", "observe", *ends, "--type", "policy-verdict", "--last", "1", "-o", "json").stdout
+    end = json.loads(said.splitlines()[-1])["flow"]["destination"]
+    assert set(end["labels"]) == {"reserved:world", "reserved:world-ipv4", "reserved:kube-apiserver"}
+    agent = cluster.get("-n", "kube-system", "pods", "-l", "k8s-app=cilium")["items"][0]["metadata"]["name"]
+    listed = cluster.kubectl("-n", "kube-system", "exec", agent, "--", "cilium", "identity", "list").stdout
+    assert f"cidr:{address}/32,reserved:kube-apiserver" in listed
+    cluster.kubectl("-n", SPACE, "delete", "cnp", "api")
+    eventually(lambda: reached() == ["yes", "yes"], what="everything open again")
+
+
 def test_the_host_and_a_pod_itself(paths: Paths) -> None:
     """A node enters its own pods; another node's is a stranger; a pod meets itself behind its service."""
     here = next(node for node in paths.cluster.nodes if "worker" in node)

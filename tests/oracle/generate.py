@@ -48,7 +48,6 @@ class Options(NamedTuple):
     flows: int = 200
     policies: int = 6
     cidr_modes: bool = True  # policy-cidr-match-mode other than none
-    apiserver: bool = True  # EndpointSlices of default/kubernetes
 
 
 def state(seed: int, options: Options = Options()) -> State:  # noqa: B008 - immutable
@@ -105,7 +104,7 @@ def cluster(random: Random, options: Options) -> list[Object]:
     node = next(found for found in objects if found["metadata"]["name"] == "n2")
     proxy["status"]["podIPs"] = [{"ip": entry["address"]} for entry in node["status"]["addresses"][:-1]]
     proxy["status"]["podIP"] = proxy["status"]["podIPs"][0]["ip"]
-    return [*objects, proxy, *_services(random), *(_apiserver(random) if options.apiserver else ()), *_groups(random)]
+    return [*objects, proxy, *_services(random), *_apiserver(random), *_groups(random)]
 
 
 def _pod(random: Random, namespace: str, app: str, families: tuple[int, ...], number: int) -> Object:

@@ -165,7 +165,7 @@ def main(arguments: list[str]) -> None:
     """
     first, count = int(arguments[0]), int(arguments[1])
     if "find" in arguments:
-        for state, expected in cases(range(first, first + count), Options(flows=100, apiserver=False)):
+        for state, expected in cases(range(first, first + count), Options(flows=100)):
             for found in _first(differences(state, expected)):
                 print(f"seed {state.seed}: {_kind(found)}")
                 sys.exit(FOUND)

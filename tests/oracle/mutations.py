@@ -141,6 +141,16 @@ PEERS = (
     ),
     _bug("prefixes are not of the world", 'return "reserved:world=", f"', 'return "reserved:outside=", f"'),
     _bug(
+        "an API server outside is nothing but an address",
+        'also = ("reserved:kube-apiserver=",) if network in self._apiservers else ()',
+        "also = ()",
+    ),
+    _bug(
+        "an API server outside has no identity unless policies name its address",
+        "self.replace(old - new, new - old)",
+        "",
+    ),
+    _bug(
         "families of the world are mixed up",
         "{'ipv4' if network.is_ipv4 else 'ipv6'}",
         "{'ipv6' if network.is_ipv4 else 'ipv4'}",

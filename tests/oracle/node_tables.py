@@ -102,7 +102,10 @@ def tables(world: World, node: str, subjects: Mapping[IdentityId, Subject], ifin
                 others=others,
                 published=[_published(pod) for pod in pods if pod.node != node],
                 endpoints=endpoints,
-                apiserver=[address for name in world.api_nodes for address in node_addresses(world, name)],
+                apiserver=[
+                    *(address for name in world.api_nodes for address in node_addresses(world, name)),
+                    *world.api_outside,
+                ],
                 parse=parse_address,
             ),
             "ipcache_lpm": rows.prefix_rows(this, others, networks),

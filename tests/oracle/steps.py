@@ -66,11 +66,13 @@ def place(world: World, end: End, other: End, *, ipv6: bool) -> Place | None:
         return Place(end.address, node, None)
     elif end.entity == "remote-node":
         node = STRANGER
+    elif end.entity == "kube-apiserver" and not world.api_nodes:
+        address = next((each for each in world.api_outside if is_ipv4(each) != ipv6), None)
+        return Place(address, "", None) if address else None
     else:
         assert other.pod is not None
-        home = other.pod.node
-        node = home
-        if end.entity == "kube-apiserver" and home not in world.api_nodes:
+        node = other.pod.node
+        if end.entity == "kube-apiserver" and node not in world.api_nodes:
             node = min(world.api_nodes)
     address = next((each for each in node_addresses(world, node) if is_ipv4(each) != ipv6), None)
     return Place(address, node, None) if address else None

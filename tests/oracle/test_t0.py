@@ -15,8 +15,7 @@ from tests.oracle.harness import Difference, compare, shrink
 FIRST_SEED = int(os.environ.get("MYCEL_ORACLE_SEED", "1"))
 CI_STATES = 1250
 LONG_STATES = 5000
-OPTIONS = Options(flows=200, apiserver=False)
-APISERVER_STATES = 100
+OPTIONS = Options(flows=200)
 
 
 def _chunk(seeds: range) -> tuple[int, list[Difference]]:
@@ -48,14 +47,6 @@ def test_a_quarter_of_a_million_verdicts(tmp_path: Path) -> None:
     asked, found = _run(CI_STATES)
     _show(asked, found, tmp_path)
     assert asked == CI_STATES * OPTIONS.flows
-
-
-def test_apiservers_are_where_their_endpoint_slice_says() -> None:
-    """On a node, or on none; agents learn it there, too."""
-    asked, found = compare(range(FIRST_SEED, FIRST_SEED + APISERVER_STATES), OPTIONS._replace(apiserver=True))
-    if found:
-        pytest.fail(f"{len(found)} states differ; the first, shrunk:\n{shrink(found[0])}", pytrace=False)
-    assert asked == APISERVER_STATES * OPTIONS.flows
 
 
 @pytest.mark.long

@@ -222,7 +222,7 @@ def run_until(rigs: Rigs, seed: int, verdicts: int) -> None:
     print(f"seeds from {seed}")
     judged = 0
     while judged < verdicts:
-        judged += check(rigs, state(seed, Options(flows=FLOWS, apiserver=False)))
+        judged += check(rigs, state(seed, Options(flows=FLOWS)))
         seed += 1
     print(f"to {seed - 1}: {judged} verdicts, no differences")
 

@@ -124,7 +124,7 @@ class Answers:
 
     async def identities(self, _request: web.Request) -> Any:
         """models.Identity."""
-        return views.identities(self._identities.all())
+        return views.identities(self._identities.all(), self._policies.local_identities())
 
     async def services(self, _request: web.Request) -> Any:
         """models.Service."""

@@ -17,6 +17,7 @@ from mycel.identity.reserved import HOST, INGRESS, RESERVED_LABELS
 from mycel.model.address import ANY_IPV4, Address, parse_address
 from mycel.model.workload import IdentityId
 from mycel.plan.rows import ThisNode
+from mycel.policy.labels import label_texts
 from mycel.policy.requests import Asked
 from mycel.policy.rules import RuleRef
 
@@ -57,7 +58,7 @@ class StoreDirectory:
     @property
     def version(self) -> int:
         """See flow.records.Directory."""
-        return self._version
+        return self._version + self._policies.engine.relabelled
 
     def changed(self) -> None:
         """Something that has names changed."""
@@ -75,8 +76,7 @@ class StoreDirectory:
         """Labels of an identity."""
         number = IdentityId(identity)
         if number >> 24 == 1 and (party := self._policies.engine.party(number)) is not None:
-            pairs = ((source, key, value) for key, found in party.labels.items() for source, value in found)
-            return tuple(sorted(f"{source}:{key}" + (f"={value}" if value else "") for source, key, value in pairs))
+            return label_texts(party.labels)
         return RESERVED_LABELS.get(number) or self._identities.labels(number)
 
     def services(self, address: Address) -> Mapping[tuple[int, int], ServiceName]:

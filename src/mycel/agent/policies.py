@@ -25,13 +25,15 @@ from mycel.agent.policy_objects import PolicyObjects
 from mycel.agent.referents import Referents
 from mycel.agent.views import EndpointPolicyView
 from mycel.agent.watches import Watches, follow
+from mycel.identity.reserved import HOST, RESERVED_LABELS
 from mycel.k8s.informer import Key
 from mycel.model.address import Address
 from mycel.model.workload import EndpointId, Identity, IdentityId, LocalEndpoint, PodRef
 from mycel.plan.rows import EndpointPolicy
 from mycel.policy.engine import Engine, PolicyKeyRef
+from mycel.policy.labels import label_texts
 from mycel.policy.parties import party_of, reserved_parties
-from mycel.policy.rules import Network, Party, has_l7
+from mycel.policy.rules import Network, Party, has_l7, host_network
 from mycel.policy.subjects import Subject
 from mycel.policy.visibility import Visible
 
@@ -89,6 +91,7 @@ class Policies:
         self._parties: dict[IdentityId, tuple[tuple[str, ...], Party]] = {}  # of this node's pods
         self._serial = 1
         self._waits = False
+        self._is_apiserver = False
         self._networks: Mapping[Network, IdentityId] = {}
         self._prefixes: Mapping[tuple[Address, int], IdentityId] = {}
         self._ipcache: Mapping[IpcacheKey, IpcacheValue] | None = None
@@ -123,6 +126,7 @@ class Policies:
 
         `ipcache` tells whose addresses there are: prefixes may tell addresses of one identity apart.
         """
+        self._place_apiservers(ipcache)
         if self._referents.resolve_again():
             self.objects.revision += 1
         local = [each for each in self._endpoints.all().values() if each.identity]
@@ -149,6 +153,16 @@ class Policies:
             aliases=self._aliases,
             revision=self.objects.realized_revision if self._waits else self.objects.revision,
         )
+
+    def _place_apiservers(self, ipcache: Mapping[IpcacheKey, IpcacheValue]) -> None:
+        """An API server is this node, another one (`ipcache` says so), or an address that nobody of the cluster has."""
+        rows = {address: ipcache.get(IpcacheKey(address)) for address in self._referents.apiservers}
+        here = any(row is not None and row.identity == HOST for row in rows.values())
+        if here != self._is_apiserver:
+            self._is_apiserver = here
+            for party in reserved_parties(host_runs_apiserver=here):
+                self.engine.set_party(party)
+        self.engine.set_apiservers(host_network(address) for address, row in rows.items() if row is None)
 
     def _look_at_addresses(self, ipcache: Mapping[IpcacheKey, IpcacheValue]) -> None:
         """Prefixes and aliases, made anew only when they may be others: there may be many thousands."""
@@ -260,6 +274,16 @@ class Policies:
             ingress_set=held.ingress_set if subject.ingress.judged else 0,
             egress_set=held.egress_set if subject.egress.judged else 0,
         )
+
+    def local_identities(self) -> dict[IdentityId, tuple[str, ...]]:
+        """Identities this node gave to prefixes (whose first label is the prefix) and to names, with their labels."""
+        prefixes = {number: (f"cidr:{network}",) for network, number in self.engine.networks.items()}
+        named = dict.fromkeys(self.engine.names.identities.values(), ())
+        return {
+            number: first + label_texts(party.labels)
+            for number, first in (prefixes | named).items()
+            if number not in RESERVED_LABELS and (party := self.engine.party(number)) is not None
+        }
 
     def problems(self) -> list[str]:
         """One sentence per endpoint that is closed because its rows do not fit."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from mycel.agent.watches import Watches, follow
 from mycel.k8s.informer import Key
-from mycel.model.address import parse_address
+from mycel.model.address import Address, parse_address
 from mycel.model.service import EndpointSlice, Service, ServiceRef
 from mycel.policy.engine import Engine
 from mycel.policy.errors import PolicyInvalid
@@ -32,6 +32,11 @@ class Referents:
         follow(watches.services, self._service_changed)
         follow(watches.slices, self._slice_changed)
         follow(watches.cidr_groups, self._group_changed)
+
+    @property
+    def apiservers(self) -> Collection[Address]:
+        """See Resolution."""
+        return self._resolution.apiservers
 
     def resolve_again(self) -> bool:
         """Before a plan. True when a policy means others than before."""

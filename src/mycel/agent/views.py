@@ -110,10 +110,10 @@ def host_endpoint(node: str, addresses: Iterable[bytes], revision: int) -> Json:
     }
 
 
-def identities(known: Mapping[IdentityId, Identity]) -> list[Json]:
-    """models.Identity, reserved ones first."""
-    rows = [{"id": int(number), "labels": list(labels)} for number, labels in sorted(RESERVED_LABELS.items())]
-    return rows + [{"id": int(number), "labels": list(known[number].labels)} for number in sorted(known)]
+def identities(known: Mapping[IdentityId, Identity], local: Mapping[IdentityId, tuple[str, ...]]) -> list[Json]:
+    """models.Identity: reserved ones, the cluster's, then those this node gave."""
+    labels = RESERVED_LABELS | {number: each.labels for number, each in known.items()} | dict(local)
+    return [{"id": int(number), "labels": list(of)} for number, of in sorted(labels.items())]
 
 
 def services(frontends: Mapping[FrontendKey, Frontend], numbers: Mapping[FrontendKey, int]) -> list[Json]:

@@ -185,16 +185,13 @@ def ipcache_rows(
 ) -> dict[IpcacheKey, IpcacheValue]:
     """mycel_ipcache: who an address is.
 
-    Where sources disagree: node before pod of this node before published pod.
+    Where sources disagree: node before pod of this node before published pod. An API server that is none of these is of
+    the outside: `prefix_rows` has it.
     """
     own = set(node.addresses)
     tunnels = {address: each.addresses[0] for each in others if each.addresses for address in each.addresses}
     special = set(apiserver)
-    rows: dict[IpcacheKey, IpcacheValue] = {
-        # An API server outside of the cluster's nodes; nodes that run one are overwritten below.
-        IpcacheKey(address): IpcacheValue(NO_ADDRESS, ReservedIdentity.KUBE_APISERVER, IpcacheFlags(0))
-        for address in special
-    }
+    rows: dict[IpcacheKey, IpcacheValue] = {}
     # Numbers only: a published endpoint whose node nobody knows cannot be reached, and one of this node's own
     # past is not there any more.
     for each in sorted(published, key=lambda endpoint: endpoint.ref):
@@ -232,10 +229,10 @@ def prefix_rows(
     others: Iterable[OtherNode],
     networks: Mapping[tuple[Address, int], IdentityId] | None = None,
 ) -> dict[IpcacheLpmKey, IpcacheValue]:
-    """mycel_ipcache_lpm: pod and service networks, for addresses nobody claims by name; prefixes of policies.
+    """mycel_ipcache_lpm: pod and service networks, for addresses nobody claims by name; prefixes that have identities.
 
-    `networks` are prefixes policies name, with their identities. What lies within the cluster's own networks
-    stays the cluster's: policies about prefixes are about the outside.
+    `networks` are prefixes policies name and API servers outside, with their identities. What lies within the cluster's
+    own networks stays the cluster's: policies about prefixes are about the outside.
     """
     rows = {
         IpcacheLpmKey(length, network): IpcacheValue(NO_ADDRESS, ReservedIdentity.UNMANAGED, IpcacheFlags.CLUSTER)

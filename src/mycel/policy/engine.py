@@ -58,8 +58,10 @@ class Engine:
         self._subjects = Subjects(self._members, self._sets, enforcement)
         numbers = LocalNumbers()
         self._networks = Networks(self._members, numbers)
-        self.names = Names(self._members, numbers)
+        self.names = Names(self._members, numbers, self._networks.labels)
         self._aliases = Aliases(self._members, cidr_modes)
+        self.relabelled = 0
+        """How often identities of this node got other labels while they went on."""
 
     # ---- policies
 
@@ -139,6 +141,12 @@ class Engine:
     def adopt(self, networks: Mapping[Network, IdentityId]) -> None:
         """Go on with the identities an earlier process gave to prefixes."""
         self._networks.adopt(networks)
+
+    def set_apiservers(self, addresses: Iterable[Network]) -> None:
+        """API servers are at these addresses outside of the nodes: of the world, with the label kube-apiserver."""
+        if changed := self._networks.set_apiservers(frozenset(addresses)):
+            self.names.relabel(changed)
+            self.relabelled += 1
 
     @property
     def networks(self) -> Mapping[Network, IdentityId]:

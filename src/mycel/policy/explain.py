@@ -9,7 +9,6 @@ from typing import Any
 from mycel.abi import Direction
 from mycel.identity.labels import CLUSTER_KEY, NAMED_PORTS_KEY, NAMESPACE_KEY, NAMESPACE_LABELS_PREFIX
 from mycel.model.address import format_address, is_ipv4
-from mycel.model.workload import IdentityId
 from mycel.policy.labels import Requirement
 from mycel.policy.offline import End, Flow, evaluate, peer_of
 from mycel.policy.rows import numbered
@@ -31,6 +30,8 @@ from mycel.policy.rules import (
 from mycel.policy.world import Pod, World
 
 _OF_ANOTHER_KIND = 100
+_ENTITIES = ("host", "kube-apiserver", "remote-node")
+"""What addresses of nodes and API servers are called, the most telling first."""
 _DERIVED = (NAMESPACE_KEY, CLUSTER_KEY, NAMED_PORTS_KEY, NAMESPACE_LABELS_PREFIX, "io.cilium.k8s.policy.")
 
 
@@ -106,7 +107,7 @@ def _side(world: World, flow: Flow, direction: Direction, decision: Decision) ->
             proxied_open=side.rules is not None and not side.rules.default_deny,
         )
     nearest = min(misses, key=lambda miss: _distance(miss, peer), default=None)
-    return Side(direction, pod, decision, nearest, _remedy(pod, other, flow, direction, number))
+    return Side(direction, pod, decision, nearest, _remedy(pod, other, flow, direction, peer))
 
 
 def _ends(flow: Flow, direction: Direction) -> tuple[End, End]:
@@ -172,12 +173,12 @@ def own_labels(party: Party) -> dict[str, str]:
     }
 
 
-def _remedy(pod: Pod, other: End, flow: Flow, direction: Direction, number: IdentityId) -> dict[str, Any]:
+def _remedy(pod: Pod, other: End, flow: Flow, direction: Direction, peer: Party | None) -> dict[str, Any]:
     """The smallest policy that allows just this connection, for all pods with the labels of its ends."""
     assert pod.party is not None
     ingress = direction == Direction.INGRESS
     way = "from" if ingress else "to"
-    entry: dict[str, Any] = _remedy_peer(pod, other, way, number)
+    entry: dict[str, Any] = _remedy_peer(pod, other, way, peer)
     if flow.protocol in (ICMP, ICMPV6):
         entry["icmps"] = [{"fields": [{"family": "IPv6" if flow.ipv6 else "IPv4", "type": flow.port}]}]
     else:
@@ -194,7 +195,7 @@ def _remedy(pod: Pod, other: End, flow: Flow, direction: Direction, number: Iden
     }
 
 
-def _remedy_peer(pod: Pod, other: End, way: str, number: IdentityId) -> dict[str, Any]:
+def _remedy_peer(pod: Pod, other: End, way: str, peer: Party | None) -> dict[str, Any]:
     if other.pod is not None and other.pod.party is not None:
         labels = own_labels(other.pod.party)
         if other.pod.ref.namespace != pod.ref.namespace:
@@ -202,11 +203,11 @@ def _remedy_peer(pod: Pod, other: End, way: str, number: IdentityId) -> dict[str
         return {f"{way}Endpoints": [{"matchLabels": labels}]}
     if other.names:
         return {f"{way}FQDNs": [{"matchName": name} for name in other.names]}
-    if other.address is not None and number not in (1, 6, 7, 127):
+    entity = next((each for each in _ENTITIES if peer and ("reserved", "") in peer.labels.get(each, ())), "")
+    if other.address is not None and not entity:
         length = 32 if is_ipv4(other.address) else 128
         return {f"{way}CIDR": [f"{format_address(other.address)}/{length}"]}
-    names = {1: "host", 127: "host", 6: "remote-node", 7: "kube-apiserver"}
-    return {f"{way}Entities": [other.entity or names.get(int(number), "world")]}
+    return {f"{way}Entities": [other.entity or entity or "world"]}
 
 
 def _name(end: End) -> str:

@@ -136,6 +136,12 @@ def label_map(labels: Iterable[str]) -> LabelMap:
     return found
 
 
+def label_texts(labels: LabelMap) -> tuple[str, ...]:
+    """The strings again, sorted; an empty value is left out."""
+    pairs = ((f"{source}:{key}", value) for key, found in labels.items() for source, value in found)
+    return tuple(sorted(f"{name}={value}" if value else name for name, value in pairs))
+
+
 def kubernetes_labels(labels: Mapping[str, str]) -> LabelMap:
     """Labels of a Kubernetes object, all of source k8s."""
     return {key: (("k8s", value),) for key, value in labels.items()}

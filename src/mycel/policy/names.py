@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from mycel.model.workload import IdentityId
-from mycel.policy.held import ALL_IPV4, ALL_IPV6, world_labels
+from mycel.policy.held import ALL_IPV4, ALL_IPV6
 from mycel.policy.members import Members
 from mycel.policy.numbers import HashedNumbers
 from mycel.policy.rules import Network, Party
@@ -33,9 +33,11 @@ class LocalNumbers(HashedNumbers[Network | Named]):
 class Names:
     """See the module."""
 
-    def __init__(self, members: Members, numbers: LocalNumbers) -> None:
+    def __init__(self, members: Members, numbers: LocalNumbers, labels: Callable[[Network], tuple[str, ...]]) -> None:
+        """`labels`: what addresses of a network have, whatever their names."""
         self._members = members
         self._numbers = numbers
+        self._labels = labels
         self._identities: dict[Named, IdentityId] = {}
         self._uses: Counter[str] = Counter()
 
@@ -50,9 +52,18 @@ class Names:
         number = self._identities.get(key)
         if number is None:
             number = self._identities[key] = IdentityId(self._numbers.number(key))
-            labels = (*(f"fqdn:{each}=" for each in key.selectors), *world_labels(key.network))
-            self._members.put(Party.of(number, labels, network=key.network))
+            self._put(key, number)
         return number
+
+    def _put(self, key: Named, number: IdentityId) -> None:
+        labels = (*(f"fqdn:{each}=" for each in key.selectors), *self._labels(key.network))
+        self._members.put(Party.of(number, labels, network=key.network))
+
+    def relabel(self, networks: Collection[Network]) -> None:
+        """Addresses of these networks have other labels than before."""
+        for key, number in self._identities.items():
+            if key.network in networks:
+                self._put(key, number)
 
     @property
     def identities(self) -> Mapping[Named, IdentityId]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -44,6 +44,11 @@ class Resolution:
     groups: dict[str, tuple[Mapping[str, str], tuple[Network, ...]]] = field(
         default_factory=dict[str, tuple[Mapping[str, str], tuple[Network, ...]]]
     )
+
+    @property
+    def apiservers(self) -> Collection[Address]:
+        """Where the API servers are, as their own service tells."""
+        return self.addresses.get(("default", "kubernetes"), ())
 
     def resolve(self, peer: Peer) -> tuple[Peer, ...]:
         """Pods and networks a peer stands for; others are themselves."""

@@ -69,7 +69,7 @@ class World:
     by_address: dict[Address, Pod] = field(default_factory=dict[Address, Pod])
     nodes: dict[Address, str] = field(default_factory=dict[Address, str])
     api_nodes: set[str] = field(default_factory=set[str])
-    api_addresses: tuple[Address, ...] = ()  # of default/kubernetes
+    api_outside: tuple[Address, ...] = ()  # of API servers that are none of the nodes
     parties: dict[IdentityId, Party] = field(default_factory=dict[IdentityId, Party])
     _pods: dict[tuple[IdentityId, Address], IdentityId] = field(
         default_factory=dict[tuple[IdentityId, Address], IdentityId]
@@ -93,7 +93,7 @@ class World:
         if memo not in self._known:
             node = self.nodes.get(address)
             self._known[memo] = (
-                (_KUBE_APISERVER if address in self.api_addresses else self._prefix_identity(address))
+                self._prefix_identity(address)
                 if node is None
                 else self.node_identity(node, address, seen_from=seen_from, ipv6=ipv6, ingress=ingress)
             )
@@ -122,12 +122,13 @@ class World:
         return self.engine.alias(self.parties[number], at) if at else number
 
     def apiserver_identity(self, *, seen_from: str, ipv6: bool, ingress: bool) -> IdentityId:
-        """Who the API server is to a node: itself, or the first node that runs one."""
+        """Who the API server is to a node: itself, or the first node that runs one, or one outside."""
         if seen_from in self.api_nodes:
             return self.node_identity(seen_from, None, seen_from=seen_from, ipv6=ipv6, ingress=ingress)
         if self.api_nodes:
             return self.node_identity(min(self.api_nodes), None, seen_from=seen_from, ipv6=ipv6, ingress=ingress)
-        return _KUBE_APISERVER
+        outside = next((each for each in self.api_outside if is_ipv4(each) != ipv6), None)
+        return self._prefix_identity(outside) if outside else _KUBE_APISERVER
 
     def _node_address(self, node: str, *, ipv6: bool) -> Address | None:
         return next((at for at, name in self.nodes.items() if name == node and is_ipv4(at) != ipv6), None)
@@ -169,9 +170,8 @@ def read_world(objects: Iterable[Mapping[str, Any]], *, cluster: str = "") -> Wo
             _take(world, Field(dict(manifest), ""), namespaces)
         except PolicyInvalid as exc:
             raise ManifestInvalid(index, _name(manifest), exc) from exc
-    world.api_addresses = tuple(resolution.addresses.get(("default", "kubernetes"), ()))
-    if world.api_addresses:  # agents go by these; node labels are for manifests that do not say
-        world.api_nodes = {world.nodes[each] for each in world.api_addresses if each in world.nodes}
+    if resolution.apiservers:  # agents go by these; node labels are for manifests that do not say
+        world.api_nodes = {world.nodes[each] for each in resolution.apiservers if each in world.nodes}
     for index, manifest in enumerate(listed):
         try:
             if manifest.get("kind") == "Pod":
@@ -182,6 +182,10 @@ def read_world(objects: Iterable[Mapping[str, Any]], *, cluster: str = "") -> Wo
                 world.engine.set_policy(PolicyKeyRef(ref.kind, ref.namespace, ref.name), policies)
         except PolicyInvalid as exc:
             raise ManifestInvalid(index, _name(manifest), exc) from exc
+    world.api_outside = tuple(
+        each for each in sorted(set(resolution.apiservers)) if each not in world.nodes and each not in world.by_address
+    )
+    world.engine.set_apiservers(map(host_network, world.api_outside))
     return world
 
 

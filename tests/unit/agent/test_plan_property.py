@@ -41,9 +41,10 @@ from mycel.model.workload import (
 )
 from mycel.plan.rows import ThisNode
 from mycel.policy.engine import Engine
+from mycel.policy.held import ALL_IPV4
 from mycel.policy.names import Named
 from mycel.policy.resolve import Resolution
-from mycel.policy.rules import Network
+from mycel.policy.rules import Party, host_network
 from tests.oracle import generate
 from tests.unit.policy.worlds import cnp
 
@@ -219,6 +220,11 @@ def differences(lived: Any, found: Any, path: str = "") -> list[str]:
     return [] if lived == found else [f"{path}: {lived} after all that, {found} at a start"]
 
 
+def labels_of(party: Party) -> set[str]:
+    """Sources and keys."""
+    return {word for key, found in party.labels.items() for word in (key, *(source for source, _ in found))}
+
+
 class Pod(NamedTuple):
     """A pod's place among those that may be there, and where its identity is."""
 
@@ -329,7 +335,7 @@ class Story:
     def addresses(self) -> None:
         """Of a service, or of the API server."""
         namespace, name = self.random.choice((("shop", "legacy"), ("shop", "front"), ("default", "kubernetes")))
-        addresses = self.random.sample(("192.0.2.10", "198.51.100.9", "172.18.0.2", "10.244.0.10"), 2)
+        addresses = self.random.sample(("192.0.2.10", "198.51.100.9", "172.18.0.1", "172.18.0.2", "10.244.0.10"), 2)
         made = EndpointSlice(
             ServiceRef(namespace, name),
             f"{name}-{self.random.randrange(2)}",
@@ -361,9 +367,9 @@ class Story:
         engine = self.agent.policies.engine
         if selectors := sorted(engine.names.selectors):
             some = tuple(sorted(self.random.sample(selectors, min(2, len(selectors)))))
-            engine.names.identity(
-                Named(some, Network(*parse_prefix(self.random.choice(("0.0.0.0/0", "192.0.2.0/24")))))
-            )
+            own = host_network(parse_address(self.random.choice(("192.0.2.10", "198.51.100.9", "203.0.113.1"))))
+            over = [each for each in engine.networks if each.contains(own)]
+            engine.names.identity(Named(some, max(over, key=lambda each: each.length, default=ALL_IPV4)))
             self.agent.planner.touch(Part.POLICY)
 
     def nameless(self) -> None:
@@ -448,6 +454,9 @@ async def test_a_plan_does_not_depend_on_how_it_came_about(
             seen["listeners"] += sum(bool(sections) for _, _, sections in rows)
             named = set(agent.policies.engine.names.identities.values())
             seen["names"] += sum(key.identity in named for rows in lived["policy"].values() for key in rows)
+            for party in agent.policies.engine.parties:
+                if "kube-apiserver" in party.labels:
+                    seen[f"API server {' '.join(sorted({'host', 'world', 'fqdn'} & labels_of(party)))}"] += 1
             seen.update(name for name, planned in lived.items() if planned)
         happened += story.happened
     print(dict(happened), dict(seen))
@@ -456,3 +465,4 @@ async def test_a_plan_does_not_depend_on_how_it_came_about(
     assert min(
         seen[name] for name in ("aliases", "ipcache_lpm", "listeners", "names", "services", "service_slots")
     ) > len(seeds)
+    assert min(seen["API server host"], seen["API server world"]) > len(seeds) and seen["API server fqdn world"]

@@ -124,11 +124,12 @@ def test_published_endpoints_need_a_known_node_and_an_identity() -> None:
         assert ipcache(published=[useless]) == ipcache(published=[])
 
 
-def test_an_api_server_is_known_inside_and_outside_of_the_cluster() -> None:
-    """On a node it keeps the tunnel, outside it is reached as anything outside."""
+def test_an_api_server_on_a_node_is_told_from_other_nodes() -> None:
+    """It keeps the tunnel; this node stays the host; outside of the nodes it is a prefix, and no row here."""
     made = ipcache(apiserver=[A("172.18.0.3"), A("172.18.0.1")])
     assert made[IpcacheKey(A("172.18.0.3"))].identity == ReservedIdentity.KUBE_APISERVER
-    assert made[IpcacheKey(A("172.18.0.1"))] == IpcacheValue(NO_ADDRESS, ReservedIdentity.KUBE_APISERVER, 0)
+    assert made[IpcacheKey(A("172.18.0.3"))].tunnel_endpoint == A("172.18.0.3")
+    assert IpcacheKey(A("172.18.0.1")) not in made
     assert ipcache(apiserver=[A("172.18.0.2")])[IpcacheKey(A("172.18.0.2"))] == HOST_ROW
 
 

@@ -148,6 +148,68 @@ def test_identities_of_prefixes_nobody_names_after_a_restart_are_given_back() ->
     assert list(made.networks.values()) == [number]
 
 
+API = Network(*parse_prefix("10.9.9.9/32"))
+TO_API = cnp(out_of({"toEntities": ["kube-apiserver"]}))
+
+
+def out(made: Engine, identity: int) -> bool:
+    """Whether web may connect to an identity."""
+    return Lookup(rows(made, made.subject(WEB), Direction.EGRESS)).find(identity, 6, 443) is not None
+
+
+def test_an_api_server_outside_is_of_the_world_and_an_api_server() -> None:
+    """Its address is a prefix, though no policy names it; it goes as prefixes go, and comes back under its number."""
+    made = engine(TO_API)
+    assert not made.networks
+    made.set_apiservers([API])
+    (number,) = made.networks.values()
+    found = made.party(number)
+    assert found is not None and set(found.labels) == {"world", "world-ipv4", "kube-apiserver"} and out(made, number)
+    made.set_apiservers([])
+    assert not made.networks and out(made, number)  # an address may lead to it until the next plan is in the kernel
+    assert made.forget_retired() and not out(made, number)
+    made.set_apiservers([API])
+    assert made.networks == {API: number}
+
+
+def test_an_api_server_may_have_the_prefix_of_a_policy() -> None:
+    """One identity, which has the label as long as the API server is there, whoever was there first."""
+    by_address = cnp(out_of({"toCIDR": [str(API)]}), place="shop/q")
+    made = engine(TO_API, by_address)
+    (number,) = made.networks.values()
+    made.set_apiservers([API])
+    assert made.networks == {API: number} and "kube-apiserver" in made.party(number).labels  # type: ignore[union-attr]
+    drop(made, by_address)
+    assert not made.forget_retired() and out(made, number)
+    put(made, by_address)
+    made.set_apiservers([])
+    assert made.networks == {API: number} and "kube-apiserver" not in made.party(number).labels  # type: ignore[union-attr]
+    drop(made, by_address)
+    assert made.forget_retired() and not made.networks
+
+
+def test_an_api_server_of_a_known_name_is_still_one() -> None:
+    """Labels follow the network: of identities given before it was known, and after."""
+    made = engine(TO_API, cnp(out_of({"toFQDNs": [{"matchName": "api.example"}]}, app="db"), place="shop/q"))
+    early, late = Named(("api.example.",), API), Named(("api.example.", "x."), API)
+    before = made.names.identity(early)
+    assert not out(made, before)
+    made.set_apiservers([API])
+    assert out(made, before) and out(made, made.names.identity(late))
+    assert not out(made, made.names.identity(Named(("api.example.",), ALL_IPV4)))
+    made.set_apiservers([])
+    assert not out(made, before) and not out(made, made.names.identity(late))
+
+
+def test_the_identity_of_an_api_server_is_the_same_after_a_restart() -> None:
+    """By what the kernel still has."""
+    made = engine(TO_API)
+    made.adopt({API: IdentityId(FIRST_LOCAL_IDENTITY + 5)})
+    made.set_apiservers([API])
+    assert not made.forget_retired()
+    assert made.networks == {API: FIRST_LOCAL_IDENTITY + 5} and out(made, FIRST_LOCAL_IDENTITY + 5)
+
+
 def test_addresses_of_one_identity_are_told_apart() -> None:
     """Where an ipBlock does; the alias goes when nobody needs it."""
     block = knp({"podSelector": pods(app="web"), "ingress": [{"from": [{"ipBlock": {"cidr": "10.0.0.1/32"}}]}]})

@@ -200,6 +200,48 @@ def test_entities(peer: str) -> None:
     assert allowed == ENTITIES[peer]
 
 
+API_OUTSIDE = {
+    "apiVersion": "discovery.k8s.io/v1",
+    "kind": "EndpointSlice",
+    "metadata": {
+        "name": "kubernetes",
+        "namespace": "default",
+        "labels": {"kubernetes.io/service-name": "kubernetes"},
+    },
+    "addressType": "IPv4",
+    "endpoints": [{"addresses": ["1.2.3.4"]}],
+}
+
+
+@pytest.mark.parametrize("peer", ["1.2.3.4", "kube-apiserver"])
+def test_an_api_server_outside_is_of_the_world(peer: str) -> None:
+    """By its labels: world and kube-apiserver, so of the cluster, too, and of no node; CIDRs are about its address."""
+    cluster_of_it: list[dict[str, Any]] = [
+        {"toEntities": [name]} for name in ("world", "world-ipv4", "kube-apiserver", "cluster", "all")
+    ]
+    by_address: list[dict[str, Any]] = [
+        {"toCIDR": ["1.2.3.4"]},
+        {"toCIDR": ["1.0.0.0/8"]},
+        {"toCIDRSet": [{"cidr": "0.0.0.0/0", "except": ["1.2.3.5/32"]}]},
+        {"toServices": [{"k8sService": {"serviceName": "kubernetes", "namespace": "default"}}]},
+    ]
+    service = {"kind": "Service", "metadata": {"name": "kubernetes", "namespace": "default"}, "spec": {}}
+    for entry in (*cluster_of_it, *by_address):
+        assert verdict([cnp(out_of(entry))], "shop/web", peer, extra=[API_OUTSIDE, service]) == A, entry
+    block = {"ipBlock": {"cidr": "1.2.0.0/16"}}
+    kubernetes = knp({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": [block]}]})
+    assert verdict([kubernetes], "shop/web", peer, extra=[API_OUTSIDE]) == A
+    denied: list[dict[str, Any]] = [
+        *({"toEntities": [name]} for name in ("remote-node", "host", "world-ipv6", "none")),
+        {"toCIDRSet": [{"cidr": "1.0.0.0/8", "except": ["1.2.3.4/32"]}]},
+        {"toEndpoints": [{}]},
+    ]
+    for entry in denied:
+        assert verdict([cnp(out_of(entry))], "shop/web", peer, extra=[API_OUTSIDE]) == D, entry
+    assert verdict([cnp(out_of({"toEntities": ["kube-apiserver"]}))], "shop/web", "1.2.3.5", extra=[API_OUTSIDE]) == D
+    assert verdict([cnp(out_of({"toEntities": ["kube-apiserver"]}))], "shop/web", "host", extra=[API_OUTSIDE]) == D
+
+
 def test_the_node_enters_its_pods_and_only_its_own() -> None:
     """Probes come from there; only a denial stops them, by whatever it names the node."""
     policy = cnp({"endpointSelector": {}, "ingress": [{"fromEntities": ["none"]}]})
