@@ -96,7 +96,7 @@ def test_a_thousand_addresses_by_tcp(bed: Bed) -> None:
     assert dns.Flag.TC in bed.ask("a.test.").flags
     found = bed.ask("a.test.", tcp=True)
     assert addresses(found) == many
-    assert sum(bed.identity(text) is not None for text in many) >= 999
+    assert all(bed.identity(text) is not None for text in many)
 
 
 def test_what_is_no_answer_is_not_passed_on(bed: Bed) -> None:

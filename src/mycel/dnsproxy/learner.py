@@ -12,7 +12,7 @@ from mycel.dnsproxy.names_map import NamesMap
 from mycel.model.address import Address, is_ipv4, parse_prefix
 from mycel.plan.dns import DnsRules, Wanted
 from mycel.policy.fqdn import Selectors
-from mycel.policy.name_cache import NAMES, Entry, NameCache
+from mycel.policy.name_cache import NAMES, NameCache
 
 
 class Learner:
@@ -59,7 +59,8 @@ class Learner:
         changed = self.cache.learn(name, answers, source=source, now_s=now_s)
         for address in changed:
             self._wanted.pop(address, None)
-        self._journal.append(Entry(name, address, now_s + ttl, source) for address, ttl in answers)
+        learnt = (self.cache.entry(name, address) for address, _ in answers)
+        self._journal.append(each for each in learnt if each is not None)
         self._journal.compact(self.cache.entries(), len(self.cache.addresses))
         return self._write({*changed, *(address for address, _ in answers)})
 

@@ -17,7 +17,7 @@ from mycel.flow.l7 import L7Verdict
 from mycel.kit.dns import DnsFormatError, RCode
 
 log = logging.getLogger(__name__)
-CONNECTIONS = 512
+CONNECTIONS, PER_CLIENT = 512, 64
 _IDLE_S = 10.0
 
 
@@ -29,7 +29,7 @@ class TcpListener:
         self._port = port
         self._gate = gate
         self._records = records
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], str] = {}
         self._task = asyncio.get_running_loop().create_task(self._accept(), name=f"TCP listener {port}")
 
     def close(self) -> None:
@@ -48,12 +48,14 @@ class TcpListener:
                 log.warning("listener %d: %s", self._port, exc)
                 await asyncio.sleep(0.1)
                 continue
-            if len(self._connections) >= CONNECTIONS:
+            client = Place(peer[0], peer[1])
+            of_client = sum(each == client.address for each in self._connections.values())
+            if len(self._connections) >= CONNECTIONS or of_client >= PER_CLIENT:
                 made.close()
                 continue
-            task = loop.create_task(self._serve(made, Place(peer[0], peer[1])), name="DNS over TCP")
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
+            task = loop.create_task(self._serve(made, client), name="DNS over TCP")
+            self._connections[task] = client.address
+            task.add_done_callback(self._connections.pop)
 
     async def _serve(self, made: socket.socket, client: Place) -> None:
         server = Place(*made.getsockname()[:2])
@@ -127,7 +129,16 @@ class _Leg:
 
     async def ask(self, wire: bytes, query: Query) -> bytes:
         """The answer to a query. Raises OSError or EOFError."""
-        reader, writer = self._streams or await self._connect()
+        if self._streams is not None:
+            try:
+                return await self._ask(wire, query, *self._streams)
+            except (OSError, EOFError):
+                self.close()  # servers hang up when they like (RFC 7766, 6.2.4)
+        return await self._ask(wire, query, *await self._connect())
+
+    async def _ask(
+        self, wire: bytes, query: Query, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bytes:
         writer.write(struct.pack("!H", len(wire)) + wire)
         await writer.drain()
         while True:

@@ -297,8 +297,8 @@ def _read_name(wire: bytes, at: int, end: int | None = None) -> tuple[str, int]:
             target = (length & 0x3F) << 8 | wire[here + 1]
             if after is None:
                 after = here + 2
-            if target >= lowest:
-                raise DnsFormatError("a compression pointer does not lead backwards")
+            if not _HEADER.size <= target < lowest:
+                raise DnsFormatError("a compression pointer does not lead backwards to a name")
             here, lowest, stop = target, target, len(wire)
             continue
         if length > _MAX_LABEL:

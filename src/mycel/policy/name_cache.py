@@ -1,11 +1,13 @@
 """What names answered with: name → addresses with the time they are good until. Pure; whoever calls has the clock.
 
 An address whose time is over is put off, not dropped: it goes by a `sweep` that knows it has no live connection, and
-not before the sweep after the one that found it over, so that a client has time to use what it was told.
+not before the sweep after the one that found it over, so that a client has time to use what it was told. So is one that
+is beyond what a name may have.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterable, Iterator, Set
 from typing import NamedTuple
 
@@ -48,7 +50,8 @@ class NameCache:
         self._per_name, self._most_put_off, self._most_names = per_name, put_off, names
         self._names: dict[str, dict[Address, Answered]] = {}
         self._addresses: dict[Address, set[str]] = {}
-        self._put_off: dict[tuple[str, Address], None] = {}  # in the order they were
+        # in the order they were; whether a sweep has found them so, and the next may drop them
+        self._put_off: dict[tuple[str, Address], bool] = {}
 
     def learn(
         self, name: str, answers: Iterable[tuple[Address, int]], *, source: Address, now_s: float
@@ -66,17 +69,35 @@ class NameCache:
                 changed.add(address)
             self._put_off.pop((name, address), None)
             held[address] = Answered(max(until_s, old.until_s if old else until_s), source)
-        if (beyond := len(held) - self._per_name) > 0:
-            for address in sorted(held, key=lambda each: held[each].until_s)[:beyond]:
-                self._drop(name, address)
-                changed.add(address)
+        if len(held) > self._per_name:
+            changed |= self._put_off_beyond(name, held, now_s)
         if not held and self._names.get(name) is held:
             del self._names[name]
         return changed
 
+    def _put_off_beyond(self, name: str, held: dict[Address, Answered], now_s: float) -> set[Address]:
+        """The longest-lived stay, of one answer the first. Returns what had to be dropped for it."""
+        good = [address for address in reversed(held) if (name, address) not in self._put_off]
+        good.sort(key=lambda each: held[each].until_s)
+        for address in good[: max(0, len(good) - self._per_name)]:
+            held[address] = held[address]._replace(until_s=now_s)
+            self._put_off[name, address] = False
+        return self._drop_oldest()
+
+    def _drop_oldest(self) -> set[Address]:
+        """Of what is put off, beyond what may be."""
+        oldest = list(itertools.islice(self._put_off, max(0, len(self._put_off) - self._most_put_off)))
+        for name, address in oldest:
+            self._drop(name, address)
+        return {address for _, address in oldest}
+
     def due(self, now_s: float) -> set[Address]:
         """Addresses a sweep would drop unless they have live connections."""
-        return {address for name, address in self._put_off if self._names[name][address].until_s <= now_s}
+        return {
+            address
+            for (name, address), found in self._put_off.items()
+            if found and self._names[name][address].until_s <= now_s
+        }
 
     def sweep(self, now_s: float, live: Collection[Address] | None) -> set[Address]:
         """Drop what is over. `live`: addresses with connections, None: nobody knows, so all of them may have.
@@ -85,17 +106,14 @@ class NameCache:
         """
         changed: set[Address] = set()
         if live is not None:
-            for name, address in [each for each in self._put_off if each[1] not in live]:
+            for name, address in [each for each, found in self._put_off.items() if found and each[1] not in live]:
                 self._drop(name, address)
                 changed.add(address)
+        self._put_off = dict.fromkeys(self._put_off, True)
         for name, held in self._names.items():
-            self._put_off.update(
-                dict.fromkeys((name, address) for address, one in held.items() if one.until_s <= now_s)
-            )
-        for name, address in list(self._put_off)[: max(0, len(self._put_off) - self._most_put_off)]:
-            self._drop(name, address)
-            changed.add(address)
-        return changed
+            over = ((name, address) for address, one in held.items() if one.until_s <= now_s)
+            self._put_off.update(dict.fromkeys(over, True))
+        return changed | self._drop_oldest()
 
     def names(self, address: Address) -> Set[str]:
         """The names an address answers for."""
@@ -105,6 +123,11 @@ class NameCache:
     def addresses(self) -> Collection[Address]:
         """Every address there is."""
         return self._addresses.keys()
+
+    def entry(self, name: str, address: Address) -> Entry | None:
+        """One address of one name; None: it has not, or not any more."""
+        one = self._names.get(name, {}).get(address)
+        return None if one is None else Entry(name, address, one.until_s, one.source)
 
     def entries(self) -> Iterator[Entry]:
         """Everything, in the order it was learnt."""

@@ -32,7 +32,7 @@ def test_an_answer_passes_as_it_is_while_what_it_taught_is_kept(
     """For its TTL, half a minute at most; addresses are kept beyond the last one that passes. Not when one is gone."""
     now_s = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
-    cache, rows = NameCache(per_name=1, min_ttl_s=0), FakeNames()
+    cache, rows = NameCache(per_name=1, put_off=0), FakeNames()
     learner = Learner(cache, rows, Journal(tmp_path / "names.jsonl"))
     gate = Gate(learner, _nobody)
     gate.follow(DnsRules({}, ("*.a.",), (), (KnownIdentity(Wanted(("*.a.",), V4), 7),)))
@@ -55,7 +55,7 @@ def test_an_answer_passes_as_it_is_while_what_it_taught_is_kept(
 
 def test_an_answer_is_read_again_when_an_address_in_it_has_another_identity(tmp_path: Path) -> None:
     """Its row is there still, but with the selectors of other names."""
-    cache, rows = NameCache(per_name=1), FakeNames()
+    cache, rows = NameCache(per_name=1, put_off=0), FakeNames()
     gate = Gate(Learner(cache, rows, Journal(tmp_path / "names.jsonl")), _nobody)
     selectors = (("*.a.", "*.b."), ("*.b.",), ("*.a.",))
     known = (KnownIdentity(Wanted(each, V4), 7 + number) for number, each in enumerate(selectors))

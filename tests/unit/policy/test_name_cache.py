@@ -59,10 +59,32 @@ def test_ttl_bounds() -> None:
 
 
 def test_a_name_has_a_thousand_addresses_and_keeps_the_longest_lived() -> None:
+    """The others are put off: who was told one has time to use it."""
     cache = NameCache()
     many = [(Address(index.to_bytes(16, "big")), index) for index in range(1, 1501)]
     learn(cache, "a.", *many)
-    assert {each.address for each in cache.entries()} == {address for address, _ in many[500:]}
+    assert (len(list(cache.entries())), cache.due(0)) == (1500, set())
+    assert cache.sweep(0, set()) == set()
+    assert cache.due(0) == {address for address, _ in many[:500]}
+    assert cache.sweep(0, {many[0][0]}) == {address for address, _ in many[1:500]}
+    assert {each.address for each in cache.entries()} == {many[0][0], *(address for address, _ in many[500:])}
+
+
+def test_of_one_answer_the_first_stay() -> None:
+    cache = NameCache(per_name=2)
+    many = [Address(index.to_bytes(16, "big")) for index in range(4)]
+    for now_s in (0, 1):
+        learn(cache, "a.", *((address, 60) for address in many), now_s=now_s)
+        assert {each.address for each in cache.entries() if each.until_s > now_s} == set(many[:2])
+
+
+def test_what_is_beyond_is_bounded_at_once() -> None:
+    cache = NameCache(per_name=2, put_off=3)
+    many = [(Address(index.to_bytes(16, "big")), 60) for index in range(8)]
+    changed = learn(cache, "a.", *many)
+    assert len(list(cache.entries())) == 5
+    assert {address for address, _ in many} == changed
+    assert all(each in cache.addresses for each, _ in many[:2])
 
 
 def test_what_is_put_off_is_bounded_too() -> None:
