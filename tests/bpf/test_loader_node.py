@@ -190,6 +190,29 @@ def test_what_proxies_send_is_routed_before_the_nodes_own_addresses(bed: Bed) ->
     assert (rules(bed), rules(bed, "-6")) == before
 
 
+def test_an_address_outside_is_what_programs_take_it_for(bed: Bed) -> None:
+    """Its own row, then that of its names, then the longest prefix; else world."""
+    datapath = opened(bed)
+    maps = datapath.maps
+
+    def value(identity: int) -> abi.IpcacheValue:
+        return abi.IpcacheValue(bytes(16), identity, 0)
+
+    network, longer = addr("198.51.100.0"), addr("198.51.100.128")
+    maps.ipcache_lpm.write(
+        {abi.IpcacheLpmKey(96 + 24, network): value(11), abi.IpcacheLpmKey(96 + 25, longer): value(12)}
+    )
+    maps.names.write({abi.NameKey(addr(f"198.51.100.{last}")): value(13) for last in (1, 2)})
+    maps.ipcache.write({abi.IpcacheKey(addr("198.51.100.1")): value(14)})
+    found = {last: maps.identity(addr(f"198.51.100.{last}")) for last in (1, 2, 3, 129)}
+    assert found == {1: 14, 2: 13, 3: 11, 129: 12}
+    assert maps.identity(addr("203.0.113.1")) == abi.ReservedIdentity.WORLD
+    maps.ipcache_lpm.remove([*maps.ipcache_lpm.dump()])
+    maps.names.remove([*maps.names.dump()])
+    maps.ipcache.remove([abi.IpcacheKey(addr("198.51.100.1"))])
+    datapath.close()
+
+
 def test_the_next_agent_adopts_everything(bed: Bed) -> None:
     """Same links, same programs, same maps and rows; a knob's change swaps programs in the same links."""
     first = opened(bed)

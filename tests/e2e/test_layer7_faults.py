@@ -239,6 +239,24 @@ def test_the_first_connection_after_a_dns_answer_is_let_through(mesh: Cluster, r
             kill_some(lambda: dns_proxies(mesh, node), 1, apart_s=0)
 
 
+def test_an_outside_address_is_the_same_in_every_flow(mesh: Cluster, run: Run) -> None:
+    """Questions the DNS proxy saw, and their packets: the resolver has the identity of the policy's prefix in both."""
+
+    def identities() -> dict[str, set[int]]:
+        said(run("client2", NAMES, "1", "1", RESOLVER, str(PORT)))
+        found: dict[str, set[int]] = {}
+        listed = mesh.mycel("hubble", "observe", "--to-ip", RESOLVER, "--last", "50", "-o", "jsonpb").stdout
+        for flow in (json.loads(line).get("flow", {}) for line in listed.splitlines()):
+            if flow.get("IP", {}).get("destination") == RESOLVER:
+                found.setdefault(flow["Type"], set()).add(flow["destination"]["identity"])
+        return found
+
+    eventually(lambda: len(identities()) == 2, what="flows of both layers")
+    found = identities()
+    assert found["L3_L4"] == found["L7"]
+    assert min(found["L7"]) >= 1 << 24
+
+
 def test_an_envoy_that_begins_without_an_agent_serves(mesh: Cluster, run: Run) -> None:
     """No agent anywhere, then the Envoy is killed: allowed passes, denied is 403; agents that come touch nothing."""
     node = home(mesh)

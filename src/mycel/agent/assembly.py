@@ -219,6 +219,7 @@ def make_directory(base: Base, pods: Pods, policies: Policies, learnt: Learnt) -
         policies=policies,
         rules=RuleNames(policies, pods.endpoints),
         this=lambda: node.this,
+        identity=node.datapath.maps.identity,
         names=learnt.names,
         cluster=cluster,
     )

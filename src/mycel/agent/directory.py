@@ -38,6 +38,7 @@ class StoreDirectory:
         policies: Policies,
         rules: RuleNames,
         this: Callable[[], ThisNode],
+        identity: Callable[[Address], int],
         names: Callable[[bytes], tuple[str, ...]],
         cluster: str,
     ) -> None:
@@ -48,6 +49,7 @@ class StoreDirectory:
         self._policies = policies
         self._rules = rules
         self._this = this
+        self._identity = identity
         self._names = names
         self._cluster = cluster
         self._version = 1
@@ -78,6 +80,10 @@ class StoreDirectory:
         if number >> 24 == 1 and (party := self._policies.engine.party(number)) is not None:
             return label_texts(party.labels)
         return RESERVED_LABELS.get(number) or self._identities.labels(number)
+
+    def identity(self, address: Address) -> int:
+        """What the kernel takes an address for."""
+        return self._identity(address)
 
     def services(self, address: Address) -> Mapping[tuple[int, int], ServiceName]:
         """Frontends on an address. NodePorts are on every address of this node."""

@@ -15,6 +15,7 @@ from mycel.datapath.errors import DatapathError
 from mycel.datapath.maps import CounterMap, KernelMap
 from mycel.datapath.policy_map import PolicyMap
 from mycel.kit.reconcile import Target
+from mycel.model.address import Address
 
 PREFIX: Final = "mycel_"
 
@@ -108,6 +109,15 @@ class NodeMaps:
             readable = ", ".join(each for each in NAMES if each not in ("lost", "events"))
             raise DatapathError(f"no map {name}: there are {readable}")
         return getattr(self, name).dump()
+
+    def identity(self, address: Address) -> int:
+        """What programs take an address for that is no pod's of this node (lib/identity.h), from the kernel."""
+        found = (
+            self.ipcache.get(abi.IpcacheKey(address))
+            or self.names.get(abi.NameKey(address))
+            or self.ipcache_lpm.get(abi.IpcacheLpmKey(128, address))
+        )
+        return abi.ReservedIdentity.WORLD if found is None else found.identity
 
     def fd(self, name: str) -> int:
         """Descriptor of a map, by its name without the prefix; it stays ours."""

@@ -87,6 +87,7 @@ class _Identities:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._now: dict[Address, Owner] = {}
+        self._nobodys: dict[Address, int] = {}
 
     def of(self, address: Address, at_ns: int) -> int:
         owner = self._now.get(address)
@@ -94,7 +95,12 @@ class _Identities:
             owner = self._now[address] = self._directory.owner(address, 0, NOW_NS)
         if at_ns < owner.since_ns:
             owner = self._directory.owner(address, 0, at_ns)
-        return owner.endpoint.identity if owner.endpoint is not None else abi.ReservedIdentity.WORLD
+        if owner.endpoint is not None:
+            return owner.endpoint.identity
+        found = self._nobodys.get(address)
+        if found is None:
+            found = self._nobodys[address] = self._directory.identity(address)
+        return found
 
 
 def describe_l7(flow: pb.Flow, record: L7Record) -> None:

@@ -95,6 +95,10 @@ class Directory(Protocol):
         """Labels of an identity, `reserved:world` for 2; empty when it is not known."""
         ...
 
+    def identity(self, address: Address) -> int:
+        """What the kernel takes an address for that nobody has: of its DNS names, of a policy's prefix, or world."""
+        ...
+
     def services(self, address: Address) -> Mapping[tuple[int, int], ServiceName]:
         """Frontends on this address: (port, IP protocol number) → Service; empty when there is none."""
         ...

@@ -1,15 +1,19 @@
 """Names are put on events when they arrive."""
 
 import numpy as np
+import pytest
 
 from mycel import abi
 from mycel.flow.enrich import Enricher, Records
+from mycel.flow.l7 import End, Half, Http, L7Record, L7Verdict
 from mycel.flow.records import Endpoint, Interner, ServiceName
+from mycel.model.address import format_address
 from tests.unit.flow.samples import (
     CLIENT,
     CLIENT_ENDPOINT,
     ECHO,
     FRONTEND,
+    NAMED,
     WALL_NS,
     WORLD,
     Names,
@@ -80,6 +84,24 @@ def test_dns_names_and_interfaces() -> None:
     rows, records = enrich(event(destination=WORLD, ifindex=3))
     assert records.names[int(rows["destination_names"][0])] == ("one.example",)
     assert records.interfaces[int(rows["interface"][0])] == (3, "lxc3")
+
+
+def test_an_outside_address_is_the_same_at_both_layers() -> None:
+    """What a proxy saw has no identity of its own: the address is taken for what the kernel takes it for."""
+    records = Records()
+    enricher = Enricher(Names(), records)
+    packets = enricher.enrich(events(event(destination=WORLD, destination_identity=NAMED)), wall_offset_ns=0)
+    ends = End(format_address(CLIENT), 40_000), End(format_address(WORLD), 80)
+    http = Http(method="GET", url="http://one.example/", protocol="HTTP/1.1")
+    messages = [
+        L7Record(1, half, L7Verdict.FORWARDED, *ends, "TCP", 10007, http=http) for half in (Half.REQUEST, Half.RESPONSE)
+    ]
+    (requests,) = enricher.enrich_l7([messages], pytest.fail, wall_offset_ns=0)
+    for field in ("record", "names"):
+        server = packets[f"destination_{field}"].tolist()
+        assert server == [requests[f"destination_{field}"][0]] == [requests[f"source_{field}"][1]]
+    assert requests["event"]["destination_identity"][0] == NAMED
+    assert records.endpoints[int(packets["destination_record"][0])] == Endpoint(NAMED)
 
 
 def test_interner_forgets_and_keeps_numbers() -> None:
