@@ -167,7 +167,10 @@ def test_records_of_questions_and_answers(bed: Bed) -> None:
         bed.resolver.records["a.test."] = ["192.0.2.60"]
         bed.ask("a.test.")
         bed.ask("a.other.")
-        request, response, denied = (l7.decode(taker.recv(65536)) for _ in range(3))
+        lines: list[bytes] = []
+        while len(lines) < 3:
+            lines += taker.recv(65536).split(b"\n")
+        request, response, denied = map(l7.decode, lines)
     (bed.folder / "l7-records.sock").unlink()
     assert request.dns == l7.Dns("a.test.", ("A",))
     assert (request.half, request.verdict, request.listener) == (l7.Half.REQUEST, l7.L7Verdict.FORWARDED, PORT)

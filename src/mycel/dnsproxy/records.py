@@ -1,18 +1,26 @@
-"""What the proxy saw, to the agent: datagrams that never wait. What does not fit is counted, and the count is told."""
+"""What the proxy saw, to the agent: datagrams that never wait. What does not fit is counted, and the count is told.
+
+A datagram has many records: the kernel keeps ten for an agent that is busy, and each of them wakes it.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import socket
 import time
 from pathlib import Path
 
+import msgspec
+
 from mycel.dnsproxy.sockets import Place
 from mycel.dnsproxy.wire import Answer, Query, type_name
-from mycel.flow.l7 import Dns, End, Half, L7Record, L7Verdict, Loss, encode
+from mycel.flow.l7 import RECORD_LIMIT, Dns, End, Half, L7Record, L7Verdict, Loss, encode
 from mycel.model.address import format_address
 
 _SHOWN = 64  # addresses of one answer, and types of its records
 _SHOWN_NAMES = 16  # a name may take a kilobyte
+_TOGETHER_S = 0.02
 
 
 class Records:
@@ -24,6 +32,8 @@ class Records:
         self.wanted = False
         """Whether anybody takes records; if not, none is made."""
         self._lost = 0
+        self._waiting: list[bytes] = []
+        self._bytes = 0
 
     def look(self) -> None:
         """Find out, now and then, whether anybody takes records, and tell what was lost."""
@@ -39,7 +49,11 @@ class Records:
             self._lost = 0
 
     def close(self) -> None:
-        """Tell nothing any more."""
+        """Tell what waits, and nothing any more."""
+        self._flush()
+        self._end()
+
+    def _end(self) -> None:
         self.wanted = False
         if self._socket is not None:
             self._socket.close()
@@ -62,16 +76,6 @@ class Records:
         """A query, or with `response` its answer."""
         if self._socket is None:
             return
-        addresses = answer.addresses if answer else ()
-        told = Dns(
-            query=query.name,
-            qtypes=(type_name(query.type),),
-            rcode=answer.rcode if answer else rcode,
-            ips=tuple(format_address(address) for address, _ in addresses[:_SHOWN]),
-            ttl=min((ttl for _, ttl in addresses), default=0),
-            cnames=answer.aliases[:_SHOWN_NAMES] if answer else (),
-            rrtypes=tuple(map(type_name, answer.types[:_SHOWN])) if answer else (),
-        )
         record = L7Record(
             time_ns=time.time_ns(),
             half=Half.RESPONSE if response else Half.REQUEST,
@@ -81,10 +85,22 @@ class Records:
             protocol=protocol,
             listener=listener,
             latency_ns=round(latency_s * 1e9),
-            dns=told,
         )
-        if not self._send(encode(record)):
-            self._lost += 1
+        small = answer is None or len(answer.addresses) + len(answer.aliases) <= _SHOWN
+        said = _said(query, answer, rcode) if small else _say(query, answer, rcode)
+        line = b'%b,"dns":%b}' % (encode(record)[:-1], said)
+        if self._bytes + len(line) >= RECORD_LIMIT:
+            self._flush()
+        if not self._waiting:
+            asyncio.get_running_loop().call_later(_TOGETHER_S, self._flush)
+        self._waiting.append(line)
+        self._bytes += len(line) + 1
+
+    def _flush(self) -> None:
+        if self._waiting and not self._send(b"\n".join(self._waiting)):
+            self._lost += len(self._waiting)
+        self._waiting.clear()
+        self._bytes = 0
 
     def _send(self, datagram: bytes) -> bool:
         if self._socket is None:
@@ -94,6 +110,25 @@ class Records:
         except BlockingIOError:
             return False
         except OSError:
-            self.close()
+            self._end()
             return False
         return True
+
+
+def _say(query: Query, answer: Answer | None, rcode: int) -> bytes:
+    """The part of a record that the next ones repeat, as JSON."""
+    addresses = answer.addresses if answer else ()
+    return msgspec.json.encode(
+        Dns(
+            query=query.name,
+            qtypes=(type_name(query.type),),
+            rcode=answer.rcode if answer else rcode,
+            ips=tuple(format_address(address) for address, _ in addresses[:_SHOWN]),
+            ttl=min((ttl for _, ttl in addresses), default=0),
+            cnames=answer.aliases[:_SHOWN_NAMES] if answer else (),
+            rrtypes=tuple(map(type_name, answer.types[:_SHOWN])) if answer else (),
+        )
+    )
+
+
+_said = functools.lru_cache(maxsize=2048)(_say)

@@ -110,7 +110,7 @@ class Loss(msgspec.Struct, frozen=True, tag="loss"):
 _DECODER = msgspec.json.Decoder(L7Record | Loss)
 _ENCODER = msgspec.json.Encoder()
 RECORD_LIMIT = 32_768
-"""Bytes of one datagram; what is longer was not made by a proxy of ours."""
+"""Bytes of one record, and of a datagram of them, one a line; what is longer was not made by a proxy of ours."""
 TEXT_LIMIT = 2_048
 """Letters of a URL or of a header's value; the rest is left out."""
 CUT = "…"
@@ -118,15 +118,15 @@ _BESIDES = 400  # bytes of a record without its texts, roughly
 
 
 def encode(record: L7Record | Loss) -> bytes:
-    """As a datagram."""
+    """As a line of a datagram, without its end."""
     return _ENCODER.encode(record)
 
 
-def decode(datagram: bytes) -> L7Record | Loss:
+def decode(line: bytes) -> L7Record | Loss:
     """Raises ValueError for bytes that are neither."""
-    if len(datagram) > RECORD_LIMIT:
-        raise ValueError(f"{len(datagram)} bytes are more than a record has ({RECORD_LIMIT})")
-    record = _DECODER.decode(datagram)
+    if len(line) > RECORD_LIMIT:
+        raise ValueError(f"{len(line)} bytes are more than a record has ({RECORD_LIMIT})")
+    record = _DECODER.decode(line)
     if isinstance(record, L7Record) and (record.http is None) == (record.dns is None):
         raise ValueError("a record is of HTTP or of DNS")
     return record

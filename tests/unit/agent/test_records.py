@@ -18,7 +18,7 @@ from mycel.agent.proxy.records import Cause, Records, receive, words
 from mycel.dnsproxy.records import Records as DnsRecords
 from mycel.dnsproxy.sockets import Place
 from mycel.dnsproxy.wire import Query
-from mycel.flow.l7 import Dns, End, Half, Http, L7Record, L7Verdict, Loss, decode, encode, weight
+from mycel.flow.l7 import RECORD_LIMIT, Dns, End, Half, Http, L7Record, L7Verdict, Loss, decode, encode, weight
 from mycel.model.address import format_address
 from mycel.observe.pipeline import FlowPipeline
 from tests.unit.flow.samples import CLIENT, ECHO, Names
@@ -105,6 +105,17 @@ async def test_a_datagram_that_is_no_record_is_counted(
     assert any(each.levelno == logging.ERROR for each in caplog.records)
 
 
+async def test_a_datagram_has_many_records(tmp_path: Path) -> None:
+    """One that is none costs itself."""
+    records = Records()
+    transport = await receive(tmp_path / "s", records)
+    with contextlib.closing(transport), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"\n".join((encode(GOOD), encode(Loss(3)), b"{", encode(GOOD))), str(tmp_path / "s"))
+        found, _, lost = await records.take()
+    assert (found, lost) == ([GOOD, GOOD], 4)
+    assert records.losses == {Cause.DNS_PROXY: 3, Cause.UNUSABLE: 1}
+
+
 @pytest.mark.parametrize(("url", "fit"), [("http://echo/", 16_384), ("http://echo/" + "x" * 100_000, 167)])
 async def test_what_waits_is_bounded_in_number_and_in_bytes(url: str, fit: int) -> None:
     """What finds no room is counted, and nobody waits."""
@@ -129,7 +140,7 @@ async def test_messages_no_flow_refers_to_are_forgotten_by_their_bytes() -> None
 
 
 async def test_the_dns_proxy_tells_what_it_could_not_send(tmp_path: Path) -> None:
-    """As soon as there is room again, also when no further query comes."""
+    """As soon as there is room again, also when no further query comes. Many go together."""
     place = tmp_path / "s"
     sender = DnsRecords(place)
     with contextlib.closing(sender), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as taker:
@@ -145,10 +156,14 @@ async def test_the_dns_proxy_tells_what_it_could_not_send(tmp_path: Path) -> Non
                 protocol="UDP",
                 verdict=L7Verdict.FORWARDED,
             )
-        came = 0
+        await asyncio.sleep(0.05)
+        datagrams: list[bytes] = []
         with contextlib.suppress(BlockingIOError):
-            while taker.recv(65536):
-                came += 1
+            while True:
+                datagrams.append(taker.recv(65536))
+        came = sum(len(each.split(b"\n")) for each in datagrams)
+        assert max(map(len, datagrams)) <= RECORD_LIMIT
+        assert came > 50 * len(datagrams)
         sender.look()
         assert decode(taker.recv(65536)) == Loss(5_000 - came)
         sender.look()

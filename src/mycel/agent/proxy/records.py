@@ -110,15 +110,16 @@ class _Receiver(asyncio.DatagramProtocol):
         self._records = records
 
     def datagram_received(self, data: bytes, addr: object) -> None:
-        try:
-            found = decode(data)
-        except ValueError as exc:
-            self._records.refuse(str(exc))
-            return
-        if isinstance(found, Loss):
-            self._records.lose(Cause.DNS_PROXY, found.count)
-        else:
-            self._records.add(found)
+        for line in data.split(b"\n"):
+            try:
+                found = decode(line)
+            except ValueError as exc:
+                self._records.refuse(str(exc))
+                continue
+            if isinstance(found, Loss):
+                self._records.lose(Cause.DNS_PROXY, found.count)
+            else:
+                self._records.add(found)
 
 
 async def receive(path: Path, records: Records) -> asyncio.DatagramTransport:
