@@ -16,7 +16,7 @@ from mycel.envoy.header_matches import changing, deciding, remembering, resource
 from mycel.envoy.http_rules import Json, Unsupported, compiled, underscores
 from mycel.envoy.looking import looking, tells_http
 from mycel.envoy.messages import from_json, to_resource
-from mycel.envoy.parts import Shown, access_logs, listener_fields, upstream_bind
+from mycel.envoy.parts import Shown, access_logs, listener_fields, router, upstream_bind
 from mycel.envoy.resources import CLUSTER, LISTENER, SECRET, Resource, Snapshot
 from mycel.model.proxy import upstream_mark
 from mycel.policy.http import SecretRef, secrets_of
@@ -110,7 +110,6 @@ def connection_manager(name: str, http: HttpSections, there: Collection[SecretRe
         "rules": {"action": "ALLOW", "policies": rules.policies},
     }
     names = underscores(http.sections)
-    router = {"@type": f"{_TYPE}filters.http.router.v3.Router", "suppress_envoy_headers": True}
     route = {
         "cluster": ORIGINAL_DESTINATION,
         "timeout": "0s",
@@ -135,7 +134,7 @@ def connection_manager(name: str, http: HttpSections, there: Collection[SecretRe
             *deciding(rules.changes),
             {"name": "rbac", "typed_config": rbac},
             *changing(rules.changes),
-            {"name": "router", "typed_config": router},
+            router(),
         ],
         "route_config": {
             "name": "all",

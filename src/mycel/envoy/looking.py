@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from mycel.envoy.parts import router
+
 Json = dict[str, Any]
 
 _TYPE = "type.googleapis.com/envoy.extensions."
@@ -41,7 +43,6 @@ def _unseen(cluster: str) -> Json:
 
 
 def _manager(cluster: str, logs: Sequence[Any]) -> Json:
-    router = {"@type": f"{_TYPE}filters.http.router.v3.Router", "suppress_envoy_headers": True}
     route = {
         "cluster": cluster,
         "timeout": "0s",
@@ -74,6 +75,6 @@ def _manager(cluster: str, logs: Sequence[Any]) -> Json:
         "http_protocol_options": {"accept_http_10": True},
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "access_log": list(logs),
-        "http_filters": [{"name": "router", "typed_config": router}],
+        "http_filters": [router()],
         "route_config": {"name": "all", "virtual_hosts": [everything]},
     }

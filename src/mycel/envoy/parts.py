@@ -60,6 +60,16 @@ def upstream_bind(source: str = "") -> Json:
     return {"source_address": {"address": source, "port_value": 0}, "socket_options": [ports, mark]}
 
 
+def router() -> Json:
+    """The filter at the end of a connection manager's.
+
+    It keeps no statistics by response code: Envoy would look their names up for every request, to find that the
+    bootstrap's `stats_config` has none of them.
+    """
+    fields = {"@type": f"{_TYPE}filters.http.router.v3.Router", "suppress_envoy_headers": True, "dynamic_stats": False}
+    return {"name": "router", "typed_config": fields}
+
+
 def access_logs(log_name: str, shown: Shown, *, rewritten: bool = False) -> list[Json]:
     """The access log that becomes flows: one record per request, to the agent; none where nobody keeps flows.
 

@@ -7,13 +7,31 @@ what tries. A format costs Envoy half of what its typed log of requests does (be
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from enum import Enum, auto
 from typing import NamedTuple
 
 TEXT_BYTES = 2_100
 """Of a URL's path and of a header's value; the rest is not logged. A little more than flows show."""
-_START = b"mycel 1\n"  # of lines of this form, should there be others one day
+_START = b"mycel 2\n"  # of lines of this form
 _ABSENT = b"-"
+_DENIED = b"rbac_access_denied"
+_NO_ANSWER = b"0"
+_HEAD_BYTES = len(_START + b"403\n" + _DENIED)
 _REQUEST, _RESPONSE = b">", b"<"
+
+
+class Outcome(Enum):
+    """What became of a request."""
+
+    ANSWERED = auto()
+    UNANSWERED = auto()
+    DENIED = auto()
+
+
+def _outcome(code: bytes, details: bytes) -> Outcome:
+    if details.startswith(_DENIED):
+        return Outcome.DENIED
+    return Outcome.UNANSWERED if code == _NO_ANSWER else Outcome.ANSWERED
 
 
 class Line(NamedTuple):
@@ -21,10 +39,10 @@ class Line(NamedTuple):
 
     code: bytes  # decimal; 0: no answer
     details: bytes  # Envoy's reason for it
+    protocol: bytes  # HTTP/1.1
     duration_ns: bytes  # decimal, from the first byte of the request to the last of the answer
     client: bytes  # address:port
     server: bytes
-    protocol: bytes  # HTTP/1.1
     rule: bytes  # of the listener's RBAC: section/rule
     method: bytes
     scheme: bytes
@@ -36,14 +54,19 @@ class Line(NamedTuple):
     request_headers: Mapping[str, bytes]
     response_headers: Mapping[str, bytes]
 
+    @property
+    def outcome(self) -> Outcome:
+        """See Outcome."""
+        return _outcome(self.code, self.details)
+
 
 _OPERATORS = (
     "%RESPONSE_CODE%",
     "%RESPONSE_CODE_DETAILS%",
+    "%PROTOCOL%",
     "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:ns)%",
     "%DOWNSTREAM_REMOTE_ADDRESS%",
     "%DOWNSTREAM_LOCAL_ADDRESS%",
-    "%PROTOCOL%",
     "%DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_effective_policy_id)%",
     "%REQ(:METHOD):100%",
     "%REQ(:SCHEME):100%",
@@ -67,20 +90,27 @@ def log_format(shown: Iterable[str], *, rewritten: bool) -> str:
     return made.replace("%REQ(:PATH)", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)") if rewritten else made
 
 
+def head_of(text: bytes) -> bytes:
+    """Enough of a line for `read_outcome`. Most requests have the same."""
+    return text[:_HEAD_BYTES]
+
+
 def is_line(text: bytes) -> bool:
-    """Whether a text is a line of this form, and not of another release's."""
-    return text.startswith(_START) and text.count(b"\n") >= len(_OPERATORS)
+    """Whether a text, or its head, is of a line of this form, and not of another release's."""
+    return text.startswith(_START) and text.count(b"\n", 0, _HEAD_BYTES) > 1
 
 
-def read_outcome(line: bytes) -> tuple[bytes, bytes]:
-    """Only `code` and `details` of a line."""
-    _, code, details, _ = line.split(b"\n", 3)
-    return code, details
+def read_outcome(head: bytes) -> Outcome:
+    """What a line's head says."""
+    _, code, details, *_ = head.split(b"\n", 3)
+    return _outcome(code, details)
 
 
 def read_line(line: bytes) -> Line:
-    """All of a line."""
+    """All of a line. Raises ValueError where fields are missing."""
     fields = line.split(b"\n")[1:]
+    if len(fields) < len(_OPERATORS):
+        raise ValueError(f"a line of {len(fields)} fields: {line[:_HEAD_BYTES]!r}")
     headers: dict[bytes, dict[str, bytes]] = {_REQUEST: {}, _RESPONSE: {}}
     for field in fields[len(_OPERATORS) :]:
         name, _, value = field[1:].partition(b":")

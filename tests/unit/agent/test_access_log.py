@@ -38,7 +38,7 @@ def line(**fields: str) -> bytes:
     }
     headers = [f"{name}:{fields.pop(name)}" for name in list(fields) if name[0] in "<>"]
     values = [(known | fields).get(name, "-") for name in Line._fields[:-2]]
-    return "\n".join(("mycel 1", *values, *headers)).encode("utf-8", "surrogateescape")
+    return "\n".join(("mycel 2", *values, *headers)).encode("utf-8", "surrogateescape")
 
 
 def records_of(
@@ -184,8 +184,9 @@ async def test_what_is_counted_is_what_is_read() -> None:
 @pytest.mark.parametrize(
     ("bad", "counted"),
     [
-        (b"mycel 2\n" + line()[8:], 2),  # another release's
-        (b"mycel 1\n200\nvia_upstream", 2),
+        (b"mycel 1\n" + line()[8:], 2),  # another release's
+        (b"mycel 2\n200", 2),
+        (b"mycel 2\n200\nvia_upstream", 4),
         (b"", 2),
         (b"\xff\n\xfe", 2),
         (line(client="envoy://internal/"), 4),

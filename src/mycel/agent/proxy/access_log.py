@@ -6,6 +6,7 @@ A message is counted when it comes and read when somebody wants its flows.
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -15,12 +16,10 @@ from grpclib.const import Cardinality, Handler
 
 from mycel.agent.proxy import otlp
 from mycel.agent.proxy.records import Records
-from mycel.envoy.request_log import Line, is_line, read_line, read_outcome
+from mycel.envoy.request_log import Line, Outcome, head_of, is_line, read_line, read_outcome
 from mycel.flow.l7 import End, Half, Http, L7Record, L7Verdict
 from mycel.flow.redact import USUAL, Redaction
 
-_DENIED = b"rbac_access_denied"
-_NO_ANSWER = b"0"
 _INGRESS = "policy/ingress/"
 
 
@@ -63,16 +62,15 @@ class LogSheet:
         self._redaction = redaction
         self._refuse = refuse
         self.forwarded = self.dropped = 0
-        for name, record in otlp.records(data):
-            body = record.body.string_value
-            if not is_line(body):
-                refuse(f"what {name} logs is of another form: {body[:20]!r}")
-                continue
-            code, details = read_outcome(body)
-            if details.startswith(_DENIED):
-                self.dropped += 1
+        heads = Counter((name, head_of(record.body.string_value)) for name, record in otlp.records(data))
+        for (name, head), count in heads.items():
+            if not is_line(head):
+                for _ in range(count):
+                    refuse(f"what {name} logs is of another form: {head!r}")
+            elif (outcome := read_outcome(head)) is Outcome.DENIED:
+                self.dropped += count
             else:
-                self.forwarded += 1 if code == _NO_ANSWER else 2
+                self.forwarded += count if outcome is Outcome.UNANSWERED else 2 * count
 
     @property
     def size(self) -> int:
@@ -93,7 +91,6 @@ class LogSheet:
 
 def records_of(line: Line, log_name: str, time_ns: int, *, redaction: Redaction) -> list[L7Record]:
     """The records of one request, in the order of time. Raises ValueError for values that are none of a request."""
-    denied = line.details.startswith(_DENIED)
     latency_ns = int(line.duration_ns or b"0")
     http = Http(
         method=_text(line.method),
@@ -104,7 +101,7 @@ def records_of(line: Line, log_name: str, time_ns: int, *, redaction: Redaction)
     asked = L7Record(
         time_ns=time_ns,
         half=Half.REQUEST,
-        verdict=L7Verdict.DROPPED if denied else L7Verdict.FORWARDED,
+        verdict=L7Verdict.DROPPED if line.outcome is Outcome.DENIED else L7Verdict.FORWARDED,
         source=_end(line.client),
         destination=_end(line.server),
         protocol="TCP",
@@ -114,7 +111,7 @@ def records_of(line: Line, log_name: str, time_ns: int, *, redaction: Redaction)
         rule=_text(line.rule),
         http=http,
     )
-    if denied or line.code == _NO_ANSWER:
+    if line.outcome is not Outcome.ANSWERED:
         return [asked]
     headers = {name: _text(value) for name, value in line.response_headers.items() if name in redaction.allow}
     answered = msgspec.structs.replace(

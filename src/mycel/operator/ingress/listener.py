@@ -140,7 +140,8 @@ def _chain(routes: str) -> Json:
         "httpFilters": [
             {
                 "name": "envoy.filters.http.router",
-                "typedConfig": {"@type": f"{_TYPE}.extensions.filters.http.router.v3.Router"},
+                # As in policies' listeners (envoy.parts.router).
+                "typedConfig": {"@type": f"{_TYPE}.extensions.filters.http.router.v3.Router", "dynamicStats": False},
             }
         ],
     }
