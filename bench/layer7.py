@@ -67,7 +67,7 @@ def _bootstrap(listen: int, to: tuple[str, int], *, rules: bool, counts: bool = 
     `counts`: it keeps statistics by response code, as Envoys do unless they are told not to.
     """
     section = L7("http", json.dumps({"rules": [RULE]}))
-    manager = connection_manager("peer", HttpSections(Direction.EGRESS, (section,)), (), None)
+    manager = connection_manager(HttpSections(Direction.EGRESS, (section,)), (), None)
     manager["http_filters"][-1]["typed_config"]["dynamic_stats"] = counts
     if not rules:
         manager["http_filters"] = manager["http_filters"][1:]

@@ -113,14 +113,9 @@ class Bed:
             while not self.logs:
                 self._changed.clear()
                 await self._changed.wait()
-        _, record = next(otlp.records(self.logs[0]))
+        record = next(otlp.records(self.logs[0]))
         assert is_line(record.body.string_value)
         return read_line(record.body.string_value)
-
-    @property
-    def log_names(self) -> set[str]:
-        """Under which names there are logs."""
-        return {name for each in self.logs for name, _ in otlp.records(each)}
 
     def offer(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot

@@ -69,7 +69,7 @@ def snapshot(
     found: dict[str, Any] = {}
     for name, rules in sets.items():
         http = HttpSections(Direction.INGRESS, (section(rules),))
-        manager = listeners.connection_manager(name, http, secrets.keys()) | weaker
+        manager = listeners.connection_manager(http, secrets.keys()) | weaker
         chain = {"filters": [{"name": "http", "typed_config": manager}]}
         address = {"pipe": {"path": str(folder / name)}}
         fields: Any = {"name": name, "address": address, "filter_chains": [chain]}

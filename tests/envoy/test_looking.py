@@ -35,7 +35,7 @@ def snapshot(folder: Path) -> Snapshot:
         "name": "seen",
         "address": {"pipe": {"path": str(folder / "seen")}},
         "listener_filters": [tells_http()],
-        **looking(cluster["name"], access_logs("seen", ())),
+        **looking("policy/ingress/10001", cluster["name"], access_logs(())),
     }
     return {
         CLUSTER: {cluster["name"]: to_resource(from_json(CLUSTER, cluster))},
@@ -69,7 +69,8 @@ async def test_requests_go_on_as_they_came(tmp_path: Path):
         assert [head[0] for head in heads] == [one_bytes(each).decode("latin-1").split("\r\n")[0] for each in asked]
         assert [head[1] for head in heads] == [f"host: {each.authority}" for each in asked]
         assert all(f"{name}: {value}" in heads[-1] for name, value in many)
-        assert (await bed.logged()).path == ODD[0].encode()
+        logged = await bed.logged()
+        assert (logged.listener, logged.path) == (b"policy/ingress/10001", ODD[0].encode())
 
 
 async def test_what_is_no_http_goes_on_unseen(tmp_path: Path):

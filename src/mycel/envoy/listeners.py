@@ -92,17 +92,13 @@ def listener(port: int, http: HttpSections, there: Collection[SecretRef], shown:
     }
     if http.sections == _LOOKS:
         filters = [*fields["listener_filters"], tells_http()]
-        chains = looking(ORIGINAL_DESTINATION, access_logs(name, shown))
+        chains = looking(name, ORIGINAL_DESTINATION, access_logs(shown))
         return {**fields, **chains, "listener_filters": filters}
-    return {
-        **fields,
-        "filter_chains": [
-            {"filters": [{"name": "http", "typed_config": connection_manager(name, http, there, shown)}]}
-        ],
-    }
+    manager = {"name": "http", "typed_config": connection_manager(http, there, shown)}
+    return {**fields, "filter_chains": [{"name": name, "filters": [manager]}]}
 
 
-def connection_manager(name: str, http: HttpSections, there: Collection[SecretRef], shown: Shown = ()) -> Json:
+def connection_manager(http: HttpSections, there: Collection[SecretRef], shown: Shown = ()) -> Json:
     """What happens on a connection, whatever brought it here. Raises Unsupported."""
     rules = compiled(http.sections, there)
     rbac = {
@@ -128,7 +124,7 @@ def connection_manager(name: str, http: HttpSections, there: Collection[SecretRe
         "common_http_protocol_options": {"idle_timeout": "60s", "headers_with_underscores_action": names},
         "http_protocol_options": {"accept_http_10": True},
         "local_reply_config": {"mappers": [_denied()]},
-        "access_log": access_logs(name, shown),
+        "access_log": access_logs(shown),
         "http_filters": [
             *remembering(rules.secrets),
             *deciding(rules.changes),

@@ -18,15 +18,14 @@ _FIRST_WORD = "1s"
 _HEADERS_KB, _HEADERS = 8192, 65535
 
 
-def looking(cluster: str, logs: Sequence[Any]) -> Json:
+def looking(name: str, cluster: str, logs: Sequence[Any]) -> Json:
     """The fields of a listener beside its address: what it does with connections for `cluster`."""
     seen = {"application_protocols": ["http/1.1", "h2c"]}
+    filters = [{"name": "http", "typed_config": _manager(cluster, logs)}]
     return {
         "listener_filters_timeout": _FIRST_WORD,
         "continue_on_listener_filters_timeout": True,
-        "filter_chains": [
-            {"filter_chain_match": seen, "filters": [{"name": "http", "typed_config": _manager(cluster, logs)}]}
-        ],
+        "filter_chains": [{"name": name, "filter_chain_match": seen, "filters": filters}],
         "default_filter_chain": {"filters": [{"name": "tcp", "typed_config": _unseen(cluster)}]},
     }
 

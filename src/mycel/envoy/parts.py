@@ -14,7 +14,7 @@ Shown = tuple[str, ...] | None
 """Headers whose values flows show, beside the usual ones; None: there are no flows."""
 
 AGENT_CLUSTER = "agent"  # static in the bootstrap
-_LOGGED_BYTES = 65_536  # of records in one message: what a message costs the agent is shared by that many
+_LOGGED_BYTES = 262_144  # of lines in one message: what a message costs the agent is shared by that many
 
 _TYPE = "type.googleapis.com/envoy.extensions."
 _SOL_SOCKET, _SO_MARK = 1, 36
@@ -70,26 +70,29 @@ def router() -> Json:
     return {"name": "router", "typed_config": fields}
 
 
-def access_logs(log_name: str, shown: Shown, *, rewritten: bool = False) -> list[Json]:
-    """The access log that becomes flows: one record per request, to the agent; none where nobody keeps flows.
+def access_logs(shown: Shown, *, of_users: bool = False) -> list[Json]:
+    """The access log that becomes flows: one line per request, to the agent; none where nobody keeps flows.
 
-    `rewritten`: routes may rewrite paths.
+    It is the same for all listeners, whose names are in the lines (a policy's filter chains are called as it is):
+    Envoy has one buffer and sends one message for all that have the same, and keeps them for good. `of_users`: of a
+    listener that a user wrote.
     """
-    return [] if shown is None else [_access_log(log_name, log_format(shown, rewritten=rewritten))]
+    return [] if shown is None else [_access_log(log_format(shown, of_users=of_users))]
 
 
-def _access_log(log_name: str, line: str) -> Json:
+def _access_log(line: str) -> Json:
     return {
         "name": "agent",
         "typed_config": {
             "@type": f"{_TYPE}access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
             "common_config": {
-                "log_name": log_name,
+                "log_name": "requests",
                 "transport_api_version": "V3",
                 "buffer_flush_interval": "0.2s",
                 "buffer_size_bytes": _LOGGED_BYTES,
                 "grpc_service": {"envoy_grpc": {"cluster_name": AGENT_CLUSTER}},
             },
+            "disable_builtin_labels": True,
             "body": {"string_value": line},
         },
     }

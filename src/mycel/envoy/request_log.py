@@ -40,6 +40,7 @@ class Line(NamedTuple):
     code: bytes  # decimal; 0: no answer
     details: bytes  # Envoy's reason for it
     protocol: bytes  # HTTP/1.1
+    listener: bytes  # of a policy: its name
     duration_ns: bytes  # decimal, from the first byte of the request to the last of the answer
     client: bytes  # address:port
     server: bytes
@@ -60,10 +61,12 @@ class Line(NamedTuple):
         return _outcome(self.code, self.details)
 
 
+_LISTENER = "%FILTER_CHAIN_NAME%"
 _OPERATORS = (
     "%RESPONSE_CODE%",
     "%RESPONSE_CODE_DETAILS%",
     "%PROTOCOL%",
+    _LISTENER,
     "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:ns)%",
     "%DOWNSTREAM_REMOTE_ADDRESS%",
     "%DOWNSTREAM_LOCAL_ADDRESS%",
@@ -78,16 +81,19 @@ _OPERATORS = (
 )
 
 
-def log_format(shown: Iterable[str], *, rewritten: bool) -> str:
+def log_format(shown: Iterable[str], *, of_users: bool) -> str:
     """The format of lines that also hold these headers (lower case) of request and response.
 
-    `rewritten`: the path may have been, and Envoy's header then says what it was. Elsewhere it could be the client's.
+    `of_users`: of listeners that users wrote. There the path may have been rewritten, and Envoy's header says what it
+    was, which elsewhere could be the client's; and filter chains are called anything.
     """
     names = tuple(shown)
     asked = [f"{_REQUEST.decode()}{name}:%REQ({name}):{TEXT_BYTES}%" for name in names]
     answered = [f"{_RESPONSE.decode()}{name}:%RESP({name}):{TEXT_BYTES}%" for name in names]
     made = _START.decode() + "\n".join((*_OPERATORS, *asked, *answered))
-    return made.replace("%REQ(:PATH)", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)") if rewritten else made
+    if not of_users:
+        return made
+    return made.replace(_LISTENER, _ABSENT.decode()).replace("%REQ(:PATH)", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)")
 
 
 def head_of(text: bytes) -> bytes:

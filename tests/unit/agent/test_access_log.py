@@ -41,12 +41,10 @@ def line(**fields: str) -> bytes:
     return "\n".join(("mycel 2", *values, *headers)).encode("utf-8", "surrogateescape")
 
 
-def records_of(
-    line: bytes, *, log_name: str = "shop/web/listener", redaction: Redaction | None = None
-) -> list[L7Record]:
+def records_of(line: bytes, *, redaction: Redaction | None = None) -> list[L7Record]:
     """What is read of a line."""
     assert is_line(line)
-    return access_log.records_of(read_line(line), log_name, WALL_NS, redaction=redaction or Redaction())
+    return access_log.records_of(read_line(line), WALL_NS, redaction=redaction or Redaction())
 
 
 def lines(*records: L7Record) -> list[str]:
@@ -119,7 +117,7 @@ def test_a_long_url_is_cut() -> None:
 
 def test_the_rule_that_let_it_through() -> None:
     """As Envoy's RBAC calls it; flows name the policies behind it, requests and answers alike."""
-    records = records_of(line(path="/foo", rule="2/1"), log_name="policy/egress/10007")
+    records = records_of(line(path="/foo", rule="2/1", listener="policy/egress/10007"))
     assert [each.rule for each in records] == ["2/1", "2/1"]
     names = Names_()
     (rows,) = Enricher(Names(), names).enrich_l7([records], pytest.fail, wall_offset_ns=0)
@@ -145,13 +143,10 @@ class Stream:
         self.sent.append(message)
 
 
-def logged(*lines: bytes, name: str) -> bytes:
+def logged(*lines: bytes) -> bytes:
     """A message of Envoy's log."""
     made = export_class()()
     log = made.resource_logs.add()
-    for key, value in (("zone_name", "a"), ("log_name", name)):
-        attribute = log.resource.attributes.add()
-        attribute.key, attribute.value.string_value = key.encode(), value.encode()
     scope = log.scope_logs.add()
     for each in lines:
         record = scope.log_records.add()
@@ -171,8 +166,9 @@ async def serve(message: bytes) -> tuple[list[Sheet], Records]:
 
 async def test_what_is_counted_is_what_is_read() -> None:
     """Of each message, without reading it: requests, answers, denials."""
-    denied = line(code="403", details="rbac_access_denied_matched_policy[none]")
-    message = logged(line(), denied, line(code="0"), name="policy/ingress/10007")
+    listener = "policy/ingress/10007"
+    denied = line(code="403", details="rbac_access_denied_matched_policy[none]", listener=listener)
+    message = logged(line(listener=listener), denied, line(code="0", listener=listener))
     ((sheet,), _) = await serve(message)
     assert (sheet.forwarded, sheet.dropped, sheet.size) == (3, 1, len(message))
     found = sheet.records()
@@ -195,7 +191,7 @@ async def test_what_is_counted_is_what_is_read() -> None:
 )
 async def test_a_line_that_is_no_request_costs_itself(bad: bytes, counted: int) -> None:
     """It is told, and no flow; those beside it are."""
-    ((sheet,), records) = await serve(logged(bad, line(), name="policy/egress/10007"))
+    ((sheet,), records) = await serve(logged(bad, line()))
     assert sheet.forwarded == counted
     assert len(sheet.records()) == 2
     assert records.losses == {Cause.UNUSABLE: 1}
@@ -211,8 +207,13 @@ async def test_bytes_that_are_no_message_are_told() -> None:
 def test_a_denied_request_has_no_answer() -> None:
     """The 403 is no server's."""
     (record,) = records_of(
-        line(path="/foo", code="403", details="rbac_access_denied_matched_policy[none]", traceparent=PARENT),
-        log_name="policy/ingress/10007",
+        line(
+            path="/foo",
+            code="403",
+            details="rbac_access_denied_matched_policy[none]",
+            traceparent=PARENT,
+            listener="policy/ingress/10007",
+        )
     )
     assert (record.verdict, record.ingress, record.listener) == (L7Verdict.DROPPED, True, 10007)
     assert record.trace_id == "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -20,7 +20,7 @@ from mycel.envoy.request_log import Line, Outcome, head_of, is_line, read_line, 
 from mycel.flow.l7 import End, Half, Http, L7Record, L7Verdict
 from mycel.flow.redact import USUAL, Redaction
 
-_INGRESS = "policy/ingress/"
+_INGRESS = b"policy/ingress/"
 
 
 class AccessLogs:
@@ -62,11 +62,11 @@ class LogSheet:
         self._redaction = redaction
         self._refuse = refuse
         self.forwarded = self.dropped = 0
-        heads = Counter((name, head_of(record.body.string_value)) for name, record in otlp.records(data))
-        for (name, head), count in heads.items():
+        heads = Counter([head_of(record.body.string_value) for record in otlp.records(data)])
+        for head, count in heads.items():
             if not is_line(head):
                 for _ in range(count):
-                    refuse(f"what {name} logs is of another form: {head!r}")
+                    refuse(f"Envoy logs a line of another form: {head!r}")
             elif (outcome := read_outcome(head)) is Outcome.DENIED:
                 self.dropped += count
             else:
@@ -80,16 +80,16 @@ class LogSheet:
     def records(self) -> list[L7Record]:
         """Read the lines."""
         found: list[L7Record] = []
-        for name, record in otlp.records(self._data):
+        for record in otlp.records(self._data):
             if is_line(body := record.body.string_value):
                 try:
-                    found += records_of(read_line(body), name, record.time_unix_nano, redaction=self._redaction)
+                    found += records_of(read_line(body), record.time_unix_nano, redaction=self._redaction)
                 except ValueError as exc:
                     self._refuse(str(exc))
         return found
 
 
-def records_of(line: Line, log_name: str, time_ns: int, *, redaction: Redaction) -> list[L7Record]:
+def records_of(line: Line, time_ns: int, *, redaction: Redaction) -> list[L7Record]:
     """The records of one request, in the order of time. Raises ValueError for values that are none of a request."""
     latency_ns = int(line.duration_ns or b"0")
     http = Http(
@@ -105,9 +105,9 @@ def records_of(line: Line, log_name: str, time_ns: int, *, redaction: Redaction)
         source=_end(line.client),
         destination=_end(line.server),
         protocol="TCP",
-        listener=_port_of(log_name),
+        listener=_port_of(line.listener),
         trace_id=trace_id(_text(line.traceparent)),
-        ingress=log_name.startswith(_INGRESS),
+        ingress=line.listener.startswith(_INGRESS),
         rule=_text(line.rule),
         http=http,
     )
@@ -146,9 +146,8 @@ def _end(text: bytes) -> End:
 
 
 @functools.lru_cache(maxsize=1024)
-def _port_of(log_name: str) -> int:
-    last = log_name.rpartition("/")[2]
-    return int(last) if log_name.startswith("policy/") and last.isdecimal() else 0
+def _port_of(listener: bytes) -> int:
+    return int(listener.rpartition(b"/")[2] or 0)
 
 
 def _text(value: bytes) -> str:

@@ -18,17 +18,15 @@ _BYTES, _FIXED64 = _Field.TYPE_BYTES, _Field.TYPE_FIXED64
 # message: (field, its number, its type or the message it is, whether it is repeated)
 _MESSAGES: dict[str, tuple[tuple[str, int, Any, bool], ...]] = {
     "Export": (("resource_logs", 1, "ResourceLogs", True),),
-    "ResourceLogs": (("resource", 1, "Resource", False), ("scope_logs", 2, "ScopeLogs", True)),
-    "Resource": (("attributes", 1, "KeyValue", True),),
+    "ResourceLogs": (("scope_logs", 2, "ScopeLogs", True),),
     "ScopeLogs": (("log_records", 2, "LogRecord", True),),
     "LogRecord": (("time_unix_nano", 1, _FIXED64, False), ("body", 5, "AnyValue", False)),
-    "KeyValue": (("key", 1, _BYTES, False), ("value", 2, "AnyValue", False)),
     "AnyValue": (("string_value", 1, _BYTES, False),),
 }
 
 
-def records(data: bytes) -> Iterator[tuple[str, Any]]:
-    """The records (`time_unix_nano`, `body.string_value`) of an ExportLogsServiceRequest, each with its log's name.
+def records(data: bytes) -> Iterator[Any]:
+    """The records (`time_unix_nano`, `body.string_value`) of an ExportLogsServiceRequest.
 
     Raises ValueError for bytes that are none.
     """
@@ -37,11 +35,8 @@ def records(data: bytes) -> Iterator[tuple[str, Any]]:
     except DecodeError as exc:
         raise ValueError(f"{len(data)} bytes are no message of OTLP: {exc}") from exc
     for each in message.resource_logs:
-        attributes = each.resource.attributes
-        name = b"".join(known.value.string_value for known in attributes if known.key == b"log_name").decode()
         for scope in each.scope_logs:
-            for record in scope.log_records:
-                yield name, record
+            yield from scope.log_records
 
 
 @functools.cache

@@ -38,16 +38,16 @@ _TRANSPARENCY = {
 
 
 class Filler:
-    """The steps after a message's parts are done; `log_name` is what requests of this resource are logged under.
+    """The steps after a message's parts are done; `name` is what its statistics are called.
 
     `source`: the address what leaves is dialled from; empty: the client's.
     """
 
     def __init__(
-        self, names: Names, *, log_name: str = "", port: int = 0, source: str = "", shown: parts.Shown = ()
+        self, names: Names, *, name: str = "", port: int = 0, source: str = "", shown: parts.Shown = ()
     ) -> None:
         self._names = names
-        self._log_name = log_name
+        self._name = name
         self._port = port
         self._source = source
         self._shown = shown
@@ -97,19 +97,19 @@ class Filler:
         for each in manager.http_filters:
             _configure(each)
         if not manager.stat_prefix:
-            manager.stat_prefix = self._log_name
+            manager.stat_prefix = self._name
         if not manager.HasField("normalize_path"):  # silent about paths: what was judged is what is sent
             manager.normalize_path.value = True
             manager.merge_slashes = True
         if not manager.HasField("use_remote_address"):
             manager.use_remote_address.value = True
-        logs = (from_json(_ACCESS_LOG, each) for each in parts.access_logs(self._log_name, self._shown, rewritten=True))
+        logs = (from_json(_ACCESS_LOG, each) for each in parts.access_logs(self._shown, of_users=True))
         manager.access_log.extend(logs)
 
     def _tcp_proxy(self, proxy: Any, path: str) -> None:
         self._names_cluster("cluster")(proxy, path)
         if not proxy.stat_prefix:
-            proxy.stat_prefix = self._log_name
+            proxy.stat_prefix = self._name
 
     def _cluster(self, cluster: Any, path: str) -> None:
         if cluster.HasField("type") and cluster.type != _EDS:

@@ -97,7 +97,7 @@ def _finished(
     for kind, by_name in messages.items():
         for name, (message, path) in by_name.items():
             qualified = names.ref.qualify(name)
-            filler = Filler(names, log_name=qualified, port=listeners.get(name, 0), source=source, shown=shown)
+            filler = Filler(names, name=qualified, port=listeners.get(name, 0), source=source, shown=shown)
             walk(message, path, before=refuse, after=filler, allowed=ALLOWED)
             if kind in (ROUTES, SECRET):
                 setattr(message, "name", qualified)  # noqa: B010  the class is made at run time
