@@ -50,13 +50,16 @@ def evaluate(*, paths: Sequence[str], flows_path: str | None, expect_path: str |
 
     A flow is {"id", "from", "to", "protocol", "port", "type"}; its ends are {"pod": "ns/name"}, {"ip": "1.2.3.4"}
     (with "names": ["a.b"] as DNS answered with that address), {"names": ["a.b"]} or {"entity": "host"}; type is that of
-    ICMP. With -o json each verdict is a line. --expect takes lines as they are printed, finds the flow by its id, and
+    ICMP. To a service (its address, or its name as a pod's) goes to what is behind it: the strictest verdict counts,
+    and its line has "service", "backend" and the verdicts of "others".
+
+    With -o json each verdict is a line. --expect takes lines as they are printed, finds the flow by its id, and
     compares the fields a line has; with -o json what differs goes to stderr.
 
     Exit codes: 0, 1 when a verdict is not as expected, 2 when a file is wrong.
     """
     from mycel.cli.policies.files import read_lines
-    from mycel.cli.policies.text import flow_text, verdict_text
+    from mycel.cli.policies.text import dialled_text, verdict_text
     from mycel.policy.errors import PolicyInvalid
     from mycel.policy.offline import all_pairs, evaluate_all, parse_flow
 
@@ -86,7 +89,7 @@ def evaluate(*, paths: Sequence[str], flows_path: str | None, expect_path: str |
     print_table(
         ("FLOW", "VERDICT", "EGRESS", "INGRESS"),
         [
-            (flow_text(each.flow), verdict_text(each.outcome), each.egress.reason.value, each.ingress.reason.value)
+            (dialled_text(each.flow), verdict_text(each.outcome), each.egress.reason.value, each.ingress.reason.value)
             for each in found
         ],
     )
@@ -191,9 +194,8 @@ async def explain(
         raise BadInput("--from and --to belong together")
     else:
         line = parse_ends(source, destination)
-    objects = [each.object for each in _manifests(paths)] if paths else await _live_objects(target)
-    world = _offline_world(paths) if paths else _live(objects)
-    answer = _answer(world, objects, line, request=request, seen=seen)
+    world = _offline_world(paths) if paths else _live(await _live_objects(target))
+    answer = _answer(world, line, request=request, seen=seen)
     if output == "json":
         print_json(explanation_json(answer))
         return
@@ -201,32 +203,21 @@ async def explain(
         click.echo(text)
 
 
-def _answer(
-    world: World, objects: list[dict[str, Any]], line: dict[str, Any], *, request: Request | None, seen: str
-) -> Answer:
-    """Judge a flow; one to a service as the flow to its first pod."""
-    from mycel.cli.policies.services import behind
-    from mycel.cli.policies.text import Answer, end_text
+def _answer(world: World, line: dict[str, Any], *, request: Request | None, seen: str) -> Answer:
+    """Judge a flow; one to a service as the flow to the pod behind it that is the hardest to reach."""
+    from mycel.cli.policies.text import Answer
     from mycel.policy.errors import PolicyInvalid
     from mycel.policy.explain import explain as explain_flow
-    from mycel.policy.offline import evaluate, parse_flow
+    from mycel.policy.offline import parse_flow
 
-    service = behind(world, objects, line)
     try:
-        flows = [parse_flow(world, each) for each in (service.flows if service else [line])]
+        flow = parse_flow(world, line)
     except PolicyInvalid as exc:
         gone = seen and "there is no pod" in str(exc)
         raise BadInput(
             str(exc), hint="It may have gone since the flow was seen." if gone else _hint(world, line)
         ) from exc
-    others = {end_text(each.flow.destination): each.outcome for each in evaluate(world, flows[1:])}
-    return Answer(
-        explain_flow(world, flows[0]),
-        request=request,
-        service=service.dialled if service else "",
-        others=others,
-        seen=seen,
-    )
+    return Answer(explain_flow(world, flow), request=request, seen=seen)
 
 
 def _hint(world: World, line: dict[str, Any]) -> str:

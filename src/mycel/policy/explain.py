@@ -10,7 +10,7 @@ from mycel.abi import Direction
 from mycel.identity.labels import CLUSTER_KEY, NAMED_PORTS_KEY, NAMESPACE_KEY, NAMESPACE_LABELS_PREFIX
 from mycel.model.address import format_address, is_ipv4
 from mycel.policy.labels import Requirement
-from mycel.policy.offline import End, Flow, evaluate, peer_of
+from mycel.policy.offline import End, Flow, Verdicts, evaluate, peer_of
 from mycel.policy.rows import numbered
 from mycel.policy.rules import (
     ICMP,
@@ -67,16 +67,19 @@ class Explanation:
     outcome: Outcome
     egress: Side
     ingress: Side
+    others: tuple[Verdicts, ...] = ()  # of a service's
 
 
 def explain(world: World, flow: Flow) -> Explanation:
-    """Explain a flow in a world."""
+    """Explain a flow in a world; of one to a service the strictest it may become."""
     verdicts = evaluate(world, [flow])[0]
+    flow = verdicts.flow
     return Explanation(
         flow,
         verdicts.outcome,
         _side(world, flow, Direction.EGRESS, verdicts.egress),
         _side(world, flow, Direction.INGRESS, verdicts.ingress),
+        verdicts.others,
     )
 
 

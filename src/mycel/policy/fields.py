@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar, cast
 
-from mycel.model.address import parse_prefix
+from mycel.model.address import Address, parse_address, parse_prefix
 from mycel.policy.errors import PolicyInvalid
 from mycel.policy.labels import SOURCES, Operator, Requirement, Selector, split_key
 from mycel.policy.rules import Network
@@ -103,6 +103,15 @@ def _kind(value: Any) -> str:
         return "absent"
     names = {dict: "a mapping", list: "a list", str: "a string", bool: "true or false", int: "a number"}
     return names.get(type(value), type(value).__name__)
+
+
+def read_address(field: Field) -> Address:
+    """An address. Raises PolicyInvalid."""
+    text = field.text()
+    try:
+        return parse_address(text)
+    except ValueError:
+        raise field.fail(f"{text!r} is not an address") from None
 
 
 def network(field: Field) -> Network:

@@ -8,15 +8,18 @@ from typing import Any, NamedTuple
 
 from mycel.abi import Direction
 from mycel.identity.reserved import RESERVED_LABELS, WORLD
-from mycel.model.address import Address, is_ipv4
+from mycel.model.address import Address, format_address, is_ipv4
 from mycel.model.workload import IdentityId, PodRef
-from mycel.policy.fields import Field
+from mycel.policy.behind import NobodyAnswers, behind
+from mycel.policy.fields import Field, read_address
 from mycel.policy.judge import Judge
-from mycel.policy.rules import ICMP, ICMPV6, PROTOCOLS, Decision, Outcome, Reason
+from mycel.policy.rules import ICMP, ICMPV6, PROTOCOLS, Decision, Outcome, PortMatch, Reason
+from mycel.policy.services import Service
 from mycel.policy.subjects import Subject
-from mycel.policy.world import Pod, World, read_address, read_world
+from mycel.policy.world import Pod, World, read_world
 
 _BATCH = 20_000
+_STRICTEST = (Outcome.DENIED, Outcome.L7, Outcome.ALLOWED)
 _NO_POLICY = Decision(Outcome.ALLOWED, Reason.NO_POLICY)
 _ENTITIES = {name.removeprefix("reserved:"): number for number, (name, *_) in RESERVED_LABELS.items() if number}
 
@@ -29,6 +32,14 @@ class End(NamedTuple):
     entity: str = ""
     names: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        if self.pod is not None:
+            return str(self.pod.ref)
+        named = ",".join(self.names)
+        if self.address is not None:
+            return f"{format_address(self.address)} ({named})" if named else format_address(self.address)
+        return named or self.entity
+
 
 class Flow(NamedTuple):
     """A connection to be judged."""
@@ -39,29 +50,51 @@ class Flow(NamedTuple):
     protocol: int
     port: int  # of the destination; ICMP: the type
     ipv6: bool = False
+    service: str = ""  # what was dialled, when `destination` is behind a service: shop/db:80/TCP
+    others: tuple[Flow, ...] = ()  # to whom else it may lead then
+
+    @property
+    def target(self) -> str:
+        """Destination and port: `shop/db:5432/TCP`, `shop/db ICMP type 8`."""
+        port, to = str(PortMatch(self.protocol, self.port, self.port)), str(self.destination)
+        if "/" not in port:
+            return f"{to} {port}"
+        return f"[{to}]:{port}" if ":" in to else f"{to}:{port}"
+
+    def __str__(self) -> str:
+        return f"{self.source} → {self.target}"
 
 
 class Verdicts(NamedTuple):
-    """What happens to a flow."""
+    """What happens to a flow. Of one to a service: to the strictest it may lead to, `flow` says which."""
 
     flow: Flow
     egress: Decision
     ingress: Decision
+    others: tuple[Verdicts, ...] = ()
 
     @property
     def outcome(self) -> Outcome:
         """Both directions together."""
-        both = (self.egress.outcome, self.ingress.outcome)
-        return next((each for each in (Outcome.DENIED, Outcome.L7) if each in both), Outcome.ALLOWED)
+        return min(self.egress.outcome, self.ingress.outcome, key=_STRICTEST.index)
 
     def as_json(self) -> dict[str, Any]:
         """The shape `mycel policy evaluate` prints."""
-        return {
+        shown = {
             "id": self.flow.id,
             "verdict": self.outcome.value,
             "egress": _side(self.egress),
             "ingress": _side(self.ingress),
         }
+        return shown | service_json(self.flow, self.others)
+
+
+def service_json(flow: Flow, others: Iterable[Verdicts]) -> dict[str, Any]:
+    """What is said besides of a flow to a service."""
+    if not flow.service:
+        return {}
+    verdicts = {each.flow.target: each.outcome.value for each in others}
+    return {"service": flow.service, "backend": flow.target, "others": verdicts}
 
 
 def _side(decision: Decision) -> dict[str, Any]:
@@ -92,7 +125,19 @@ def evaluate_all(world: World, flows: Iterable[Flow]) -> Iterator[Verdicts]:
 
 
 def evaluate(world: World, flows: Sequence[Flow]) -> list[Verdicts]:
-    """Verdicts of flows in a world."""
+    """Verdicts of flows in a world, one each."""
+    found = iter(_evaluate(world, [each for flow in flows for each in (flow, *flow.others)]))
+    return [_strictest(list(islice(found, 1 + len(flow.others)))) for flow in flows]
+
+
+def _strictest(found: list[Verdicts]) -> Verdicts:
+    if len(found) == 1:
+        return found[0]
+    chosen = min(found, key=lambda each: _STRICTEST.index(each.outcome))
+    return chosen._replace(others=tuple(each for each in found if each is not chosen))
+
+
+def _evaluate(world: World, flows: Sequence[Flow]) -> list[Verdicts]:
     # Who a flow is about has to be known before rows are asked: an address may get an identity of its own.
     peers = [(peer_of(world, flow, Direction.EGRESS), peer_of(world, flow, Direction.INGRESS)) for flow in flows]
     subjects: dict[IdentityId, Subject] = {}
@@ -158,9 +203,10 @@ def _is_ipv6(source: End, destination: End) -> bool:
 
 
 def parse_flow(world: World, flow: Mapping[str, Any], index: int = 0) -> Flow:
-    """One line of a file of flows. Raises PolicyInvalid."""
+    """One line of a file of flows; what is dialled may be a service. Raises PolicyInvalid."""
     root = Field(dict(flow), "").knows("id", "from", "to", "protocol", "port", "type", "family")
-    source, destination = _end(world, root["from"]), _end(world, root["to"])
+    source, service = _end(world, root["from"]), _service_named(world, root["to"])
+    destination = End(address=next(iter(service.own), None)) if service else _end(world, root["to"])
     named = root["protocol"].text("TCP").upper()
     if named not in PROTOCOLS:
         raise root["protocol"].fail(f"{named!r} is not a protocol: {', '.join(PROTOCOLS)} are")
@@ -174,11 +220,37 @@ def parse_flow(world: World, flow: Mapping[str, Any], index: int = 0) -> Flow:
         number = root["type"].number(least=0, most=255)
         if number is None:
             number = 128 if ipv6 else 8  # echo request
-        return made._replace(protocol=ICMPV6 if ipv6 else ICMP, port=number)
-    port = root["port"].number(least=0, most=65535)
-    if port is None and named in ("TCP", "UDP", "SCTP"):
-        raise root["port"].fail(f"{named} needs a port")
-    return made._replace(port=port or 0)
+        made = made._replace(protocol=ICMPV6 if ipv6 else ICMP, port=number)
+    else:
+        port = root["port"].number(least=0, most=65535)
+        if port is None and named in ("TCP", "UDP", "SCTP"):
+            raise root["port"].fail(f"{named} needs a port")
+        made = made._replace(port=port or 0)
+    if service is None and destination.address is not None:
+        service = world.services.at(destination.address, made.protocol, made.port)
+    try:
+        return made if service is None else _translated(world, made, service)
+    except NobodyAnswers as exc:
+        raise root["to"].fail(str(exc)) from None
+
+
+def _service_named(world: World, field: Field) -> Service | None:
+    """A service in the place of a pod; a pod of the name goes first."""
+    if field["pod"].absent:
+        return None
+    namespace, _, name = field["pod"].text().rpartition("/")
+    ref = PodRef(namespace or "default", name)
+    return None if ref in world.pods else world.services.by_place.get(ref)
+
+
+def _translated(world: World, flow: Flow, service: Service) -> Flow:
+    """The connection a node makes of one to a service, with those it might have been. Raises NobodyAnswers."""
+    dialled = f"{service}:{PortMatch(flow.protocol, flow.port, flow.port)}"
+    first, *others = (
+        flow._replace(destination=End(each.pod, each.address), port=each.port, service=dialled)
+        for each in behind(world, service, flow.protocol, flow.port, ipv6=flow.ipv6)
+    )
+    return first._replace(others=tuple(others))
 
 
 def _end(world: World, field: Field) -> End:

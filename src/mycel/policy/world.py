@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from mycel.identity.labels import identity_labels
 from mycel.identity.reserved import HOST, REMOTE_NODE, WORLD
-from mycel.model.address import Address, is_ipv4, parse_address
+from mycel.model.address import Address, is_ipv4
 from mycel.model.workload import IdentityId, NamedPort, PodRef
 from mycel.policy.engine import Engine, PolicyKeyRef
 from mycel.policy.errors import ManifestInvalid, PolicyInvalid
-from mycel.policy.fields import Field, labels_of
+from mycel.policy.fields import Field, labels_of, read_address
 from mycel.policy.fqdn import Selectors, canonical_name
 from mycel.policy.held import ALL_IPV4, ALL_IPV6
 from mycel.policy.judge import API_HOST
@@ -24,7 +24,8 @@ from mycel.policy.names import Named
 from mycel.policy.parse import CIDR_GROUP_KIND, POLICY_KINDS, parse_cidr_group, parse_policy
 from mycel.policy.parties import party_of, reserved_parties
 from mycel.policy.resolve import Resolution, ServiceFacts
-from mycel.policy.rules import Network, Party, host_network
+from mycel.policy.rules import PROTOCOLS, Network, Party, host_network
+from mycel.policy.services import Services
 
 _FIRST_IDENTITY = 256
 _KUBE_APISERVER = IdentityId(7)
@@ -51,6 +52,8 @@ class Pod:
     addresses: tuple[Address, ...]
     ports: tuple[ContainerPorts, ...]
     party: Party | None  # None: it has its node's identity
+    labels: Mapping[str, str]  # as they are written, for selectors of services
+    named_ports: Mapping[tuple[str, int], int]  # by name and protocol, as services name them
 
     def address(self, *, ipv6: bool) -> Address | None:
         """Its address of a family."""
@@ -63,6 +66,7 @@ class World:
 
     engine: Engine
     resolution: Resolution
+    services: Services = field(default_factory=Services)
     cluster: str = "default"
     allow_host: bool = True
     pods: dict[PodRef, Pod] = field(default_factory=dict[PodRef, Pod])
@@ -157,7 +161,7 @@ def read_world(objects: Iterable[Mapping[str, Any]], *, cluster: str = "") -> Wo
     world = World(
         Engine(resolve=resolution.resolve, cidr_modes=modes),
         resolution,
-        cluster,
+        cluster=cluster,
         allow_host=settings.get("allow-localhost", "always") != "policy",
     )
     for party in (*reserved_parties(), _API_HOST_PARTY):
@@ -223,6 +227,7 @@ def _take(world: World, root: Field, namespaces: dict[str, dict[str, str]]) -> N
         case "Service" if "/" not in str(root.value.get("apiVersion")):  # others have kinds of that name, too
             service = _service(root)
             world.resolution.services[service.namespace, service.name] = service
+            world.services.take(root)
         case "EndpointSlice" | "Endpoints":
             _take_addresses(world, root)
         case kind if kind == CIDR_GROUP_KIND:
@@ -245,7 +250,7 @@ def _service(root: Field) -> ServiceFacts:
 
 
 def _take_addresses(world: World, root: Field) -> None:
-    """Addresses of services without selectors."""
+    """Addresses of services."""
     labels = root["metadata"]["labels"].mapping()
     name = str(labels.get("kubernetes.io/service-name") or root["metadata"]["name"].text())
     place = (root["metadata"]["namespace"].text("default"), name)
@@ -254,6 +259,7 @@ def _take_addresses(world: World, root: Field) -> None:
         found += [read_address(item) for item in each["addresses"].items()]
     for subset in root["subsets"].items():
         found += [read_address(item["ip"]) for item in subset["addresses"].items()]
+    world.services.take_ready(place, root)
 
 
 def _take_pod(
@@ -297,16 +303,9 @@ def _take_pod(
         addresses=tuple(dict.fromkeys(addresses)),
         ports=tuple(dict.fromkeys(port for _, port in ports)),
         party=party,
+        labels=labels_of(metadata["labels"]),
+        named_ports={(name, PROTOCOLS[port.protocol]): port.port for name, port in ports if name},
     )
     world.pods[ref] = pod
     if not host_network:
         world.by_address |= dict.fromkeys(pod.addresses, pod)
-
-
-def read_address(field: Field) -> Address:
-    """An address. Raises PolicyInvalid."""
-    text = field.text()
-    try:
-        return parse_address(text)
-    except ValueError:
-        raise field.fail(f"{text!r} is not an address") from None

@@ -14,7 +14,7 @@ from mycel.api import flow_pb2 as pb
 from mycel.cli.main import run
 from mycel.cli.policies.live import as_flow, request_of, seen_text
 from mycel.cli.policy import parse_ends
-from tests.unit.policy.worlds import CLUSTER, cnp, into, pods, to_ports
+from tests.unit.policy.worlds import CLUSTER, cnp, into, pod, pods, to_ports
 
 POLICY = cnp(into({"fromEndpoints": [pods(app="db")], "toPorts": to_ports("80/TCP")}))
 
@@ -207,7 +207,7 @@ def test_explain_offline(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert words in out
 
 
-SERVICE = {
+SERVICE: dict[str, Any] = {
     "apiVersion": "v1",
     "kind": "Service",
     "metadata": {"name": "front", "namespace": "shop"},
@@ -242,6 +242,32 @@ def test_a_service_is_its_pods(shop: str, capsys: pytest.CaptureFixture[str], en
     code, _, err = evaluate(capsys, "explain", "-f", shop, "--from", "bank/web", "--to", f"{end}:80/TCP")
     assert code == 2
     assert "service shop/front has no port 80/TCP: it has 8000/TCP" in err
+
+
+def test_evaluate_says_of_a_service_what_explain_says(shop: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The verdict of the pod that is the hardest to reach, and of the others; a port there is not is a mistake."""
+    both = {**SERVICE, "metadata": {"name": "all", "namespace": "shop"}}
+    both["spec"] = {**SERVICE["spec"], "selector": {"tier": "all"}, "clusterIP": "10.96.0.8"}
+    pods_behind = [pod("shop/other", "10.0.0.9", tier="all"), pod("shop/web", "10.0.0.1", tier="all")]
+    (Path(shop) / "shop.yaml").write_text(yaml.safe_dump_all([*CLUSTER, *pods_behind, both, HTTP]))
+    flows = Path(shop) / "flows.jsonl"
+    flow = {"id": 1, "from": {"pod": "bank/web"}, "to": {"ip": "10.96.0.8"}, "protocol": "TCP", "port": 8000}
+    flows.write_text(json.dumps(flow))
+    code, out, err = evaluate(capsys, "evaluate", "-f", shop, "--flows", str(flows), "-o", "json")
+    assert code == 0, err
+    found = json.loads(out)
+    said = {"service": "shop/all:8000/TCP", "backend": "shop/web:80/TCP", "others": {"shop/other:80/TCP": "allowed"}}
+    assert found | said == found and found["verdict"] == "denied"
+    ends = ("--from", "bank/web", "--to", "10.96.0.8:8000/TCP")
+    explained = json.loads(evaluate(capsys, "explain", "-f", shop, *ends, "-o", "json")[1])
+    assert explained | said == explained and explained["verdict"] == "denied"
+    assert explained["ingress"]["rules"] == found["ingress"]["rules"]
+    assert "  also behind it, shop/other:80/TCP: allowed" in evaluate(capsys, "explain", "-f", shop, *ends)[1]
+    _, out, _ = evaluate(capsys, "evaluate", "-f", shop, "--flows", str(flows))
+    assert "bank/web → shop/web:80/TCP (service shop/all:8000/TCP)" in out
+    flows.write_text(json.dumps(flow | {"port": 81}))
+    code, _, err = evaluate(capsys, "evaluate", "-f", shop, "--flows", str(flows))
+    assert code == 2 and f"{flows}, line 1: to: service shop/all has no port 81/TCP: it has 8000/TCP" in err
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -12,10 +12,9 @@ from mycel.abi import Direction
 from mycel.cli.output import bad, good, warn
 from mycel.cli.policies.requests import Judged, Request, judge
 from mycel.cli.policies.requests import lines as request_lines
-from mycel.model.address import format_address
 from mycel.policy.explain import Explanation, Side
-from mycel.policy.offline import End, Flow
-from mycel.policy.rules import Outcome, PortMatch, Reason
+from mycel.policy.offline import End, Flow, service_json
+from mycel.policy.rules import Outcome, Reason
 
 
 def verdict_text(outcome: Outcome | str) -> str:
@@ -25,22 +24,9 @@ def verdict_text(outcome: Outcome | str) -> str:
     return paint("allowed, by the proxy" if word == "l7" else word)
 
 
-def end_text(end: End) -> str:
-    """One end of a flow."""
-    if end.pod is not None:
-        return str(end.pod.ref)
-    named = ",".join(end.names)
-    if end.address is not None:
-        return f"{format_address(end.address)} ({named})" if named else format_address(end.address)
-    return named or end.entity
-
-
-def flow_text(flow: Flow) -> str:
-    """`shop/cart → shop/db:5432/TCP`, `shop/cart → shop/db ICMP type 8`."""
-    port, to = str(PortMatch(flow.protocol, flow.port, flow.port)), end_text(flow.destination)
-    if "/" in port:
-        to = f"[{to}]:" if ":" in to else f"{to}:"
-    return f"{end_text(flow.source)} → {to if '/' in port else f'{to} '}{port}"
+def dialled_text(flow: Flow) -> str:
+    """A flow, and the service by which it goes."""
+    return f"{flow} (service {flow.service})" if flow.service else str(flow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +35,6 @@ class Answer:
 
     found: Explanation
     request: Request | None = None
-    service: str = ""  # what was dialled, if the connection's destination is behind a service
-    others: Mapping[str, Outcome] = field(default_factory=dict[str, Outcome])  # verdicts of the service's other pods
     seen: str = ""  # what the flow said when it was seen
 
     @property
@@ -76,10 +60,10 @@ class Answer:
 def explanation_lines(answer: Answer) -> Iterator[str]:
     """Everything there is to say."""
     asked = f", {answer.request.text}" if answer.request is not None else ""
-    yield f"{flow_text(answer.found.flow)}{asked}: {verdict_text(answer.verdict)}"
-    if answer.service:
-        yield f"  dialled as service {answer.service}: policies are about the pod behind it, on the pod's port"
-    yield from (f"  the service's pod {name}: {verdict_text(outcome)}" for name, outcome in answer.others.items())
+    yield f"{answer.found.flow}{asked}: {verdict_text(answer.verdict)}"
+    if dialled := answer.found.flow.service:
+        yield f"  dialled as service {dialled}: policies are about the pod behind it, on the pod's port"
+    yield from (f"  also behind it, {each.flow.target}: {verdict_text(each.outcome)}" for each in answer.found.others)
     if answer.seen:
         yield from (f"  {line}" for line in ("seen as " + answer.seen).splitlines())
         yield "  explained by the policies of now:"
@@ -93,7 +77,7 @@ def explanation_lines(answer: Answer) -> Iterator[str]:
 def _side_lines(side: Side, end: End, *, closed: bool) -> Iterator[str]:
     name = side.direction.name.lower()
     of = "of" if side.direction == Direction.INGRESS else "from"
-    yield f"{name} {of} {end_text(end)}: {verdict_text(Outcome.DENIED if closed else side.decision.outcome)}"
+    yield f"{name} {of} {end}: {verdict_text(Outcome.DENIED if closed else side.decision.outcome)}"
     decision = side.decision
     match decision.reason:
         case Reason.NO_POLICY if side.with_itself:
@@ -135,10 +119,8 @@ def _nearest_lines(side: Side) -> Iterator[str]:
 def explanation_json(answer: Answer) -> dict[str, Any]:
     """The same for programs."""
     (egress, _, asked_out), (ingress, _, asked_in) = answer.sides
-    shown: dict[str, Any] = {"flow": flow_text(answer.found.flow), "verdict": answer.verdict}
-    if answer.service:
-        shown["service"] = answer.service
-        shown["others"] = {name: outcome.value for name, outcome in answer.others.items()}
+    shown: dict[str, Any] = {"flow": str(answer.found.flow), "verdict": answer.verdict}
+    shown |= service_json(answer.found.flow, answer.found.others)
     if answer.request is not None:
         shown["request"] = answer.request.text
     if answer.seen:
