@@ -62,7 +62,7 @@ def explanation_lines(answer: Answer) -> Iterator[str]:
     asked = f", {answer.request.text}" if answer.request is not None else ""
     yield f"{answer.found.flow}{asked}: {verdict_text(answer.verdict)}"
     if dialled := answer.found.flow.service:
-        yield f"  dialled as service {dialled}: policies are about the pod behind it, on the pod's port"
+        yield f"  dialled as service {dialled}: policies are about who is behind it, on the port there"
     yield from (f"  also behind it, {each.flow.target}: {verdict_text(each.outcome)}" for each in answer.found.others)
     if answer.seen:
         yield from (f"  {line}" for line in ("seen as " + answer.seen).splitlines())
