@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import subprocess
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -58,7 +59,7 @@ def node_address(network: IPv4Network, index: int) -> IPv4Address:
 
 
 def make_bridge(record: ClusterRecord) -> None:
-    """The bridge with its address, up; masquerade for what leaves the machine."""
+    """The bridge with its address, up; masquerade for what leaves the machine. Under the machine's lock."""
     prefix = ipaddress.ip_network(record.network).prefixlen
     if not Path(f"/sys/class/net/{record.bridge}").exists():
         batch = [
@@ -68,6 +69,7 @@ def make_bridge(record: ClusterRecord) -> None:
             f"link set {record.bridge} up",
         ]
         run("ip", "-batch", "-", text="\n".join(batch) + "\n")
+    remove_orphans()
     # nft has no "create or replace": declare, empty, fill.
     rules = f"""
 table ip {record.nft_table} {{}}
@@ -81,6 +83,15 @@ table ip {record.nft_table} {{
 """
     run("nft", "-f", "-", text=rules)
     IP_FORWARD.write_text("1")
+
+
+def remove_orphans() -> None:
+    """Tables whose bridge is gone: their cluster was killed and never deleted, and they would masquerade what the next
+    one in its network sends. A bridge is made before its table, both under the machine's lock: no living one is taken.
+    """
+    for table in re.findall(r"^table ip (mycel-[0-9a-f]{8})$", run("nft", "list", "tables", "ip"), re.MULTILINE):
+        if not Path(f"/sys/class/net/{table}").exists():
+            run("nft", "delete", "table", "ip", table, check=False)  # its own delete may be under way
 
 
 def make_cable(record: ClusterRecord, node: NodeRecord, pid: int) -> None:
