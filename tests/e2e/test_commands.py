@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.clusters import Cluster, eventually, kind_file
+from mycel.cli.mesh import release
+from tests.clusters import Cluster, eventually, kind_file, settles
 
 pytestmark = pytest.mark.cluster
 
@@ -84,6 +85,10 @@ def test_status_for_programs(cluster: Cluster) -> None:
 
 def test_lists_agree_with_the_kernel(cluster: Cluster) -> None:
     """Every pod, identity and frontend is realized on every node just as planned."""
+    settles(lambda: lists_agree(cluster))
+
+
+def lists_agree(cluster: Cluster) -> None:
     pods = {
         pod["status"]["podIP"]
         for pod in cluster.get("pods", "-A")["items"]
@@ -97,6 +102,7 @@ def test_lists_agree_with_the_kernel(cluster: Cluster) -> None:
     assert [row["pods"] for row in identities] == [2]
     assert identities[0]["nodes"] == nodes
     services = {row["frontend"]: row for row in read(cluster, "service", "list")}
+    assert "10.96.0.10:53/UDP" in services
     assert services["10.96.0.10:53/UDP"]["nodes"] == dict.fromkeys(nodes, "same")
     assert {backend.partition(":")[0] for backend in services["10.96.0.10:53/UDP"]["backends"]} == pods
     for table in ("endpoint", "ipcache", "lb", "nodes"):
@@ -127,13 +133,18 @@ def test_a_host_port_answers_on_its_node_alone(cluster: Cluster) -> None:
         )
     )
     try:
-        cluster.kubectl("wait", "--for=condition=Ready", "--timeout=30s", *(f"pod/{name}" for name in pods))
-        dial = ["curl", "-sS", "-m", "3", "-o", "/dev/null", "--retry", "3", "--retry-connrefused"]
+        cluster.wait("--for=condition=Ready", *(f"pod/{name}" for name in pods))
+        dial = ["curl", "-sS", "-m", "10", "-o", "/dev/null"]
+
+        def from_pod(node: str, address: str) -> int:
+            return cluster.kubectl("exec", f"client-{node}", "--", *dial, f"{address}:8089", check=False).returncode
+
         for node in cluster.nodes:
-            cluster.kubectl("exec", f"client-{node}", "--", *dial, f"http://{there}:8089")
-            refused = cluster.kubectl("exec", f"client-{node}", "--", *dial[:6], f"http://{other}:8089", check=False)
-            assert refused.returncode == 7
-        subprocess.run([*dial, f"http://{there}:8089"], check=True)
+            eventually(lambda node=node: from_pod(node, there) == 0, what=f"an answer for {node}")
+            assert from_pod(node, other) == 7
+        eventually(
+            lambda: subprocess.run([*dial, f"{there}:8089"], check=False).returncode == 0, what="an answer for outside"
+        )
     finally:
         cluster.kubectl("delete", "pods", "--now", *pods)
 
@@ -145,7 +156,7 @@ def test_a_setting_changes_and_the_mesh_recovers(cluster: Cluster) -> None:
     cluster.mycel("config", "set", "enable-admission", "false")
     eventually(lambda: cluster.kubectl(*hooks).stdout == "", what="no admission")
     assert "debug is now true" in cluster.mycel("config", "set", "debug", "true").stdout
-    cluster.mycel("status", "--wait", "--wait-duration", "60s")
+    cluster.mycel("status", "--wait", "--wait-duration", "5m")
     assert read(cluster, "config", "view")["debug"] == "true"
     cluster.mycel("config", "delete", "debug", "--no-restart")
     assert "debug" not in read(cluster, "config", "view")
@@ -227,8 +238,25 @@ def test_pods_work_again_after_the_next_install(cluster: Cluster) -> None:
     before = {
         pod["metadata"]["uid"] for pod in cluster.get("pods", "-n", "kube-system", "-l", "k8s-app=kube-dns")["items"]
     }
-    cluster.mycel("install", "--wait", "--wait-duration", "90s")
+    cluster.mycel("install", "--wait", "--wait-duration", "5m")
     pods = cluster.get("pods", "-n", "kube-system", "-l", "k8s-app=kube-dns")["items"]
     assert {pod["metadata"]["uid"] for pod in pods} == before
     for node in cluster.nodes:
         cluster.on_node(node, "dig", "+short", "+tries=3", "@10.96.0.10", "kubernetes.default.svc.cluster.local")
+
+
+def test_what_the_operator_made_goes_with_the_chart(cluster: Cluster) -> None:
+    """Somebody else than `mycel uninstall` deletes what the chart made, as Helm does: nothing of admission stays."""
+    made = ("validatingwebhookconfigurations,secrets", "-n", "kube-system", "-o", "name")
+
+    def left() -> set[str]:
+        names = {line.rpartition("/")[2] for line in cluster.kubectl("get", *made).stdout.splitlines()}
+        return names & {"cilium-admission", "cilium-admission-certs"}
+
+    eventually(lambda: len(left()) == 2, what="admission")
+    record = release.newest(cluster.get(*RELEASES)["items"])
+    assert record is not None
+    cluster.kubectl("delete", "--wait=false", "-f", "-", stdin=record.manifest)
+    operator = ("pods", "-n", "kube-system", "-l", "io.cilium/app=operator")
+    eventually(lambda: not cluster.get(*operator)["items"], what="no operator")
+    eventually(lambda: not left(), what="nothing of admission")

@@ -30,6 +30,15 @@ def with_digest(body: Object) -> Object:
     return body | {"metadata": metadata | {"annotations": {**(metadata.get("annotations") or {}), DIGEST: digest}}}
 
 
+def owned_by(body: Object, resource: Resource, owner: Object) -> Object:
+    """The object as it goes when its owner does."""
+    metadata = owner["metadata"]
+    reference = {
+        "apiVersion": resource.api_version, "kind": resource.kind, "name": metadata["name"], "uid": metadata["uid"]
+    }  # fmt: skip
+    return body | {"metadata": body["metadata"] | {"ownerReferences": [reference]}}
+
+
 def holds(live: Any, wanted: Any) -> bool:
     """Whether an object says at least what is wanted; lists have the same length."""
     if isinstance(wanted, dict) and isinstance(live, dict):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from mycel.kit.config import SettingsError, duration_s
 
 OPERATOR_LEASE = "cilium-operator-resource-lock"
+OPERATOR_ROLE = "cilium-operator"  # ClusterRole
 ADMISSION = "cilium-admission"  # ValidatingWebhookConfiguration, and the Service it names
 ADMISSION_SECRET = "cilium-admission-certs"  # noqa: S105  its name
 
