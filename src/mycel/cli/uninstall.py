@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mycel.k8s.client import ApiClient
 
 _OPERATOR_PODS = "io.cilium/app=operator"
-_OPERATOR_ENDS_S, _TELL_S = 20.0, 1.0
+_OPERATOR_ENDS_S, _TELL_S = 60.0, 1.0
 _CLEAN_UP = ["cilium-cleanup", "--force"]
 
 
