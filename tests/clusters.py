@@ -16,6 +16,8 @@ from mycel.cluster.lifecycle import cgroups
 
 ROOT = Path(__file__).parents[1]
 TESTNET = Path(__file__).with_name("node") / "testnet.py"
+PATIENCE_S = 120
+"""How long a test waits for what must come true: only a failure waits so long, on however slow a machine."""
 
 
 def kind_file(*, workers: int) -> str:
@@ -84,10 +86,18 @@ class Cluster:
         self.mycel("cluster", "delete", "--name", self.name)
 
     def kubectl(
-        self, *arguments: str, check: bool = True, stdin: str | None = None, timeout_s: float = 60
+        self, *arguments: str, check: bool = True, stdin: str | None = None, timeout_s: float = PATIENCE_S + 60
     ) -> subprocess.CompletedProcess[str]:
         """A real kubectl."""
         return _run([self.kubectl_path, *arguments], self.environment, check=check, stdin=stdin, timeout_s=timeout_s)
+
+    def wait(self, *arguments: str) -> str:
+        """`kubectl wait`, patiently."""
+        return self.kubectl("wait", f"--timeout={PATIENCE_S}s", *arguments).stdout
+
+    def rolled_out(self, *arguments: str) -> str:
+        """`kubectl rollout status`, patiently."""
+        return self.kubectl("rollout", "status", f"--timeout={PATIENCE_S}s", *arguments).stdout
 
     def get(self, *arguments: str) -> dict[str, Any]:
         """`kubectl get … -o json`."""
@@ -116,7 +126,7 @@ class Cluster:
             self.on_node(node, "sh", "-c", text)
 
 
-def eventually(condition: Callable[[], object], *, timeout_s: float = 30, what: str = "the condition") -> None:
+def eventually(condition: Callable[[], object], *, timeout_s: float = PATIENCE_S, what: str = "the condition") -> None:
     """Until `condition()` is true; fails with its last falsy value."""
     deadline = time.monotonic() + timeout_s
     last: object = None
@@ -126,6 +136,19 @@ def eventually(condition: Callable[[], object], *, timeout_s: float = 30, what: 
             return
         time.sleep(0.1)
     raise AssertionError(f"{what} did not come true within {timeout_s:.0f} s: {last!r}")
+
+
+def settles(check: Callable[[], object]) -> None:
+    """Until what `check()` asserts holds: for facts that come true one after the other."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            check()
+            return
+        except AssertionError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
 
 
 def _has_main() -> bool:
@@ -138,7 +161,7 @@ def _run(
     *,
     check: bool,
     stdin: str | None = None,
-    timeout_s: float = 120,
+    timeout_s: float = 420,  # `--wait` of the command line gives up after 300
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         command, env=environment, input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False

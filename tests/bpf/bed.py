@@ -80,7 +80,7 @@ def main() -> None:
     with inside(f"{tag}-node"):
         datapath = Datapath.open(settings_at(tmp, tag))
     print("up", flush=True)
-    time.sleep(60)
+    time.sleep(600)
     datapath.close()
 
 

@@ -31,7 +31,7 @@ SERVICES6 = "fd00:96::/112"
 UNDERLAY6 = "fd00:77:"
 
 
-def run(*command: str, check: bool = True, timeout_s: float = 20) -> str:
+def run(*command: str, check: bool = True, timeout_s: float = 120) -> str:
     """Run a command; its output, or CalledProcessError with it."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
     if check and done.returncode:

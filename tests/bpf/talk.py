@@ -13,7 +13,7 @@ from mycel.datapath import links, syscall
 from tests.bpf.kernel import Datapath
 from tests.bpf.lab import inside
 
-TIMEOUT_S = 2.0
+TIMEOUT_S = 30.0
 CGROUPS = next(
     (Path(each) for each in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup") if Path(each, "cgroup.procs").exists()), None
 )

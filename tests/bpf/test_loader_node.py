@@ -96,9 +96,9 @@ class Talk:
         with inside(pod):
             self._listener = socket.create_server((str(POD), 8080))
         with inside(bed.node):
-            self._client = socket.create_connection((str(POD), 8080), timeout=5)
+            self._client = socket.create_connection((str(POD), 8080), timeout=60)
         self._server, _ = self._listener.accept()
-        self._server.settimeout(5)
+        self._server.settimeout(60)
         self.said = 0
         self.problem: Exception | None = None
         self._over = threading.Event()
@@ -118,7 +118,7 @@ class Talk:
 
     def hears(self, more: int = 5) -> None:
         """Wait until some more rounds went through; fail with what the talker met."""
-        goal, deadline_s = self.said + more, time.monotonic() + 5
+        goal, deadline_s = self.said + more, time.monotonic() + 60
         while self.said < goal and self.problem is None and time.monotonic() < deadline_s:
             time.sleep(0.002)
         assert self.problem is None
@@ -319,7 +319,7 @@ async def test_changes_of_devices_are_told(bed: Bed) -> None:
     assert not waiting.done()
     for number in range(3):
         run("ip", "-n", bed.node, "link", "add", f"d{number}", "type", "veth", "peer", "name", f"e{number}")
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 60)
     await stream.aclose()
 
 

@@ -25,7 +25,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     one.start()
     for name in ("n1", "n2", "n3"):
         make(one, "/api/v1/nodes", {"metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}})
-        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        # Heard of in advance: nobody renews it.
+        later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
+        now = later.strftime("%Y-%m-%dT%H:%M:%SZ")
         room = {"cpu": "8", "memory": "16Gi", "pods": "110"}
         ready = {"type": "Ready", "status": "True", "lastHeartbeatTime": now, "lastTransitionTime": now}
         patch(one, f"/api/v1/nodes/{name}/status", {"status": {"allocatable": room, "conditions": [ready]}})

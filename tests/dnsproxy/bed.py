@@ -18,7 +18,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Generator
 from ipaddress import ip_address
 from pathlib import Path
@@ -34,6 +33,7 @@ from mycel.kit.dns_records import address_record
 from mycel.model.address import parse_address
 from mycel.plan.dns import DnsRules, KnownIdentity, NamesAnswer, NamesRequest, Wanted
 from tests.bpf.lab import inside, run
+from tests.clusters import eventually
 
 CLIENT, RESOLVER, DEAD = "10.77.1.2", "10.77.2.2", "10.77.2.3"
 PORT = 15000
@@ -244,12 +244,8 @@ class Bed:
             )
         if arguments:  # a control group it can find itself in
             Path(arguments[-1], "cgroup.procs").write_text(f"{self._process.pid}\n")
-        for _ in range(200):
-            listening = run("ip", "netns", "exec", self.node_ns, "ss", "-Hlnt", check=False)
-            if f"192.0.0.8:{PORT}" in listening:
-                return
-            time.sleep(0.05)
-        raise AssertionError(f"the proxy does not listen: {self.log()}")
+        listening = ("ip", "netns", "exec", self.node_ns, "ss", "-Hlnt")
+        eventually(lambda: f"192.0.0.8:{PORT}" in run(*listening, check=False), what=f"a proxy; see {self.folder}")
 
     def log(self) -> str:
         return (self.folder / "proxy.log").read_text()
@@ -270,7 +266,7 @@ class Bed:
         with inside(self.client_ns):
             made = socket.socket(socket.AF_INET, kind)
         with made:
-            made.settimeout(5)
+            made.settimeout(30)
             made.connect((server, 53))
             yield made
 

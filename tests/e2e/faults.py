@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.clusters import ROOT, Cluster, kind_file
+from tests.clusters import ROOT, Cluster, eventually, kind_file
 from tests.e2e.outside import NETWORK, PORT, RESOLVER
 
 SPACE = "cilium-test"
@@ -48,10 +48,9 @@ def prepare(cluster: Cluster) -> None:
     cluster.create(kind_file(workers=2))
     cluster.mycel("install", "--wait")
     cluster.kubectl("apply", "-f", str(ROOT / "examples" / "cilium-test.yaml"))
-    cluster.kubectl(
-        "-n", SPACE, "wait", "--for=condition=Available", "deployment", "--all", "--timeout=90s", timeout_s=100
-    )
+    cluster.wait("-n", SPACE, "--for=condition=Available", "deployment", "--all")
     cluster.apply(RULES)
+    eventually(lambda: codes(cluster) == ["200", "403"], what="the rules")
 
 
 @contextlib.contextmanager
@@ -95,6 +94,16 @@ def pod_of(cluster: Cluster, deployment: str) -> dict[str, Any]:
 
 def target(cluster: Cluster, deployment: str) -> str:
     return f"{pod_of(cluster, deployment)['status']['podIP']}:8080"
+
+
+def codes(cluster: Cluster) -> list[str]:
+    """What the client of the rules gets for what is allowed and for what is denied."""
+    found: list[str] = []
+    for path in ("/", "/foo"):
+        curl = ("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "10")
+        inside = ("exec", "deploy/client2", "--", *curl, f"http://{target(cluster, 'echo-other-node')}{path}")
+        found.append(cluster.kubectl("-n", SPACE, *inside, check=False).stdout)
+    return found
 
 
 def home(cluster: Cluster) -> str:

@@ -13,7 +13,7 @@ import struct
 import sys
 
 RETRANSMITTED = 100  # bytes into struct tcp_info (linux/tcp.h): tcpi_total_retrans
-PATIENCE_S = 10
+PATIENCE_S = 60
 
 
 def look_up(made, number, name):

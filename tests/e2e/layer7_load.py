@@ -11,7 +11,8 @@ PER_S requests go over 32 connections that are kept, and over one that is new ev
      "requests": n, "cpu_s": …}
 
 where an outcome is a status code, an error code of DNS, "cut" (the connection ended meanwhile), "late" (no answer in
-5 s) or an error's name. A silence is the longest time without a good answer.
+LATE_S) or an error's name. A silence is the longest time without a good answer. The last ten are asked when stdin has
+ended, one after the other.
 """
 
 import asyncio
@@ -23,7 +24,8 @@ import sys
 import time
 from collections import Counter
 
-LATE_S = 5.0
+LATE_S = 30.0
+LOST_S = 10.0  # a query has no answer any more
 KEPT = 32
 TICK_S = 0.01
 WIRE = {path: f"GET {path} HTTP/1.1\r\nHost: load\r\n\r\n".encode() for path in ("/", "/foo")}
@@ -135,6 +137,8 @@ async def requests(per_s, over, target, seen, ready):
         await asyncio.sleep(TICK_S)
     await asyncio.gather(*tasks)
     await asyncio.sleep(0.5)
+    for _ in range(10):
+        await once(target, seen, "/")
     for task in kept:
         task.cancel()
 
@@ -161,7 +165,9 @@ async def names(per_s, over, server, found, ready):
             found[type(exc).__name__] += 1
 
     asyncio.get_running_loop().add_reader(made, hear)
-    while not over.is_set():
+    rest = 10
+    while rest:
+        rest -= over.is_set()
         number += 1
         mark = struct.pack("!H", number % 65536)
         asked[mark] = time.monotonic()
@@ -169,7 +175,9 @@ async def names(per_s, over, server, found, ready):
         labels = b"".join(bytes([len(each)]) + each for each in name.split(b"."))
         made.send(mark + b"\1\0\0\1\0\0\0\0\0\0" + labels + b"\0\0\1\0\1")
         await asyncio.sleep(1 / per_s)
-    await asyncio.sleep(2.5)
+    until = time.monotonic() + LOST_S
+    while asked and time.monotonic() < until:
+        await asyncio.sleep(0.1)
     found["late"] += len(asked)
     lately = {struct.pack("!H", each % 65536) for each in range(number - 9, number + 1)}
     return 10 - len(lately & asked.keys()), silence_s

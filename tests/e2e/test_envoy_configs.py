@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.clusters import Cluster, eventually, kind_file
+from tests.clusters import Cluster, eventually, kind_file, settles
 from tests.e2e.walk import INSTALL, MANIFESTS, rows
 
 pytestmark = pytest.mark.cluster
@@ -28,7 +28,7 @@ def mesh(make_cluster: Callable[[str], Cluster]) -> Cluster:
     cluster.create(kind_file(workers=1))
     cluster.mycel(*INSTALL, "--wait")
     cluster.kubectl("apply", "-f", str(MANIFESTS / "cilium-test.yaml"))
-    cluster.kubectl("-n", "cilium-test", "wait", "--for=condition=Available", "deploy/echo-same-node", timeout_s=70)
+    cluster.wait("-n", "cilium-test", "--for=condition=Available", "deploy/echo-same-node")
     return cluster
 
 
@@ -55,7 +55,8 @@ def test_every_node_says_how_it_stands(mesh: Cluster) -> None:
     eventually(lambda: conditions(mesh, "cilium-test"), what="the conditions")
     eventually(lambda: len(mesh.get("-n", "cilium-test", "cec", NAME)["status"].get("nodes", {})) == 2, what="nodes")
     assert conditions(mesh, "cilium-test")["Accepted"] == ("True", "valid")
-    assert conditions(mesh, "cilium-test")["ResolvedRefs"] == ("True", "all it names is there")
+    resolved = ("True", "all it names is there")  # once the agent that says so knows of it
+    eventually(lambda: conditions(mesh, "cilium-test")["ResolvedRefs"] == resolved, what="what it names")
     printed = mesh.kubectl("-n", "cilium-test", "get", "cec").stdout
     assert printed.split("\n", 1)[0].split() == ["NAME", "ACCEPTED", "RESOLVED", "PROGRAMMED", "AGE"]
     assert rows(printed)[0][:3] == [NAME, "True", "True"]
@@ -87,16 +88,23 @@ def test_a_nodes_own_process_meets_the_listener(mesh: Cluster) -> None:
     apply_listener(mesh, "for-nodes", 8080, selector="echo-same-node")
     spec = mesh.get("-n", "cilium-test", "svc", "for-nodes")["spec"]
     join = "echo $$ > /run/cilium/cgroupv2/cgroup.procs; "
-    for node in mesh.nodes:
-        for first, target in (
-            ("", spec["clusterIP"]),
-            (join, spec["clusterIP"]),
-            (join, f"127.0.0.1:{spec['ports'][0]['nodePort']}"),
-        ):
-            curl = f"{first}exec curl -s -m 5 -i http://{target}/foo"
-            answer = mesh.on_node(node, "sh", "-c", curl, check=False)
-            assert meets_envoy(answer), (node, target, answer)
-    mesh.kubectl("-n", "cilium-test", "delete", "cec,svc", "for-nodes", "--wait=false")
+    targets = (
+        ("", spec["clusterIP"]),
+        (join, spec["clusterIP"]),
+        (join, f"127.0.0.1:{spec['ports'][0]['nodePort']}"),
+    )
+
+    def check(node: str, first: str, target: str) -> None:
+        curl = f"{first}exec curl -s -m 10 -i http://{target}/foo"
+        answer = mesh.on_node(node, "sh", "-c", curl, check=False)
+        assert meets_envoy(answer), (node, target, answer)
+
+    try:
+        for node in mesh.nodes:
+            for target in targets:  # Envoy has the listener; its endpoints and the service's row follow
+                settles(lambda node=node, target=target: check(node, *target))
+    finally:
+        mesh.kubectl("-n", "cilium-test", "delete", "cec,svc", "for-nodes", "--wait=false")
 
 
 def test_a_listeners_endpoint_on_a_node_is_reached(mesh: Cluster) -> None:
@@ -115,10 +123,17 @@ def test_a_listeners_endpoint_on_a_node_is_reached(mesh: Cluster) -> None:
     spec = {"hostNetwork": True, "nodeName": pods["client"]["spec"]["nodeName"], "containers": [container]}
     mesh.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     apply_listener(mesh, "on-node", 8089, selector="on-node")
-    curl = ("exec", "-n", "cilium-test", pods["client"]["metadata"]["name"], "--", "curl", "-s", "-m", "5", "-i")
-    answer = mesh.kubectl(*curl, "on-node/foo", check=False).stdout
-    assert meets_envoy(answer), answer
-    mesh.kubectl("-n", "cilium-test", "delete", "cec,svc,pod", "on-node", "--wait=false")
+    mesh.wait("-n", "cilium-test", "--for=condition=Ready", "pod/on-node")
+    curl = ("exec", "-n", "cilium-test", pods["client"]["metadata"]["name"], "--", "curl", "-s", "-m", "10", "-i")
+
+    def check() -> None:
+        answer = mesh.kubectl(*curl, "on-node/foo", check=False).stdout
+        assert meets_envoy(answer), answer
+
+    try:
+        settles(check)
+    finally:
+        mesh.kubectl("-n", "cilium-test", "delete", "cec,svc,pod", "on-node", "--wait=false")
 
 
 def test_a_cluster_without_endpoints_is_named(mesh: Cluster) -> None:
@@ -138,11 +153,10 @@ def test_a_cluster_without_endpoints_is_named(mesh: Cluster) -> None:
 def test_services_of_another_namespace_are_not_used_and_told(mesh: Cluster) -> None:
     """Without a namespace it lands in `default`: accepted, with the hint."""
     apply(mesh, namespace=None)
-    eventually(lambda: conditions(mesh, "default"), what="the conditions")
+    eventually(lambda: conditions(mesh, "default").get("ResolvedRefs", ("", ""))[0] == "False", what="the hint")
     found = conditions(mesh, "default")
     assert found["Accepted"][0] == "True"
-    status, message = found["ResolvedRefs"]
-    assert status == "False"
+    message = found["ResolvedRefs"][1]
     assert "Service cilium-test/echo-same-node is in another namespace than this object (default)" in message
     assert "kubectl -n cilium-test" in message
 
@@ -227,9 +241,12 @@ def test_a_secret_that_is_not_there_is_no_reason_to_refuse(mesh: Cluster) -> Non
     spec["resources"].append({"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "c"})
     spec["resources"][1] |= {"type": "EDS", "eds_cluster_config": {"service_name": "cilium-test/echo-same-node"}}
     assert refusal(mesh, broken("CiliumEnvoyConfig", spec, "secretive")) == ""
-    eventually(lambda: conditions(mesh, "cilium-test", "secretive"), what="the conditions")
-    status, message = conditions(mesh, "cilium-test", "secretive")["ResolvedRefs"]
-    assert (status, "cilium-test/nosuch" in message) == ("False", True)
+
+    def told() -> None:
+        status, message = conditions(mesh, "cilium-test", "secretive").get("ResolvedRefs", ("", ""))
+        assert (status, "cilium-test/nosuch" in message) == ("False", True)
+
+    settles(told)
 
 
 def test_without_an_operator_nothing_is_refused_and_the_status_says_what_is_wrong(mesh: Cluster) -> None:

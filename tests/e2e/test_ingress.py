@@ -26,7 +26,7 @@ def mesh(make_cluster: Callable[[str], Cluster]) -> Cluster:
     cluster.create(kind_file(workers=1))
     cluster.mycel("install", "--wait")
     cluster.kubectl("apply", "-f", str(MANIFESTS / "foo-bar.yaml"))
-    cluster.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s", timeout_s=70)
+    cluster.wait("--for=condition=Ready", "pod", "--all")
     return cluster
 
 
@@ -77,8 +77,8 @@ def test_what_others_change_is_changed_back(mesh: Cluster) -> None:
     mesh.kubectl("delete", "cec", "cilium-ingress-default-cilium-ingress")
     mesh.kubectl("patch", "svc", SERVICE, "--type=json", "-p", json.dumps(
         [{"op": "replace", "path": "/spec/externalTrafficPolicy", "value": "Local"}]))  # fmt: skip
-    eventually(lambda: shown(mesh, "cec", "cilium-ingress-default-cilium-ingress"), timeout_s=5, what="the config")
-    eventually(lambda: mesh.get("svc", SERVICE)["spec"] == before, timeout_s=5, what="the service as it was")
+    eventually(lambda: shown(mesh, "cec", "cilium-ingress-default-cilium-ingress"), what="the config")
+    eventually(lambda: mesh.get("svc", SERVICE)["spec"] == before, what="the service as it was")
 
 
 def test_a_backend_that_goes_costs_its_own_path(mesh: Cluster) -> None:
@@ -111,6 +111,7 @@ def test_shared_load_balancers_are_refused(mesh: Cluster) -> None:
     """Nothing is left of it, an event says why."""
     change(mesh, "ingress.cilium.io/loadbalancer-mode=shared")
     eventually(lambda: not shown(mesh, "svc", SERVICE), what="no service")
+    eventually(lambda: events(mesh, "ModeNotSupported"), what="the event")
     assert len(events(mesh, "ModeNotSupported")) == 1
     eventually(lambda: not shown(mesh, "ing", "cilium-ingress")[3].count("."), what="no address")
     change(mesh, "ingress.cilium.io/loadbalancer-mode-")
@@ -162,4 +163,5 @@ def test_everything_goes_with_the_ingress(mesh: Cluster) -> None:
     mesh.kubectl("delete", "ingress", "cilium-ingress")
     eventually(lambda: not shown(mesh, "svc", SERVICE), what="no service")
     eventually(lambda: not mesh.get("cec")["items"], what="no config")
-    assert {each["metadata"]["name"] for each in mesh.get("svc")["items"]} == {"kubernetes", "foo-app", "bar-app"}
+    names = {"kubernetes", "foo-app", "bar-app"}
+    eventually(lambda: {each["metadata"]["name"] for each in mesh.get("svc")["items"]} == names, what="nothing of any")

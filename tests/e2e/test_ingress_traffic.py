@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mycel.kit.certificates import KeyPair, make_authority, make_server
-from tests.clusters import Cluster, eventually
+from tests.clusters import Cluster, eventually, settles
 from tests.e2e.walk import INSTALL, MANIFESTS, pool, rows
 
 pytestmark = pytest.mark.cluster
@@ -36,15 +36,20 @@ def mesh(make_cluster: Callable[[str], Cluster]) -> Cluster:
     for name in ("foo-bar.yaml", "cilium-ingress.yaml"):
         cluster.kubectl("apply", "-f", str(MANIFESTS / name))
     cluster.kubectl("run", "client", "--image=quay.io/cilium/alpine-curl:v1.4.0", "--command", "--", "sleep", "1000000")
-    cluster.kubectl("wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s", timeout_s=70)
+    cluster.wait("--for=condition=Ready", "pod", "--all")
     return cluster
 
 
 def request(place: str, path: str) -> tuple[str, str]:
     """Status and body, asked by curl on this machine."""
-    command = ["curl", "-s", "--max-time", "3", "-w", "\n%{http_code}", f"http://{place}{path}"]
+    command = ["curl", "-s", "--max-time", "10", "-w", "\n%{http_code}", f"http://{place}{path}"]
     body, _, status = subprocess.run(command, capture_output=True, text=True, check=False).stdout.rpartition("\n")
     return status, body.strip()
+
+
+def check(place: str) -> None:
+    """Every path is answered as expected there. Each backend becomes known in its own time: for `settles`."""
+    assert {path: request(place, path) for path in EXPECTED} == EXPECTED
 
 
 def external(cluster: Cluster) -> str:
@@ -60,8 +65,7 @@ def test_node_ports_need_no_pool(mesh: Cluster) -> None:
     port = mesh.get("svc", SERVICE)["spec"]["ports"][0]["nodePort"]
     for node in mesh.get("nodes")["items"]:
         place = f"{node['status']['addresses'][0]['address']}:{port}"
-        eventually(lambda place=place: request(place, "/foo") == ("200", "foo"), what=f"an answer at {place}")
-        assert {path: request(place, path) for path in EXPECTED} == EXPECTED
+        settles(lambda place=place: check(place))
 
 
 def test_the_address(mesh: Cluster) -> None:
@@ -69,10 +73,9 @@ def test_the_address(mesh: Cluster) -> None:
     mesh.kubectl("apply", "-f", "-", stdin=pool(mesh))
     eventually(lambda: external(mesh) != "<pending>", what="the address")
     place = external(mesh)
-    eventually(lambda: request(place, "/foo") == ("200", "foo"), what="an answer")
-    assert {path: request(place, path) for path in EXPECTED} == EXPECTED
+    settles(lambda: check(place))
     said = subprocess.run(
-        ["curl", "-sI", "--max-time", "3", f"http://{place}/foo"], capture_output=True, text=True, check=False
+        ["curl", "-sI", "--max-time", "30", f"http://{place}/foo"], capture_output=True, text=True, check=False
     ).stdout
     headers = {
         name.lower(): value.strip() for name, _, value in (line.partition(":") for line in said.splitlines()[1:])
@@ -88,8 +91,8 @@ def test_the_address(mesh: Cluster) -> None:
 def test_pods_reach_it_too(mesh: Cluster) -> None:
     """By its address and by the service's name."""
     for place in (external(mesh), SERVICE):
-        said = mesh.kubectl("exec", "client", "--", "curl", "-s", "--max-time", "3", f"http://{place}/bar", check=False)
-        assert said.stdout.strip() == "bar", place
+        ask = ("exec", "client", "--", "curl", "-s", "--max-time", "10", f"http://{place}/bar")
+        eventually(lambda ask=ask: mesh.kubectl(*ask, check=False).stdout.strip() == "bar", what=f"bar at {place}")
 
 
 def secret(name: str, pair: KeyPair) -> dict[str, Any]:
@@ -128,7 +131,7 @@ def test_certificates_are_chosen_by_name(mesh: Cluster, tmp_path: Path) -> None:
 
     def ask(each: str) -> str:
         resolve = ["--resolve", f"{names[each]}:443:{address()}", "--cacert", str(tmp_path / "ca.crt")]
-        command = ["curl", "-s", "--max-time", "3", *resolve, f"https://{names[each]}/x"]
+        command = ["curl", "-s", "--max-time", "10", *resolve, f"https://{names[each]}/x"]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
     def conditions() -> dict[str, str]:
@@ -138,9 +141,13 @@ def test_certificates_are_chosen_by_name(mesh: Cluster, tmp_path: Path) -> None:
     eventually(address, what="the address")
     eventually(lambda: ask("a") == "bar", what="the host's own backend")
     assert (ask("b"), ask("c")) == ("", "")
-    eventually(lambda: conditions().keys() == {"ResolvedRefs", "Programmed"}, what="both told")
-    assert conditions()["ResolvedRefs"] == "Secret default/cert-b is not there"
-    assert "Secret default/cert-c: Failed to load certificate chain" in conditions()["Programmed"]
+
+    def told() -> None:
+        said = conditions()
+        assert said.get("ResolvedRefs") == "Secret default/cert-b is not there"
+        assert "Secret default/cert-c: Failed to load certificate chain" in said.get("Programmed", "")
+
+    settles(told)
     mesh.apply(secret("cert-b", made["b"]))
     eventually(lambda: ask("b") == "foo", what="the default backend, by the certificate that has come")
     assert ask("a") == "bar"

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.clusters import Cluster, eventually
-from tests.e2e.faults import SPACE, dns_proxies, home, outside, prepare, processes, target
+from tests.e2e.faults import SPACE, codes, dns_proxies, home, outside, prepare, processes, target
 from tests.e2e.outside import PORT, RESOLVER
 
 pytestmark = pytest.mark.cluster
@@ -66,11 +66,11 @@ def run(mesh: Cluster) -> Iterator[Run]:
     for process in started:
         if process.poll() is None:
             process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 def said(process: subprocess.Popen[str]) -> dict[str, Any]:
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=300)
     return json.loads(out.splitlines()[-1])
 
 
@@ -78,10 +78,9 @@ class Loads:
     """Connections of layer 4, requests and DNS, until `ended`."""
 
     def __init__(self, mesh: Cluster, run: Run) -> None:
-        everywhere = ("rollout", "status", "daemonset", "cilium", "--timeout=90s")
-        mesh.kubectl("-n", "kube-system", *everywhere, timeout_s=100)
+        mesh.rolled_out("-n", "kube-system", "daemonset/cilium")
         near, far = target(mesh, "echo-same-node"), target(mesh, "echo-other-node")
-        self._four = run("client", LOAD4, "50", "10", "0", near, far)
+        self._four = run("client", LOAD4, "50", "10", near, far)
         self._seven = run("client2", LOAD7, "500", far, RESOLVER, "50")
 
     def ended(self) -> dict[str, Any]:
@@ -139,11 +138,12 @@ def test_killed_dns_proxies_keep_what_they_learnt(mesh: Cluster, run: Run) -> No
     learnt = [f"198.18.1.{number}" for number in range(10)]  # by the load's queries
     node = home(mesh)
     eventually(lambda: dns_proxies(mesh, node), what="a DNS proxy")
+    eventually(lambda: dial_all(mesh, learnt) == learnt, what="what the names of the load are")
     for _ in range(KILLS):
         kill_some(lambda: dns_proxies(mesh, node), 1, apart_s=0)
         assert dial_all(mesh, learnt) == learnt
-    eventually(lambda: dns_proxies(mesh, node), what="another DNS proxy")
-    time.sleep(1)
+    found = said(run("client2", NAMES, "0", "1", RESOLVER, str(PORT)))
+    assert found["addresses"] == 1, "another DNS proxy answers"
     seven = loads.ended()
     only(seven, names=False)
     assert seven["names"].keys() <= {"NOERROR", "late"}, seven
@@ -154,7 +154,11 @@ def dial_all(cluster: Cluster, addresses: list[str]) -> list[str]:
     """What the addresses say to the client of the rules."""
     script = (
         "import json, socket, sys\n"
-        f"dial = lambda address: socket.create_connection((address, {PORT}), timeout=5).recv(64).decode()\n"
+        "def dial(address):\n"
+        "    try:\n"
+        f"        return socket.create_connection((address, {PORT}), timeout=10).recv(64).decode()\n"
+        "    except OSError as exc:\n"
+        "        return str(exc)\n"
         "print(json.dumps([dial(address) for address in sys.argv[1:]]))"
     )
     found = cluster.kubectl("-n", SPACE, "exec", "deploy/client2", "--", "python3", "-c", script, *addresses)
@@ -165,6 +169,7 @@ def dial_all(cluster: Cluster, addresses: list[str]) -> list[str]:
 def test_cut_streams_touch_no_listener(mesh: Cluster, run: Run, cuts: int) -> None:
     """Envoy's connections to the agent are cut every second: nothing fails, no listener is made anew or drained."""
     node = home(mesh)
+    eventually(lambda: len(processes(mesh, b"_bin/envoy", node=node)) == 1, what="one Envoy")
     (envoy,) = processes(mesh, b"_bin/envoy", node=node)
     before = listener_statistics(mesh, node)
     loads = Loads(mesh, run)
@@ -272,7 +277,7 @@ def test_an_envoy_that_begins_without_an_agent_serves(mesh: Cluster, run: Run) -
         before = listener_statistics(mesh, node)
     finally:
         mesh.kubectl("-n", "kube-system", "patch", "daemonset", "cilium", "--patch", agents_on("linux"))
-    mesh.kubectl("-n", "kube-system", "rollout", "status", "daemonset", "cilium", "--timeout=60s", timeout_s=70)
+    mesh.rolled_out("-n", "kube-system", "daemonset/cilium")
     eventually(lambda: "Envoy asks for its configuration" in agent_log(mesh, node), what="Envoy at the new agent")
     assert codes(mesh) == ["200", "403"]
     assert listener_statistics(mesh, node) == before
@@ -286,13 +291,3 @@ def agent_log(cluster: Cluster, node: str) -> str:
     pods = cluster.get("-n", "kube-system", "pods", "-l", "k8s-app=cilium")["items"]
     name = next(each["metadata"]["name"] for each in pods if each["spec"]["nodeName"] == node)
     return cluster.kubectl("-n", "kube-system", "logs", name, "-c", "cilium-agent").stdout
-
-
-def codes(cluster: Cluster) -> list[str]:
-    """What the client of the rules gets for what is allowed and for what is denied."""
-    found: list[str] = []
-    for path in ("/", "/foo"):
-        curl = ("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "3")
-        inside = ("exec", "deploy/client2", "--", *curl, f"http://{target(cluster, 'echo-other-node')}{path}")
-        found.append(cluster.kubectl("-n", SPACE, *inside, check=False).stdout)
-    return found

@@ -49,9 +49,9 @@ class Paths:
     addresses: dict[str, str] = field(default_factory=dict[str, str])
     nodes: dict[str, str] = field(default_factory=dict[str, str])  # pod → its node's address
 
-    def probe(self, pod: str, *probes: dict[str, Any]) -> dict[str, Any]:
-        """Answers by probe id, of probes run inside a pod."""
-        listed = [{"id": str(number)} | each for number, each in enumerate(probes)]
+    def probe(self, pod: str, *probes: dict[str, Any], wait_s: int = 2) -> dict[str, Any]:
+        """Answers by probe id, of probes run inside a pod. What should be answered is given more than usual to wait."""
+        listed = [{"id": str(number), "wait_s": wait_s} | each for number, each in enumerate(probes)]
         script = f"PROBES = {listed!r}\n{WIRE}"
         done = self.cluster.kubectl("-n", SPACE, "exec", "-i", pod, "--", "python3", "-", stdin=script)
         return json.loads(done.stdout)
@@ -66,6 +66,11 @@ class Paths:
 def _field(flow: dict[str, Any], name: str) -> Any:
     ip, l4 = flow.get("IP", {}), next(iter(flow.get("l4", {}).values()), {})
     return {"source": ip.get("source"), "destination": ip.get("destination"), "port": l4.get("destination_port")}[name]
+
+
+def verdicts(flows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that tell what policy said."""
+    return [flow for flow in flows if flow["event_type"]["type"] == 5]
 
 
 def _pod(name: str, node: str, *, role: str = "", server: bool = False) -> dict[str, Any]:
@@ -121,7 +126,7 @@ def paths(make_cluster: Callable[[str], Cluster]) -> Paths:
         *(_service(name, name, port) for name, port in NODE_PORTS.items()),
         POLICY,
     )
-    cluster.kubectl("-n", SPACE, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=60s")
+    cluster.wait("-n", SPACE, "--for=condition=Ready", "pod", "--all")
     made = Paths(cluster)
     for pod in cluster.get("-n", SPACE, "pods")["items"]:
         made.addresses[pod["metadata"]["name"]] = pod["status"]["podIP"]
@@ -133,6 +138,7 @@ def paths(make_cluster: Callable[[str], Cluster]) -> Paths:
     eventually(
         lambda: not any(made.probe("stranger", _tcp(made, name))["0"] for name in ("near", "far")), what="the policy"
     )
+    eventually(lambda: all(made.probe("friend", *ways(made).values()).values()), what="the friend's ways")
     return made
 
 
@@ -158,17 +164,17 @@ def ways(paths: Paths) -> dict[str, dict[str, Any]]:
 def test_by_every_way_policy_is_the_same(paths: Paths, pod: str, reason: str) -> None:
     """And what is dropped is told with its reason and the policy that did it."""
     asked = ways(paths)
-    answers = paths.probe(pod, *asked.values())
+    answers = paths.probe(pod, *asked.values(), wait_s=2 if reason else 20)
     assert dict(zip(asked, answers.values(), strict=True)) == dict.fromkeys(asked, not reason)
     if not reason:
         return
     for target, port in (("near", 8080), ("far", 8080), ("far", 9000)):
         ends = {"source": paths.addresses[pod], "destination": paths.addresses[target], "port": port}
+        what = f"a policy verdict about {pod} to {target}:{port}"
+        eventually(lambda ends=ends: verdicts(paths.drops(**ends)), what=what)
         found = paths.drops(**ends)
         assert {flow["drop_reason_desc"] for flow in found} == {reason}, f"{pod} to {target}:{port}"
-        told = [flow for flow in found if flow["event_type"]["type"] == 5]
-        assert told, "no policy verdict"
-        for flow in told:
+        for flow in verdicts(found):
             assert flow["traffic_direction"] == "INGRESS"
             assert [each["name"] for each in flow["ingress_denied_by"]] == ["closed"]
             assert (flow.get("policy_match_type", 0) == 0) == (reason == "POLICY_DENIED")
@@ -176,11 +182,18 @@ def test_by_every_way_policy_is_the_same(paths: Paths, pod: str, reason: str) ->
 
 def test_what_allowed_is_named(paths: Paths) -> None:
     """A verdict that allows tells its rule and what it matched by."""
-    assert paths.probe("friend", _tcp(paths, "near"))["0"] is True
+    assert paths.probe("friend", _tcp(paths, "near"), wait_s=20)["0"] is True
     source = paths.addresses["friend"]
     command = ("hubble", "observe", "--from-ip", source, "--type", "policy-verdict", "--last", "50", "-o", "json")
-    flows = [json.loads(line)["flow"] for line in paths.cluster.mycel(*command).stdout.splitlines()]
-    (allowed, *_) = (each for each in flows if each["IP"]["destination"] == paths.addresses["near"])
+    found: list[dict[str, Any]] = []
+
+    def told() -> list[dict[str, Any]]:
+        flows = (json.loads(line)["flow"] for line in paths.cluster.mycel(*command).stdout.splitlines())
+        found[:] = [each for each in flows if each["IP"]["destination"] == paths.addresses["near"]]
+        return found
+
+    eventually(told, what="the verdict")
+    allowed = found[0]
     assert allowed["verdict"] == "FORWARDED"
     assert [(each["name"], each["namespace"]) for each in allowed["ingress_allowed_by"]] == [("closed", SPACE)]
     assert "mycel:rule=spec.ingress[0]" in allowed["ingress_allowed_by"][0]["labels"]
@@ -223,12 +236,12 @@ def test_an_api_server_that_is_no_node_is_of_the_world_and_one_of_the_api_server
 def test_the_host_and_a_pod_itself(paths: Paths) -> None:
     """A node enters its own pods; another node's is a stranger; a pod meets itself behind its service."""
     here = next(node for node in paths.cluster.nodes if "worker" in node)
-    for pod, reached in (("near", "yes"), ("far", "no")):
-        script = f"timeout 2 nc -z -w 2 {paths.addresses[pod]} 8080 && echo yes || echo no"
+    for pod, reached, wait_s in (("near", "yes", 20), ("far", "no", 2)):
+        script = f"timeout {wait_s} nc -z -w {wait_s} {paths.addresses[pod]} 8080 && echo yes || echo no"
         assert paths.cluster.on_node(here, "sh", "-c", script).strip() == reached
     itself = {"kind": "tcp", "host": paths.addresses["near-service"], "port": 80}
     node = {"kind": "ping", "host": paths.nodes["near"]}
-    assert paths.probe("near", itself, node) == {"0": True, "1": True}
+    assert paths.probe("near", itself, node, wait_s=20) == {"0": True, "1": True}
 
 
 def lies(paths: Paths) -> dict[str, tuple[Frame, str]]:
@@ -287,7 +300,7 @@ def test_lies_are_dropped_and_named(paths: Paths) -> None:
         return all(found.values())
 
     try:
-        eventually(seen, timeout_s=10, what="a flow of every lie")
+        eventually(seen, what="a flow of every lie")
     finally:
         print(found)
     assert found == {name: {reason} for name, (_, reason) in told.items()}

@@ -33,7 +33,7 @@ def mesh(make_cluster: Callable[[str], Cluster]) -> Cluster:
     cluster.create(kind_file(workers=2))
     cluster.mycel("install", "--wait")
     cluster.kubectl("apply", "-f", str(ROOT / "examples" / "cilium-test.yaml"))
-    cluster.kubectl("-n", "cilium-test", "wait", "--for=condition=Available", "deployment", "--all", "--timeout=90s")
+    cluster.wait("-n", "cilium-test", "--for=condition=Available", "deployment", "--all")
     return cluster
 
 
@@ -62,21 +62,20 @@ def targets(cluster: Cluster) -> list[str]:
 
 
 @pytest.fixture
-def load(mesh: Cluster) -> Iterator[Callable[[float], subprocess.Popen[str]]]:
-    """`load(seconds)` starts the traffic of load.py in client2 and returns once all its connections are open."""
+def load(mesh: Cluster) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """`load()` starts the traffic of load.py in client2 and returns once all its connections are open. It goes on
+    until its stdin is closed.
+    """
     started: list[subprocess.Popen[str]] = []
 
-    def start(seconds: float) -> subprocess.Popen[str]:
-        arguments = [str(CONNECTIONS), "20", str(seconds), *targets(mesh)]
-        command = [mesh.kubectl_path, "-n", "cilium-test", "exec", "-i", "deploy/client2", "--", "python3", "-"]
+    def start() -> subprocess.Popen[str]:
+        arguments = [str(CONNECTIONS), "20", *targets(mesh)]
+        command = [mesh.kubectl_path, "-n", "cilium-test", "exec", "-i", "deploy/client2", "--", "python3", "-c", LOAD]
         process = subprocess.Popen(
             [*command, *arguments], env=mesh.environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         started.append(process)
-        assert process.stdin and process.stdout
-        process.stdin.write(LOAD)
-        process.stdin.close()
-        process.stdin = None
+        assert process.stdout
         assert process.stdout.readline() == "ready\n"
         return process
 
@@ -84,13 +83,13 @@ def load(mesh: Cluster) -> Iterator[Callable[[float], subprocess.Popen[str]]]:
     for process in started:
         if process.poll() is None:
             process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
-def test_killed_agents_break_no_connection(mesh: Cluster, load: Callable[[float], subprocess.Popen[str]]) -> None:
+def test_killed_agents_break_no_connection(mesh: Cluster, load: Callable[[], subprocess.Popen[str]]) -> None:
     """Twenty kill -9 of agents under 500 open connections and new ones: none fails; every agent comes back."""
     everyone = ready_agents(mesh)
-    traffic = load(40)
+    traffic = load()
     killed = 0
     while killed < KILLS:
         for pid, node in agents(mesh).items():
@@ -107,15 +106,15 @@ def test_killed_agents_break_no_connection(mesh: Cluster, load: Callable[[float]
                 "-n", "kube-system", "delete", "pod", "-l", "k8s-app=cilium", "--field-selector", field,
                 "--grace-period=0", "--force", "--wait=false",
             )  # fmt: skip
-        eventually(lambda: len(agents(mesh)) == everyone, what="agents started again", timeout_s=30)
-    printed, _ = traffic.communicate(timeout=90)
+        eventually(lambda: len(agents(mesh)) == everyone, what="agents started again")
+    printed, _ = traffic.communicate(timeout=300)
     seen = json.loads(printed.splitlines()[-1])
 
     assert seen["failures"] == []
     assert seen["held"] == CONNECTIONS
     assert seen["answers"] > CONNECTIONS * 10
     assert seen["new"] > 100
-    eventually(lambda: ready_agents(mesh) == everyone, what="every agent Ready", timeout_s=60)
+    eventually(lambda: ready_agents(mesh) == everyone, what="every agent Ready")
 
 
 def test_a_restarted_agent_keeps_identities_and_endpoints(mesh: Cluster) -> None:
@@ -128,10 +127,11 @@ def test_a_restarted_agent_keeps_identities_and_endpoints(mesh: Cluster) -> None
         )
 
     before = view()
-    for pid in agents(mesh):
+    killed = agents(mesh).keys()
+    for pid in killed:
         os.kill(pid, signal.SIGKILL)
-    eventually(lambda: len(agents(mesh)) == 3, what="agents started again", timeout_s=60)
-    eventually(lambda: ready_agents(mesh) == 3, what="every agent Ready", timeout_s=90)
+    eventually(lambda: len(agents(mesh).keys() - killed) == 3, what="agents started again")
+    eventually(lambda: ready_agents(mesh) == 3, what="every agent Ready")
 
     assert view() == before
 
@@ -169,7 +169,7 @@ def test_a_hundred_pods_on_one_node(mesh: Cluster) -> None:
             },
         },
     )
-    mesh.kubectl("-n", "hundred", "rollout", "status", "deployment/echo", "--timeout=150s", timeout_s=180)
+    mesh.kubectl("-n", "hundred", "rollout", "status", "deployment/echo", "--timeout=400s", timeout_s=420)
     pods = mesh.get("-n", "hundred", "pods")["items"]
     names = {pod["metadata"]["name"]: pod["status"]["podIP"] for pod in pods}
     assert len(set(names.values())) == PODS
@@ -188,7 +188,7 @@ def answers(mesh: Cluster, node: str, names: dict[str, str], source: str, target
     """Whether `target` answers `source`, dialled inside of source's network."""
     network = networks(mesh, node)[names[source]]
     done = subprocess.run(
-        ["nsenter", f"--net={network}", "--", "curl", "-sS", "--max-time", "5", f"http://{names[target]}:5678/"],
+        ["nsenter", f"--net={network}", "--", "curl", "-sS", "--max-time", "20", f"http://{names[target]}:5678/"],
         capture_output=True,
         text=True,
         check=False,
@@ -221,4 +221,4 @@ def networks(mesh: Cluster, node: str) -> dict[str, str]:
 
 def test_the_mesh_is_healthy_after_all(mesh: Cluster) -> None:
     """After all that the mesh is healthy."""
-    eventually(lambda: mesh.mycel("status", check=False).returncode == 0, what="mycel status healthy", timeout_s=60)
+    eventually(lambda: mesh.mycel("status", check=False).returncode == 0, what="mycel status healthy")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clusters import Cluster, eventually
+from tests.clusters import PATIENCE_S, Cluster, eventually, settles
 from tests.e2e.walk import ECHOES, MANIFESTS, ORIGINALS, TEST_SPACE, Follower, Walk, lines_of, rows
 from tests.kubectls import kubectls
 
@@ -135,13 +135,13 @@ def test_the_systems_pods_run(typed: Walk) -> None:
         found = rows(typed.cluster.kubectl("-n", "kube-system", "get", "pods", "-o", "wide").stdout)
         return all(len(set(row[1].split("/"))) == 1 and row[2] == "Running" for row in found)
 
-    eventually(running, timeout_s=60, what="every pod of kube-system Running")
-    table = typed.cluster.kubectl("-n", "kube-system", "get", "pods", "-o", "wide", "--no-headers").stdout
-    names = [line.split()[0] for line in table.splitlines()]
+    eventually(running, what="every pod of kube-system Running")
+    table = rows(typed.cluster.kubectl("-n", "kube-system", "get", "pods", "-o", "wide").stdout)
+    names = [row[0] for row in table]
     assert sum(bool(re.fullmatch(r"cilium-[a-z0-9]{5}", name)) for name in names) == 4
     assert sum(name.startswith("cilium-operator-") for name in names) == 1
     assert sum(name.startswith("coredns-") for name in names) == 2
-    nodes = {line.split()[6] for line in table.splitlines() if re.match(r"cilium-[a-z0-9]{5}\s", line)}
+    nodes = {row[6] for row in table if re.fullmatch(r"cilium-[a-z0-9]{5}", row[0])}
     assert len(nodes) == 4
 
 
@@ -151,7 +151,7 @@ def test_the_test_pods_come_up_where_they_belong(typed: Walk) -> None:
     typed.cluster.kubectl("apply", "-f", str(MANIFESTS / "cilium-test.yaml"))
     for name in ("client", "client2", *ECHOES):
         rollout = typed.cluster.kubectl(
-            "-n", TEST_SPACE, "rollout", "status", f"deployment/{name}", "--timeout=90s", timeout_s=100
+            "-n", TEST_SPACE, "rollout", "status", f"deployment/{name}", f"--timeout={PATIENCE_S}s"
         )
         assert f'deployment "{name}" successfully rolled out' in rollout.stdout
     pods = typed.cluster.get("pods", "-n", TEST_SPACE)["items"]
@@ -178,14 +178,20 @@ def test_get_all_and_labels(typed: Walk) -> None:
 @pytest.mark.parametrize("target", ECHOES)
 def test_pods_talk_by_service_name(typed: Walk, target: str) -> None:
     """A verbose curl shows 200 with Express' header; `/foo` is the server's own 404."""
-    client = typed.pod("client2")
-    done = typed.cluster.kubectl("exec", "-n", TEST_SPACE, client, "--", "curl", "-v", "-m", "10", f"{target}:8080/")
-    assert re.search(r"< HTTP/1\.1 200 OK", done.stderr)
-    assert re.search(r"< X-Powered-By: Express", done.stderr)
+    in_client = ("exec", "-n", TEST_SPACE, typed.pod("client2"), "--")
+    shown: list[str] = []
+
+    def answered() -> bool:  # its name and its endpoints are known on the client's node in their own time
+        done = typed.cluster.kubectl(*in_client, "curl", "-v", "-m", "10", f"{target}:8080/", check=False)
+        shown.append(done.stderr)
+        return done.returncode == 0
+
+    eventually(answered, what=f"an answer of {target}")
+    assert re.search(r"< HTTP/1\.1 200 OK", shown[-1])
+    assert re.search(r"< X-Powered-By: Express", shown[-1])
     missing = typed.cluster.kubectl(
-        "exec", "-n", TEST_SPACE, client, "--",
-        "curl", "-s", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", f"{target}:8080/foo",
-    )  # fmt: skip
+        *in_client, "curl", "-s", "-m", "30", "-o", "/dev/null", "-w", "%{http_code}", f"{target}:8080/foo"
+    )
     assert missing.stdout == "404"
 
 
@@ -203,7 +209,7 @@ def test_flows_show_the_conversation(walk: Walk, follow: Callable[..., Follower]
     def talk() -> bool:
         for target in ECHOES:
             walk.cluster.kubectl(
-                "exec", "-n", TEST_SPACE, client, "--", "curl", "-sS", "-m", "10", "-o", "/dev/null", f"{target}:8080/"
+                "exec", "-n", TEST_SPACE, client, "--", "curl", "-sS", "-m", "30", "-o", "/dev/null", f"{target}:8080/"
             )
         return all(follower.saw(pattern) for pattern in expected)
 
@@ -220,11 +226,15 @@ def test_node_ports_answer_on_every_node(walk: Walk) -> None:
         for address in walk.node_addresses()
     ]
     assert len(urls) == 8
-    curl = ["curl", "-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}\\n"]
-    outside = subprocess.run([*curl, *_each(urls)], capture_output=True, text=True, check=False)
-    inside = walk.cluster.kubectl("exec", "-n", TEST_SPACE, client, "--", *curl, *_each(urls), check=False)
-    assert outside.stdout.split() == ["200"] * 8
-    assert inside.stdout.split() == ["200"] * 8
+    curl = ["curl", "-s", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}\\n"]
+
+    def check() -> None:
+        outside = subprocess.run([*curl, *_each(urls)], capture_output=True, text=True, check=False)
+        inside = walk.cluster.kubectl("exec", "-n", TEST_SPACE, client, "--", *curl, *_each(urls), check=False)
+        assert outside.stdout.split() == ["200"] * 8
+        assert inside.stdout.split() == ["200"] * 8
+
+    settles(check)  # every node learns of the services by itself
 
 
 def _each(urls: list[str]) -> list[str]:

@@ -59,8 +59,7 @@ class Walk:
 
         def apply() -> str:
             printed = said(self.cluster.kubectl("apply", "-f", str(MANIFESTS / "cilium-test.yaml")))
-            everything = ("-n", TEST_SPACE, "wait", "--for=condition=Available", "deployment", "--all")
-            return printed + said(self.cluster.kubectl(*everything, "--timeout=90s", timeout_s=100))
+            return printed + self.cluster.wait("-n", TEST_SPACE, "--for=condition=Available", "deployment", "--all")
 
         return self.once("test pods", apply)
 
@@ -138,8 +137,8 @@ class Follower:
     def close(self) -> None:
         """End it."""
         self._process.terminate()
-        self._process.wait(10)
-        self._reader.join(10)
+        self._process.wait(60)
+        self._reader.join(60)
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()

@@ -1,8 +1,8 @@
 """Packets from inside of a pod: run with python3, standard library only, NET_RAW for frames.
 
-PROBES is put in front of this text: a list of {"id", "kind": "tcp"|"udp"|"ping"|"frame", "host", "port", "frame"}. All
-run at once; one JSON line says which were answered. A frame is hex in which the letters MMMMMM and GGGGGG stand for
-the pod's MAC and its gateway's.
+PROBES is put in front of this text: a list of {"id", "kind": "tcp"|"udp"|"ping"|"frame", "host", "port", "frame",
+"wait_s"}. All run at once; one JSON line says which were answered in time. A frame is hex in which the letters MMMMMM
+and GGGGGG stand for the pod's MAC and its gateway's.
 """
 
 import json
@@ -11,23 +11,21 @@ import socket
 import subprocess
 import threading
 
-WAIT_S = 2.0
-
 
 def tcp(probe):
-    with socket.create_connection((probe["host"], probe["port"]), timeout=WAIT_S) as connection:
+    with socket.create_connection((probe["host"], probe["port"]), timeout=probe["wait_s"]) as connection:
         return bool(connection.recv(8))
 
 
 def udp(probe):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
-        connection.settimeout(WAIT_S)
+        connection.settimeout(probe["wait_s"])
         connection.sendto(b"x" * probe.get("size", 8), (probe["host"], probe["port"]))
         return bool(connection.recv(65535))
 
 
 def ping(probe):
-    return subprocess.run(["ping", "-c1", "-W2", probe["host"]], capture_output=True).returncode == 0
+    return subprocess.run(["ping", "-c1", f"-W{probe['wait_s']}", probe["host"]], capture_output=True).returncode == 0
 
 
 def frame(probe):

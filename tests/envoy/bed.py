@@ -102,14 +102,14 @@ class Bed:
 
     async def curl(self, *words: str) -> str:
         """What curl prints."""
-        process = await self._spawn("curl", "-s", "--max-time", "5", *words, stdout=asyncio.subprocess.PIPE)
+        process = await self._spawn("curl", "-s", "--max-time", "30", *words, stdout=asyncio.subprocess.PIPE)
         out, _ = await process.communicate()
         self._processes.remove(process)
         return out.decode()
 
     async def logged(self) -> Line:
         """The first request of the access log."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not self.logs:
                 self._changed.clear()
                 await self._changed.wait()
@@ -124,7 +124,7 @@ class Bed:
             asyncio.get_running_loop().create_task(self._send(stream))
 
     async def settled(self, names: Mapping[TypeUrl, Any]) -> None:
-        """Until each of these resources was taken or refused in the version offered."""
+        """Until each of these resources was taken or refused in the version offered, and Envoy listens."""
 
         def done() -> bool:
             return all(
@@ -134,10 +134,19 @@ class Bed:
                 for name in by_name
             )
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not done():
                 self._changed.clear()
                 await self._changed.wait()
+            while not await self._listens():
+                await asyncio.sleep(0.02)
+
+    async def _listens(self) -> bool:
+        """Whether its workers run and no listener waits for something else that it needs."""
+        wanted = {"listener_manager.workers_started": 1, "listener_manager.total_listeners_warming": 0}
+        place = "http://envoy/stats?format=json&filter=^listener_manager.(workers|total)"
+        said = json.loads(await self.curl("--unix-socket", str(self.folder / "admin.sock"), place))
+        return wanted.items() <= {each["name"]: each["value"] for each in said["stats"] if "value" in each}.items()
 
     # What grpclib asks of a service.
     def __mapping__(self) -> dict[str, Handler]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from mycel.envoy.holding import Holder
 from mycel.model.proxy import LISTEN_IPV4
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 
 
 def listener(port: int) -> socket.socket:
@@ -46,10 +46,11 @@ def main() -> None:
     subprocess.run(["ip", "address", "add", f"{LISTEN_IPV4}/32", "dev", "lo"], check=True)
     Path("/proc/sys/net/ipv4/tcp_migrate_req").write_text("1")
     first, second, other = listener(10001), listener(10002), listener(15000)
-    holder = Holder(longest_s=4)
+    holder = Holder(longest_s=8)
     runs = threading.Thread(target=holder.run)
     runs.start()
-    time.sleep(1.5)  # it has looked
+    while not {10001, 10002} <= holder._seen:  # until it has looked
+        time.sleep(0.01)
 
     first.close()  # Envoy has ended
     second.close()

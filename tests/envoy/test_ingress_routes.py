@@ -114,7 +114,7 @@ def envoy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[Ingre
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             last = folder / f"{INGRESSES - 1}.sock"
-            eventually(lambda: last.exists() or process.poll() is not None, what="Envoy's sockets")
+            eventually(lambda: listens(last) or process.poll() is not None, what="Envoy's sockets")
             assert process.poll() is None, (folder / "log").read_text()[-3000:]
             yield ingresses, folder
         finally:
@@ -122,16 +122,21 @@ def envoy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[Ingre
             process.wait()
 
 
+def listens(place: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as dialling:
+        return dialling.connect_ex(str(place)) == 0
+
+
 class Connection(http.client.HTTPConnection):
     """HTTP/1.1 over a socket's path."""
 
     def __init__(self, place: Path) -> None:
-        super().__init__("envoy", timeout=10)
+        super().__init__("envoy", timeout=60)
         self.place = place
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(10)
+        self.sock.settimeout(60)
         self.sock.connect(str(self.place))
 
 

@@ -83,7 +83,7 @@ async def test_what_is_no_http_goes_on_unseen(tmp_path: Path):
         writer.close()
 
     async with envoy(tmp_path), await asyncio.start_unix_server(parrot, tmp_path / "server"):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             reader, writer = await asyncio.open_unix_connection(tmp_path / "seen")
             assert await reader.readline() == b"220 welcome\r\n"
             writer.write(b"EHLO a\r\n")

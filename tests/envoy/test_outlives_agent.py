@@ -32,7 +32,7 @@ pytestmark = pytest.mark.root
 
 ALLOWED, DENIED = Request("GET", "server", "/"), Request("GET", "server", "/foo")
 STAND_IN = [sys.executable, "-m", "mycel.envoy.stand_in"]
-PATIENCE_S = 30
+PATIENCE_S = 120
 
 
 class Node:

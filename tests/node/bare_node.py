@@ -95,7 +95,7 @@ class World:
             capture_output=True,
             text=True,
             check=False,
-            timeout=20,
+            timeout=120,
         )
         assert not check or (done.returncode == 0 and not done.stderr), done.stderr + self.log()
         return done.stdout
@@ -109,7 +109,7 @@ class World:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=300,
             env={
                 "CNI_COMMAND": command,
                 "CNI_CONTAINERID": f"container-{pod}",
@@ -197,7 +197,7 @@ def bare_node(
                 process.terminate()
         for process in made.processes:
             try:
-                process.wait(timeout=10)
+                process.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -229,7 +229,7 @@ def _prepare(world: World, pod_network: str, settings: Mapping[str, str]) -> Non
     (world.folder / "kubeconfig").write_text(text)
 
     async def fill(client: ApiClient) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while True:
             try:
                 await crds.ensure(client, crds.load())

@@ -15,6 +15,7 @@ from tests.bpf.lab import inside
 
 _NUMBER = struct.Struct("!Q")
 FIRST_SOURCE_PORT = 20000
+_SO_RCVBUFFORCE = 33
 
 
 class Sent(NamedTuple):
@@ -37,7 +38,7 @@ class Receiver:
         with inside(namespace):
             for port in ports:
                 listening = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+                listening.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 32 << 20)  # nothing is lost here
                 listening.bind(("", port))
                 listening.setblocking(False)
                 self._selector.register(listening, selectors.EVENT_READ)

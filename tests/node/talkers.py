@@ -12,7 +12,7 @@ import itertools
 import json
 import sys
 
-PAUSE_S, PATIENCE_S = 0.5, 10.0
+PAUSE_S, PATIENCE_S = 0.5, 60.0
 
 
 async def serve(port: int) -> None:

@@ -124,13 +124,13 @@ def take_turn(world: World, server: Server, number: int, namespace: str) -> Turn
             speaking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with speaking:
             speaking.bind(("", CLIENT_PORT))
-            speaking.settimeout(2.0 if friend else 0.03)
+            speaking.settimeout(60.0 if friend else 0.03)
             speaking.sendto(_TURN.pack(number), (SERVER_ADDRESS, SERVER_PORT))
             answered = False
             with contextlib.suppress(TimeoutError):
                 answered = bool(speaking.recv(64))
             if friend:  # answers to those before it may be quicker than its own question
-                eventually(lambda: number in server.heard, timeout_s=5, what=f"{pod}'s datagram")
+                eventually(lambda: number in server.heard, what=f"{pod}'s datagram")
     finally:
         wire(world, "DEL", pod, namespace)
     return Turn(number, friend, _address(made), answered, since_s, (begun_ns, time.time_ns()))

@@ -17,7 +17,7 @@ from tests.oracle.parties import Cluster, Object
 
 BOOTSTRAP = "import sys; source = sys.stdin.read(int(sys.stdin.readline())); exec(compile(source, 'prober', 'exec'))"
 PROBER = (Path(__file__).parent / "prober.py").read_text()
-WINDOW_S, PATIENCE_S, ANSWER_S = 0.3, 3.0, 30.0
+WINDOW_S, PATIENCE_S, ANSWER_S = 0.3, 20.0, 120.0
 # TCP 80/81/8080, UDP 53/81, SCTP 80 and ICMP echo.
 ASKED = (("TCP", 80), ("TCP", 81), ("TCP", 8080), ("UDP", 53), ("UDP", 81), ("SCTP", 80), ("ICMP", None))
 WORLD = "world/"

@@ -35,7 +35,7 @@ def copy(tmp_path: Path) -> Path:
 def _compare(product: Path, states: int) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(product.parent), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "tests.oracle.harness", str(FIRST_SEED), str(states), "find"]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)

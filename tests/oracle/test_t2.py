@@ -20,7 +20,7 @@ pytestmark = pytest.mark.cluster
 
 FIRST_SEED = int(os.environ.get("MYCEL_ORACLE_SEED", "1"))
 CI_STATES, LONG_STATES = 25, 200
-SETTLED_S = 20.0
+SETTLED_S = 120.0
 READ = ("namespaces", "nodes", "pods", "services", "endpointslices", "ciliumcidrgroups", "configmaps")
 
 
@@ -87,9 +87,7 @@ def _plant(machine: Machine) -> list[str]:
     machine.apply(*[found for found in objects if found["kind"] == "Namespace"], *accounts)
     machine.apply(*[found for found in objects if found["kind"] != "Namespace"], twin)
     for namespace in NAMESPACES:
-        machine.kubectl(
-            "wait", "-n", namespace, "--for=condition=Ready", "pod", "--all", "--timeout=90s", timeout_s=100
-        )
+        machine.wait("-n", namespace, "--for=condition=Ready", "pod", "--all")
     return [f"{found['metadata']['namespace']}/{found['metadata']['name']}" for found in (*pods, twin)]
 
 

@@ -60,7 +60,7 @@ class RunningServer:
         if self._process is None:
             return ""
         os.kill(self._process.pid, number)
-        _, said = self._process.communicate(timeout=20)
+        _, said = self._process.communicate(timeout=120)
         self._process = None
         return said
 
@@ -71,7 +71,7 @@ class RunningServer:
         return context
 
     def connect(self) -> http.client.HTTPSConnection:
-        return http.client.HTTPSConnection("127.0.0.1", self.port, context=self.tls(), timeout=20)
+        return http.client.HTTPSConnection("127.0.0.1", self.port, context=self.tls(), timeout=120)
 
     def call(
         self, method: str, path: str, body: Any = None, *, content_type: str = "application/json", **headers: str
@@ -139,7 +139,7 @@ class Kubectl:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
             env=self.environment(),
         )

@@ -78,7 +78,7 @@ class _Forked(RunningServer):
     def close(self) -> None:
         assert self._forker.stdin and self._forker.stdout and self._forker.stderr
         self._forker.stdin.close()
-        self._forker.wait(timeout=10)
+        self._forker.wait(timeout=60)
         self._forker.stdout.close()
         self._forker.stderr.close()
 
@@ -92,6 +92,7 @@ class _Writer(threading.Thread):
         self._number = number
         self._acknowledged = acknowledged
         self._stopping = threading.Event()
+        self.answered = threading.Event()
 
     def run(self) -> None:
         connection = self._server.connect()
@@ -115,6 +116,7 @@ class _Writer(threading.Thread):
                 elif answer.status < 300:
                     self._acknowledged[name] = (value, int(said["metadata"]["resourceVersion"]))
                 count += 1
+                self.answered.set()
         except (OSError, http.client.HTTPException, ValueError):
             pass
         finally:
@@ -122,7 +124,7 @@ class _Writer(threading.Thread):
 
     def finish(self) -> None:
         self._stopping.set()
-        self.join(timeout=10)
+        self.join(timeout=60)
         assert not self.is_alive()
 
 
@@ -156,7 +158,9 @@ def test_no_acknowledged_write_is_lost(forked: _Forked) -> None:
         writers = [_Writer(forked, number, acknowledged) for number in range(_WRITERS)]
         for writer in writers:
             writer.start()
-        time.sleep(rng.uniform(0.02, 0.12))  # the moment of the kill is what this test varies
+        for writer in writers:
+            assert writer.answered.wait(60), "a writer was not answered"
+        time.sleep(rng.uniform(0, 0.1))  # the moment of the kill is what this test varies
         forked.kill()
         for writer in writers:
             writer.finish()
@@ -207,7 +211,7 @@ def test_damaged_database_is_refused(tmp_path: Path) -> None:
         [sys.executable, "-m", "mycel.cluster.apiserver", "--state", str(tmp_path), "--listen", "127.0.0.1:0"],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 1

@@ -172,7 +172,7 @@ def test_selectors_and_outputs(kubectl: Kubectl, space: str) -> None:
 def test_custom_resources(kubectl: Kubectl, space: str) -> None:
     """A CRD's kind at once: discovery, columns, defaults, validation; gone with the CRD."""
     kubectl("apply", "-f", "-", stdin=CRD)
-    kubectl("wait", "--for=condition=Established", "crd/widgets.example.com", "--timeout=10s")
+    kubectl("wait", "--for=condition=Established", "crd/widgets.example.com", "--timeout=120s")
     assert kubectl("-n", space, "apply", "-f", "-", stdin=WIDGET) == "widget.example.com/w created\n"
     assert kubectl("-n", space, "apply", "-f", "-", stdin=WIDGET) == "widget.example.com/w unchanged\n"
     assert _table(kubectl("-n", space, "get", "wg")) == [["NAME", "SIZE"], ["w", "3"]]
@@ -180,7 +180,7 @@ def test_custom_resources(kubectl: Kubectl, space: str) -> None:
     refused = kubectl.run("-n", space, "apply", "-f", "-", stdin=WIDGET.replace("size: 3", "size: 0"))
     assert refused.returncode == 1 and "spec.size" in refused.stderr
     assert re.search(r"^widgets\s+wg\s+example.com/v1", kubectl("api-resources", "--api-group=example.com"), re.M)
-    kubectl("delete", "crd", "widgets.example.com", "--timeout=10s")
+    kubectl("delete", "crd", "widgets.example.com", "--timeout=120s")
     assert kubectl.run("-n", space, "get", "--raw", "/apis/example.com/v1/widgets").returncode == 1
 
 
@@ -201,7 +201,7 @@ def test_server_side_apply(kubectl: Kubectl, space: str) -> None:
 def test_watch_shows_changes(kubectl: Kubectl, space: str) -> None:
     """`get -w` prints what comes after the list."""
     process = subprocess.Popen(
-        kubectl.command("-n", space, "get", "cm", "-w", "-l", "seen=yes", "--request-timeout=20s"),
+        kubectl.command("-n", space, "get", "cm", "-w", "-l", "seen=yes", "--request-timeout=120s"),
         stdout=subprocess.PIPE,
         text=True,
         env=kubectl.environment(),

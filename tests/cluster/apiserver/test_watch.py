@@ -138,7 +138,7 @@ def test_strangers_see_health_only(server: RunningServer) -> None:
         ("/api", 401),
         (MAPS, 401),
     ):
-        connection = http.client.HTTPSConnection("127.0.0.1", server.port, context=context, timeout=10)
+        connection = http.client.HTTPSConnection("127.0.0.1", server.port, context=context, timeout=120)
         connection.request("GET", path)
         assert connection.getresponse().status == wanted, path
         connection.request("GET", MAPS, headers={"Authorization": "Bearer not.a.token"})

@@ -102,7 +102,7 @@ class Node:
 @pytest.fixture
 async def node() -> AsyncIterator[Node]:
     made = Node()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         yield made
     await made.stop()
 

@@ -38,7 +38,7 @@ async def running(api: FakeApi, *args: Any, **kwargs: Any) -> AsyncIterator[Info
         informer: Informer[Any] = Informer(client, PODS, *args, **kwargs)
         task = asyncio.create_task(informer.run())
         try:
-            await asyncio.wait_for(informer.wait_synced(), 30)
+            await asyncio.wait_for(informer.wait_synced(), 120)
             yield informer
         finally:
             task.cancel()
@@ -47,7 +47,7 @@ async def running(api: FakeApi, *args: Any, **kwargs: Any) -> AsyncIterator[Info
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not condition():
             await asyncio.sleep(0.001)
 

@@ -49,4 +49,4 @@ async def test_the_earlier_timer_counts() -> None:
     queue.add_after("a", 100)
     queue.add_after("a", 0)
     queue.add_after("a", 50)
-    assert await asyncio.wait_for(queue.get(), 5) == "a"
+    assert await asyncio.wait_for(queue.get(), 60) == "a"

@@ -134,7 +134,7 @@ async def test_follow_after_the_last_ones(pipeline: FlowPipeline) -> None:
 async def test_follow_until(pipeline: FlowPipeline) -> None:
     """A stream with an end in the past ends by itself."""
     following = Following(pipeline.store, query(follow=True, number=1, until=119))
-    await asyncio.wait_for(following.task, 5)
+    await asyncio.wait_for(following.task, 60)
     assert ports(following.got) == [19]
 
 

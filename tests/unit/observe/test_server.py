@@ -96,7 +96,7 @@ async def test_follow_and_leave(client: ObserverClient, pipeline: FlowPipeline) 
         await stream.send_message(observer_pb2.GetFlowsRequest(follow=True), end=True)
         await stream.recv_initial_metadata()
         pipeline.feed(events(event(source_port=99)))
-        response = await asyncio.wait_for(stream.recv_message(), 5)
+        response = await asyncio.wait_for(stream.recv_message(), 60)
         assert response is not None
         assert response.flow.l4.TCP.source_port == 99
         await stream.cancel()
@@ -112,11 +112,11 @@ async def test_peers(client: ObserverClient) -> None:
     """First all peers, then changes."""
     async with client.peer.Notify.open() as stream:
         await stream.send_message(peer_pb2.NotifyRequest(), end=True)
-        first = await asyncio.wait_for(stream.recv_message(), 5)
+        first = await asyncio.wait_for(stream.recv_message(), 60)
         assert first is not None
         assert (first.name, first.address, first.type) == ("n1", "172.18.0.2:4244", peer_pb2.PEER_ADDED)
         PEERS.replace({"n1": Peer("n1", "172.18.0.9:4244"), "n2": Peer("n2", "172.18.0.3:4244", "n2.example")})
-        changed = [await asyncio.wait_for(stream.recv_message(), 5) for _ in range(2)]
+        changed = [await asyncio.wait_for(stream.recv_message(), 60) for _ in range(2)]
         assert [each and each.type for each in changed] == [peer_pb2.PEER_UPDATED, peer_pb2.PEER_ADDED]
         await stream.cancel()
     PEERS.replace({"n1": Peer("n1", "172.18.0.2:4244")})
@@ -163,7 +163,7 @@ async def test_flows_over_a_pipe(pipeline: FlowPipeline, tmp_path: Path) -> None
         assert len(found) == 30
     assert process.stdin
     process.stdin.close()
-    assert await asyncio.wait_for(process.wait(), 10) == 0
+    assert await asyncio.wait_for(process.wait(), 60) == 0
     await server.aclose()
 
 

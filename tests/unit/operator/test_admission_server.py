@@ -105,7 +105,7 @@ async def test_what_is_no_review_is_refused(body: bytes, status: int) -> None:
 
 async def test_who_sends_slowly_is_given_up_and_others_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     """More of them than there is room for."""
-    monkeypatch.setattr("mycel.operator.admission.server._BODY_S", 0.2)
+    monkeypatch.setattr("mycel.operator.admission.server._BODY_S", 1.0)
     held = Latest(material())
 
     async def dawdle() -> bytes:
@@ -132,7 +132,7 @@ async def test_the_certificate_changes_while_it_serves() -> None:
     async with serving(held) as server:
         await server.serving.wait()
         held.set(second)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     assert (await post(server, second, review(None)))[0] == 200
@@ -152,7 +152,7 @@ async def test_a_port_that_is_taken_is_waited_for(monkeypatch: pytest.MonkeyPatc
             await asyncio.sleep(0.1)
             assert not server.serving.is_set()
             taken.close()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await server.serving.wait()
             assert (await post(server, held.value, review(None)))[0] == 200
 

@@ -110,7 +110,7 @@ async def test_one_leads_and_hands_over(leases: tuple[Leases, ApiClient]) -> Non
         leader = Leader(client, namespace="ns", name="l", identity=name, lease_s=60.0, renew_s=0.02)
         return leader, asyncio.create_task(leader.run(work))
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         first, first_task = candidate("one")
         await changed.wait()
         changed.clear()
