@@ -11,7 +11,7 @@ import os
 import re
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,26 +74,43 @@ def status(walk: Walk, pod: str, method: str, path: str) -> int:
     return int(first.split()[1]) if first else 0
 
 
-def codes(walk: Walk, requests: int) -> Counter[str]:
-    """The status codes of so many requests of client2, one after the other."""
+def codes(walk: Walk, requests: int, *, agent: str = "curl") -> Counter[str]:
+    """The status codes of so many requests of client2, one after the other; it says it is `agent`."""
     each = f"echo-same-node:8080/#[1-{requests}]"  # what follows the # is not sent
-    curl = ("curl", "-s", "-m", "30", "-o", "/dev/null", "-w", "%{http_code}\\n", each)
+    curl = ("curl", "-s", "-m", "30", "-o", "/dev/null", "-w", "%{http_code}\\n", "-A", agent, each)
     done = walk.cluster.kubectl("exec", "-n", TEST_SPACE, walk.pod("client2"), "--", *curl, check=False, timeout_s=600)
     return Counter(done.stdout.split())
 
 
-def requested(walk: Walk) -> Counter[str]:
-    """Requests of client2 that went on to each echo deployment, by the flows of the rules that judged them."""
+def went(walk: Walk, agent: str) -> dict[str, str]:
+    """Request id → the echo pod that such a request of client2 went on to (in the end, where Envoy tried again), by the
+    flows of the rules that judged it.
+    """
     done = walk.cluster.mycel(
         "hubble", "observe", "--all", "-o", "json", "--from-pod", f"{TEST_SPACE}/client2", "--type", "l7"
     )
-    found: Counter[str] = Counter()
+    found: dict[str, str] = {}
     for line in done.stdout.splitlines():
         flow = json.loads(line)["flow"]
         pod = flow["destination"].get("pod_name", "")
         if pod.startswith("echo-") and flow["l7"]["type"] == "REQUEST" and flow["verdict"] == "FORWARDED":
-            found[re.sub(r"-[^-]+-[^-]+$", "", pod)] += 1
+            headers = {each["key"]: each["value"] for each in flow["l7"]["http"]["headers"]}
+            if headers["User-Agent"] == agent:
+                found[headers["X-Request-Id"]] = pod
     return found
+
+
+@contextlib.contextmanager
+def scaled(walk: Walk, deployment: str, replicas: int) -> Iterator[None]:
+    """With so many pods instead of one."""
+    scale = ("-n", TEST_SPACE, "scale", f"deployment/{deployment}")
+    walk.cluster.kubectl(*scale, f"--replicas={replicas}")
+    try:
+        walk.cluster.rolled_out("-n", TEST_SPACE, f"deployment/{deployment}")
+        yield
+    finally:
+        walk.cluster.kubectl(*scale, "--replicas=1")
+        walk.cluster.rolled_out("-n", TEST_SPACE, f"deployment/{deployment}")
 
 
 def kill(walk: Walk, pod: dict[str, Any]) -> None:
@@ -134,37 +151,38 @@ def test_the_listener_is_no_way_around_policy(walk: Walk) -> None:
 
 def test_both_backends_answer_in_equal_parts(walk: Walk) -> None:
     """1,000 requests, all 200, 50:50 within 10 points, told apart by the flows' destination."""
-    before = requested(walk)
-    assert codes(walk, 1000) == {"200": 1000}
-    eventually(lambda: (requested(walk) - before).total() >= 1000, what="a flow of each request")
-    parts = requested(walk) - before
+    assert codes(walk, 1000, agent="thousand") == {"200": 1000}
+    eventually(lambda: len(went(walk, "thousand")) >= 1000, what="a flow of each request")
+    parts = Counter(re.sub(r"-[^-]+-[^-]+$", "", pod) for pod in went(walk, "thousand").values())
     assert parts.total() == 1000, parts
     assert all(400 <= parts[name] <= 600 for name in ("echo-same-node", "echo-other-node")), parts
 
 
 def test_a_killed_process_is_not_noticed(walk: Walk) -> None:
     """Two of a backend, one is killed: another is asked, and 200 requests are all answered."""
-    walk.cluster.kubectl("-n", TEST_SPACE, "scale", "deployment/echo-same-node", "--replicas=2")
-    walk.cluster.kubectl("-n", TEST_SPACE, "rollout", "status", "deployment/echo-same-node", "--timeout=60s")
-    assert codes(walk, 20) == {"200": 20}
-    kill(walk, walk.cluster.get("-n", TEST_SPACE, "pods", "-l", "name=echo-same-node")["items"][0])
-    assert codes(walk, 200) == {"200": 200}
-    walk.cluster.kubectl("-n", TEST_SPACE, "scale", "deployment/echo-same-node", "--replicas=1")
+
+    def both_are_asked() -> bool:
+        assert codes(walk, 20, agent="two") == {"200": 20}
+        return len({pod for pod in went(walk, "two").values() if pod.startswith("echo-same-node")}) == 2
+
+    with scaled(walk, "echo-same-node", 2):
+        eventually(both_are_asked, what="requests to both")
+        kill(walk, walk.cluster.get("-n", TEST_SPACE, "pods", "-l", "name=echo-same-node")["items"][0])
+        assert codes(walk, 200) == {"200": 200}
 
 
 def test_a_cluster_without_endpoints_is_named(walk: Walk) -> None:
     """Half of the requests are 503 (a weighted route picks its cluster once), and the status names the cluster."""
-    walk.cluster.kubectl("-n", TEST_SPACE, "scale", "deployment/echo-other-node", "--replicas=0")
 
     def named() -> bool:
         found = walk.cluster.get("-n", TEST_SPACE, "cec", "envoy-lb-listener")["status"]["conditions"]
         return any("echo-other-node" in each.get("message", "") for each in found)
 
-    eventually(named, what="the status names the cluster")
-    found = codes(walk, 100)
-    assert set(found) == {"200", "503"} and 25 <= found["503"] <= 75, found
-    walk.cluster.kubectl("-n", TEST_SPACE, "scale", "deployment/echo-other-node", "--replicas=1")
-    walk.cluster.kubectl("-n", TEST_SPACE, "rollout", "status", "deployment/echo-other-node", "--timeout=60s")
+    with scaled(walk, "echo-other-node", 0):
+        eventually(named, what="the status names the cluster")
+        eventually(lambda: "503" in codes(walk, 10), what="Envoy has it so")
+        found = codes(walk, 100)
+        assert set(found) == {"200", "503"} and 25 <= found["503"] <= 75, found
     eventually(lambda: codes(walk, 20) == {"200": 20}, what="all requests are answered again")
 
 
