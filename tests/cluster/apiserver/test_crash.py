@@ -84,10 +84,13 @@ class _Forked(RunningServer):
 
 
 class _Writer(threading.Thread):
-    """Writes to its own objects as fast as it can; remembers what was acknowledged."""
+    """Writes to its own objects in turn, from the `first` on, as fast as it can; remembers what was acknowledged."""
 
-    def __init__(self, server: RunningServer, number: int, acknowledged: dict[str, tuple[int, int]]) -> None:
+    def __init__(
+        self, server: RunningServer, number: int, acknowledged: dict[str, tuple[int, int]], *, first: int
+    ) -> None:
         super().__init__(daemon=True)
+        self._first = first
         self._server = server
         self._number = number
         self._acknowledged = acknowledged
@@ -97,7 +100,7 @@ class _Writer(threading.Thread):
     def run(self) -> None:
         connection = self._server.connect()
         base = "/api/v1/namespaces/default/configmaps"
-        count = 0
+        count = self._first
         try:
             while not self._stopping.is_set():
                 name = f"writer-{self._number}-{count % 5}"
@@ -155,7 +158,7 @@ def test_no_acknowledged_write_is_lost(forked: _Forked) -> None:
             acknowledged[name] = (int(there[name]["data"]["value"]), revision)
         now = int(listed["metadata"]["resourceVersion"])
         assert now >= highest, f"kill {kill}: resourceVersion went back from {highest} to {now}"
-        writers = [_Writer(forked, number, acknowledged) for number in range(_WRITERS)]
+        writers = [_Writer(forked, number, acknowledged, first=kill) for number in range(_WRITERS)]
         for writer in writers:
             writer.start()
         for writer in writers:
