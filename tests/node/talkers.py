@@ -1,8 +1,9 @@
 """Two ends of many TCP connections, for tests that break things under traffic. Standard library only.
 
 `talkers.py serve PORT` echoes lines. `talkers.py talk HOST:PORT[,HOST:PORT] COUNT` keeps COUNT connections
-talking, opens and closes new ones all the time, until its stdin ends; then it prints JSON: {"kept", "opened",
-"failures": [...]}. It says "talking" when each of the COUNT has come about or failed.
+talking, opens and closes new ones all the time, until its stdin ends; then it prints JSON: {"kept", "opened", "took_s",
+"failed": how many, "failures": [the first and last of them, with the second they came in]}. It says "talking" when
+each of the COUNT has come about or failed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,12 @@ async def talk(targets: list[tuple[str, int]], count: int) -> dict[str, object]:
     stop = asyncio.Event()
     failures: list[str] = []
     opened = kept = tried = 0
-    asyncio.get_running_loop().add_reader(sys.stdin, stop.set)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    loop.add_reader(sys.stdin, stop.set)
+
+    def failed(what: str, exc: Exception) -> None:
+        failures.append(f"{loop.time() - begun:.2f} s: {what}: {type(exc).__name__} {exc}")
 
     async def said(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"hello\n")
@@ -57,7 +63,7 @@ async def talk(targets: list[tuple[str, int]], count: int) -> dict[str, object]:
             await said(reader, writer)
             writer.close()
         except (OSError, TimeoutError) as exc:
-            failures.append(f"kept connection: {type(exc).__name__} {exc}")
+            failed(f"kept connection to {target}", exc)
 
     async def renew() -> None:
         nonlocal opened
@@ -70,12 +76,14 @@ async def talk(targets: list[tuple[str, int]], count: int) -> dict[str, object]:
                 writer.close()
                 opened += 1
             except (OSError, TimeoutError) as exc:
-                failures.append(f"new connection to {target}: {type(exc).__name__} {exc}")
+                failed(f"new connection to {target}", exc)
             await asyncio.sleep(0.01)
 
     chosen = itertools.islice(itertools.cycle(targets), count)
     await asyncio.gather(renew(), *(keep(target) for target in chosen))
-    return {"kept": kept, "opened": opened, "failures": failures[:10]}
+    told = failures[:10] + failures[10:][-10:]
+    took_s = round(loop.time() - begun, 2)
+    return {"kept": kept, "opened": opened, "took_s": took_s, "failed": len(failures), "failures": told}
 
 
 def main() -> None:

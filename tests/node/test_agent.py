@@ -271,12 +271,13 @@ def test_twenty_kills_under_five_hundred_connections(world: World) -> None:
             world.kill_agent()
         world.start_agent()
         output, _ = talking.communicate(timeout=300)
+        ended, listens = serving.poll(), run("ip", "netns", "exec", server, "ss", "-Hlnt")
     finally:
         for process in (talking, serving):
             process.kill()
             process.communicate()
     found = json.loads(output)
-    assert found["failures"] == []
+    assert found["failures"] == [], f"{found}; the server has ended: {ended}, it listens: {listens}"
     assert found["kept"] == 500
     assert found["opened"] > 20
     assert world.log().count("adopted_programs=False") == 1
