@@ -93,9 +93,9 @@ def bring_up(paths: ClusterPaths, cluster: ClusterRecord, *, report: Report) -> 
                 processes.module("mycel.cluster.lifecycle.supervisor", "--cluster", cluster.name),
                 cgroup=cgroups.make(cluster.cgroup, "system"),
             )
-        addons.wait_api(paths, timeout_s=60)
+        addons.wait_api(paths, timeout_s=180)
     with report("Joining nodes"):
-        addons.wait_nodes(paths, {node.name for node in cluster.nodes}, timeout_s=60)
+        addons.wait_nodes(paths, {node.name for node in cluster.nodes}, timeout_s=180)
 
 
 def check_machine() -> None:
