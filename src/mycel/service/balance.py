@@ -79,6 +79,8 @@ def balance(services: Iterable[Service], slices: Iterable[EndpointSlice], node: 
 
 def frontends(service: Service, slices: Iterable[EndpointSlice], node: str) -> list[Frontend]:
     """The frontends of one service; none when it is headless."""
+    if not service.cluster_addresses:
+        return []  # external addresses of a headless one are nobody's, either
     slices = sorted(slices, key=lambda each: each.name)
     found: list[Frontend] = []
     for port in service.ports:

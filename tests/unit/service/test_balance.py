@@ -121,8 +121,9 @@ def test_all_kinds_of_frontends() -> None:
 
 
 def test_headless_services_have_no_frontend() -> None:
-    """Nobody dials them."""
-    service = replace(SERVICE, cluster_addresses=(), ports=(ServicePort("http", Protocol.TCP, 80, 0),))
+    """Nobody dials them, by an external address neither: platforms do not handle them."""
+    port = ServicePort("http", Protocol.TCP, 80, 0)
+    service = replace(SERVICE, cluster_addresses=(), external_addresses=("192.0.2.1",), ip_families=(4,), ports=(port,))
     assert frontends(service, [slice_of(target("10.0.0.1"))], "n1") == []
 
 
