@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from mycel.model.address import Address, is_ipv4
 from mycel.policy.rules import ICMP, ICMPV6, PortMatch
-from mycel.policy.services import Service, ServicePort
+from mycel.policy.services import Ready, Service, ServicePort
 from mycel.policy.world import Pod, World
 
 
@@ -37,18 +37,30 @@ def behind(world: World, service: Service, protocol: int, port: int, *, ipv6: bo
     elif dialled is None:
         has = ", ".join(map(str, service.ports)) or "none"
         raise NobodyAnswers(f"service {service} has no port {PortMatch(protocol, port, port)}: it has {has}")
-    told = service.place in world.services.ready
-    found = list((_ready if told else _selected)(world, service, dialled, ipv6=ipv6))
+    ready = world.services.ready(service.place)
+    ends = (
+        _selected(world, service, dialled, ipv6=ipv6)
+        if ready is None
+        else _ready(world, service, ready, dialled, ipv6=ipv6)
+    )
+    found = sorted(ends, key=lambda end: _order(end, ipv6=ipv6))
     if not found:
         raise NobodyAnswers(f"service {service} leads nowhere: there is nobody behind it who is ready on {dialled}")
     return found
 
 
-def _ready(world: World, service: Service, port: ServicePort, *, ipv6: bool) -> Iterator[Behind]:
+def _order(end: Behind, *, ipv6: bool) -> tuple[bytes, str, int]:
+    """By address: which of several equal ones is named does not hang on the order of manifests."""
+    if end.pod is None:
+        return end.address or b"", "", end.port
+    return end.address or end.pod.address(ipv6=ipv6) or b"", str(end.pod.ref), end.port
+
+
+def _ready(world: World, service: Service, slices: list[Ready], port: ServicePort, *, ipv6: bool) -> Iterator[Behind]:
     """Of its EndpointSlices."""
     ends = {
         (address, number): None
-        for each in world.services.ready[service.place]
+        for each in slices
         if (number := port.number if service.headless else each.ports.get((port.name, port.protocol))) is not None
         for address in each.addresses
     }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import NamedTuple
 
 from mycel.model.address import Address
@@ -58,41 +58,45 @@ class Services:
     """All there are; ask when all are taken in."""
 
     by_place: dict[Place, Service] = field(default_factory=dict[Place, Service])
-    ready: defaultdict[Place, list[Ready]] = field(default_factory=lambda: defaultdict[Place, list[Ready]](list))
+    _slices: dict[Place, list[Ready]] = field(default_factory=dict[Place, list[Ready]])
+    _endpoints: dict[Place, list[Ready]] = field(default_factory=dict[Place, list[Ready]])
 
     def take(self, root: Field) -> None:
         """A Service. Raises PolicyInvalid."""
         metadata, spec = root["metadata"], root["spec"]
         place = metadata["namespace"].text("default"), metadata["name"].text()
+        balancers = root["status"]["loadBalancer"]["ingress"].items()
         outer = [
             *spec["externalIPs"].items(),
-            *(each["ip"] for each in root["status"]["loadBalancer"]["ingress"].items()),
+            *(
+                each["ip"] for each in balancers if each["ipMode"].value != "Proxy"
+            ),  # which wants its own hop (KEP-1860)
         ]
+        headless = spec["clusterIP"].value == "None"
+        unhandled = headless or spec["type"].value == "ExternalName"
         self.by_place[place] = Service(
             place,
-            spec["clusterIP"].value == "None",
+            headless,
             _addresses([spec["clusterIP"], *spec["clusterIPs"].items()]),
-            _addresses(outer),
+            () if unhandled else _addresses(outer),
             tuple(map(_port, spec["ports"].items())),
             labels_of(spec["selector"]),
         )
 
-    def take_ready(self, place: Place, root: Field) -> None:
-        """A service's EndpointSlice or Endpoints. Raises PolicyInvalid."""
-        self.ready[place].append(
-            Ready(
-                tuple(
-                    read_address(item)
-                    for each in root["endpoints"].items()
-                    if each["conditions"]["ready"].flag() is not False
-                    for item in each["addresses"].items()
-                ),
-                _numbers(root["ports"]),
-            )
-        )
+    def take_slice(self, place: Place, root: Field, ready: Sequence[Address]) -> None:
+        """An EndpointSlice of a service, and who of it is ready. Raises PolicyInvalid."""
+        self._slices.setdefault(place, []).append(Ready(tuple(ready), _numbers(root["ports"])))
+
+    def take_endpoints(self, place: Place, root: Field) -> None:
+        """The Endpoints of a service. Raises PolicyInvalid."""
+        subsets = self._endpoints.setdefault(place, [])
         for subset in root["subsets"].items():
             addresses = tuple(read_address(item["ip"]) for item in subset["addresses"].items())
-            self.ready[place].append(Ready(addresses, _numbers(subset["ports"])))
+            subsets.append(Ready(addresses, _numbers(subset["ports"])))
+
+    def ready(self, place: Place) -> list[Ready] | None:
+        """Who is ready: slices say, as to nodes, or else Endpoints; None when there are neither."""
+        return self._slices.get(place, self._endpoints.get(place))
 
     def at(self, address: Address, protocol: int, port: int) -> Service | None:
         """The service that is dialled there; of a ClusterIP also when it has no such port."""
@@ -114,6 +118,16 @@ class Services:
     def _in_order(self) -> Iterator[Service]:
         """Where two claim one address and port, the first has it, as on nodes."""
         return (service for _, service in sorted(self.by_place.items()))
+
+
+def slice_ends(root: Field) -> Iterator[tuple[Address, bool]]:
+    """Addresses of an EndpointSlice and whether they are ready: the first of each endpoint, as the API has it.
+
+    Names of hosts are no addresses. Raises PolicyInvalid.
+    """
+    for each in root["endpoints"].items() if root["addressType"].value != "FQDN" else ():
+        for item in islice(each["addresses"].items(), 1):
+            yield read_address(item), each["conditions"]["ready"].flag() is not False
 
 
 def _port(each: Field) -> ServicePort:

@@ -25,7 +25,7 @@ from mycel.policy.parse import CIDR_GROUP_KIND, POLICY_KINDS, parse_cidr_group, 
 from mycel.policy.parties import party_of, reserved_parties
 from mycel.policy.resolve import Resolution, ServiceFacts
 from mycel.policy.rules import PROTOCOLS, Network, Party, host_network
-from mycel.policy.services import Services
+from mycel.policy.services import Services, slice_ends
 
 _FIRST_IDENTITY = 256
 _KUBE_APISERVER = IdentityId(7)
@@ -228,8 +228,10 @@ def _take(world: World, root: Field, namespaces: dict[str, dict[str, str]]) -> N
             service = _service(root)
             world.resolution.services[service.namespace, service.name] = service
             world.services.take(root)
-        case "EndpointSlice" | "Endpoints":
-            _take_addresses(world, root)
+        case "EndpointSlice":
+            _take_slice(world, root)
+        case "Endpoints":
+            _take_endpoints(world, root)
         case kind if kind == CIDR_GROUP_KIND:
             labels = labels_of(root["metadata"]["labels"])
             world.resolution.groups[root["metadata"]["name"].text()] = (labels, parse_cidr_group(root.value))
@@ -249,17 +251,23 @@ def _service(root: Field) -> ServiceFacts:
     )
 
 
-def _take_addresses(world: World, root: Field) -> None:
-    """Addresses of services."""
-    labels = root["metadata"]["labels"].mapping()
-    name = str(labels.get("kubernetes.io/service-name") or root["metadata"]["name"].text())
-    place = (root["metadata"]["namespace"].text("default"), name)
+def _take_slice(world: World, root: Field) -> None:
+    """Addresses of the service that its label names."""
+    name = root["metadata"]["labels"].mapping().get("kubernetes.io/service-name")
+    if not name:
+        return
+    place = (root["metadata"]["namespace"].text("default"), str(name))
+    ends = list(slice_ends(root))
+    world.resolution.addresses.setdefault(place, []).extend(address for address, _ in ends)
+    world.services.take_slice(place, root, [address for address, ready in ends if ready])
+
+
+def _take_endpoints(world: World, root: Field) -> None:
+    place = (root["metadata"]["namespace"].text("default"), root["metadata"]["name"].text())
     found = world.resolution.addresses.setdefault(place, [])
-    for each in root["endpoints"].items():
-        found += [read_address(item) for item in each["addresses"].items()]
     for subset in root["subsets"].items():
         found += [read_address(item["ip"]) for item in subset["addresses"].items()]
-    world.services.take_ready(place, root)
+    world.services.take_endpoints(place, root)
 
 
 def _take_pod(
@@ -275,7 +283,7 @@ def _take_pod(
     if not status["podIP"].absent and status["podIP"].value:
         addresses.insert(0, read_address(status["podIP"]))
     ports: list[tuple[str, ContainerPorts]] = []
-    for container in (*spec["initContainers"].items(), *spec["containers"].items()):
+    for container in (*spec["containers"].items(), *spec["initContainers"].items()):
         for each in container["ports"].items():
             number = each["containerPort"].number(least=1, most=65535)
             protocol = each["protocol"].choice("TCP", "UDP", "SCTP", default="TCP")
@@ -304,7 +312,8 @@ def _take_pod(
         ports=tuple(dict.fromkeys(port for _, port in ports)),
         party=party,
         labels=labels_of(metadata["labels"]),
-        named_ports={(name, PROTOCOLS[port.protocol]): port.port for name, port in ports if name},
+        # Containers may share a name; to services the first has it.
+        named_ports={(name, PROTOCOLS[port.protocol]): port.port for name, port in reversed(ports) if name},
     )
     world.pods[ref] = pod
     if not host_network:

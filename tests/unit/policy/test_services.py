@@ -74,6 +74,32 @@ def test_endpoint_slices_say_who_is_ready_and_where() -> None:
     assert ask(service(), older)["backend"] == "shop/db:81/TCP"
 
 
+def test_of_a_name_two_containers_have_the_first_counts() -> None:
+    twice = pod("shop/twice", "10.0.0.3", ports=({"name": "http", "containerPort": 80},), app="twice")
+    second = {"name": "second", "ports": [{"name": "http", "containerPort": 81}]}
+    twice["spec"]["containers"].append(second)
+    assert ask(service(selector={"app": "twice"}), twice)["backend"] == "shop/twice:80/TCP"
+
+
+def test_slices_are_read_as_nodes_read_them() -> None:
+    """Before Endpoints, by their label alone, the first address of an endpoint, and no names of hosts."""
+    several = endpoints("10.0.0.2")
+    several["endpoints"][0]["addresses"].append("192.0.2.7")
+    stale = {
+        "kind": "Endpoints",
+        "metadata": {"name": "front", "namespace": "shop"},
+        "subsets": [{"addresses": [{"ip": "192.0.2.8"}], "ports": [{"name": "web", "port": 81}]}],
+    }
+    nobodys = endpoints("192.0.2.9") | {"metadata": {"name": "front", "namespace": "shop"}}
+    hosts = endpoints("db.example") | {"addressType": "FQDN"}
+    for objects in ([several, stale, nobodys, hosts], [hosts, nobodys, stale, several]):
+        found = ask(FRONT, *objects)
+        assert (found["backend"], found["others"]) == ("shop/db:8080/TCP", {})
+    assert ask(FRONT, nobodys)["backend"] == "shop/web:80/TCP"
+    first, second = endpoints("192.0.2.9"), endpoints("192.0.2.7")
+    assert ask(FRONT, first, second)["backend"] == ask(FRONT, second, first)["backend"] == "192.0.2.7:8080/TCP"
+
+
 def test_of_several_the_strictest_decides_and_is_named() -> None:
     """A connection may lead to any of them."""
     http = {"toPorts": to_ports("80/TCP", rules={"http": [{"method": "GET"}]})}
@@ -101,6 +127,10 @@ def test_addresses_that_others_share_are_of_the_service_on_its_ports_alone() -> 
     for address in ("172.18.0.3", "192.0.2.8"):
         assert ask(shared, CLOSED, to={"ip": address})["backend"] == "shop/web:80/TCP"
         assert "service" not in ask(shared, CLOSED, to={"ip": address}, port=22)
+    own_hop = {"loadBalancer": {"ingress": [{"ip": "192.0.2.8", "ipMode": "Proxy"}]}}
+    assert "service" not in ask(service(status=own_hop), to={"ip": "192.0.2.8"})
+    headless = service(clusterIP="None", clusterIPs=["None"], externalIPs=["192.0.2.8"], selector={"app": "web"})
+    assert "service" not in ask(headless, to={"ip": "192.0.2.8"})
     only_nodes = cnp({"endpointSelector": {}, "egress": [{"toEntities": ["remote-node", "host"]}]}, place="bank/nodes")
     assert ask(shared, only_nodes, to={"ip": "172.18.0.3"}, port=22)["verdict"] == "allowed"
     assert ask(shared, only_nodes, to={"ip": "192.0.2.8"}, port=22)["verdict"] == "denied"
