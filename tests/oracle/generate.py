@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from tests.oracle.model import Verdict, verdict
 from tests.oracle.parties import CLUSTER_KEY, CONTROL_PLANE, NAMESPACE_KEY, NAMESPACE_LABELS, Cluster, Object
+from tests.oracle.services import translated
 
 NAMESPACES = ("shop", "bank", "ops")
 NODES = ("n1", "n2")
@@ -104,7 +105,9 @@ def cluster(random: Random, options: Options) -> list[Object]:
     node = next(found for found in objects if found["metadata"]["name"] == "n2")
     proxy["status"]["podIPs"] = [{"ip": entry["address"]} for entry in node["status"]["addresses"][:-1]]
     proxy["status"]["podIP"] = proxy["status"]["podIPs"][0]["ip"]
-    return [*objects, proxy, *_services(random), *_apiserver(random), *_groups(random)]
+    objects.append(proxy)
+    held = [entry["ip"] for pod in objects if pod["kind"] == "Pod" for entry in pod["status"]["podIPs"]]
+    return [*objects, *_services(random, families, held), *_apiserver(random), *_groups(random)]
 
 
 def _pod(random: Random, namespace: str, app: str, families: tuple[int, ...], number: int) -> Object:
@@ -127,6 +130,9 @@ def _pod(random: Random, namespace: str, app: str, families: tuple[int, ...], nu
     spec: Object = {"nodeName": node, "containers": [{"name": "main", "image": "x", "ports": ports}]}
     if random.random() < 0.1:
         del spec["containers"][0]["ports"]
+    if random.random() < 0.1:
+        second = [{"name": "http", "containerPort": 81}]
+        spec["containers"].append({"name": "second", "image": "x", "ports": second})
     if random.random() < 0.5:
         spec["serviceAccountName"] = random.choice(("admin", "default", "robot"))
     addresses = [held[family] for family in families]
@@ -135,24 +141,66 @@ def _pod(random: Random, namespace: str, app: str, families: tuple[int, ...], nu
     return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec, "status": status}
 
 
-def _services(random: Random) -> Iterator[Object]:
-    port = {"port": 80, "protocol": "TCP", "targetPort": 8080}
-    for namespace in NAMESPACES[:2]:
+def _services(random: Random, families: tuple[int, ...], pods: list[str]) -> Iterator[Object]:
+    """`front` of pods (twice), `legacy` of addresses outside, `mixed` of both, and `bare`, which is headless."""
+    outer = [OUTSIDE[0], OUTSIDE[4]]  # shared by port; the first service by name has what two claim
+    for number, namespace in enumerate(NAMESPACES[:2]):
         meta = {"name": "front", "namespace": namespace, "labels": {"role": random.choice(("public", "private"))}}
-        spec = {"ports": [port], "selector": {"app": random.choice(APPS)}, "clusterIP": "10.96.0.9"}
-        yield {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec}
+        port = {"port": 8080 if number else 80} | random.choice(({}, {"targetPort": 8080}, {"targetPort": "http"}))
+        spec = {"ports": [port], "selector": {"app": random.choice(APPS)}, "externalIPs": outer}
+        yield _service(meta, spec, families, number)
     meta = {"name": "legacy", "namespace": "shop", "labels": {"role": "public"}}
-    yield {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"ports": [port]}}
+    port = {"port": 80, "protocol": "TCP", "targetPort": 8080}
+    yield _service(meta, {"ports": [port], "externalIPs": outer}, families, 2)
     for kind, addresses in (("IPv4", ["192.0.2.10", "198.51.100.9"]), ("IPv6", ["2001:db8:1::10"])):
-        named = {"kubernetes.io/service-name": "legacy"}
-        yield {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {"name": f"legacy-{kind.lower()}", "namespace": "shop", "labels": named},
-            "addressType": kind,
-            "endpoints": [{"addresses": addresses[:1]}, {"addresses": addresses[1:] or addresses}],
-            "ports": [{"port": 8080, "protocol": "TCP"}],
-        }
+        endpoints: list[Object] = [{"addresses": addresses[:1]}, {"addresses": addresses[1:] or addresses}]
+        yield _slice("legacy", "shop", kind, endpoints, [{"port": 8080, "protocol": "TCP"}])
+    meta = {"name": "bare", "namespace": "bank"}
+    spec = {"clusterIP": "None", "selector": {"app": "web"}, "ports": [{"port": 80}], "externalIPs": [OUTSIDE[2]]}
+    yield {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec}
+    yield from _mixed(random, families, pods)
+
+
+def _mixed(random: Random, families: tuple[int, ...], pods: list[str]) -> Iterator[Object]:
+    """Behind it is who slices, or Endpoints, or else the selector say."""
+    namespace = random.choice(NAMESPACES)
+    web = {"name": "web", "port": 80, "protocol": "TCP", "targetPort": random.choice((8080, 81, "http"))}
+    dns = {"name": "dns", "port": 53, "protocol": "UDP", "targetPort": random.choice((53, "dns"))}
+    spec = {"ports": [web, dns, {"name": "meter", "port": 9000, "targetPort": "metrics"}]}
+    spec["selector"] = random.choice(({"app": "web"}, {"pod-template-hash": "aa"}))
+    made = _service({"name": "mixed", "namespace": namespace}, spec, families, 3)
+    outer = [{"ip": OUTSIDE[3]}, {"ip": OUTSIDE[5]}, {"ip": OUTSIDE[1], "ipMode": "Proxy"}]
+    yield made | {"status": {"loadBalancer": {"ingress": outer}}}
+    there = [{"name": "web", "port": random.choice((80, 81, 8080))}, {"name": "meter", "port": 81}]
+    there.append({"name": "dns", "port": 53, "protocol": "UDP"})
+    if random.random() < 0.3:
+        subset = {"addresses": [{"ip": ip} for ip in random.sample(pods, 3)], "ports": there}
+        late = {"notReadyAddresses": [{"ip": random.choice(pods)}]}
+        yield {"apiVersion": "v1", "kind": "Endpoints", "metadata": made["metadata"], "subsets": [subset | late]}
+    pick = random.random()
+    for family in families if pick < 0.6 else ():
+        several = [ip for ip in (*pods, *OUTSIDE) if (6 if ":" in ip else 4) == family]
+        endpoints: list[Object] = [{"addresses": random.sample(several, random.choice((1, 1, 2)))} for _ in range(4)]
+        endpoints[1]["conditions"], endpoints[2]["conditions"] = {"ready": True}, {"ready": False}
+        yield _slice("mixed", namespace, f"IPv{family}", endpoints, random.sample(there, random.randint(2, 3)))
+    if pick < 0.1:
+        yield _slice("mixed", namespace, "FQDN", [{"addresses": ["example.org"]}], there)
+    elif pick > 0.9:  # of no service, whatever its name
+        orphan = _slice("mixed", namespace, "IPv4", [{"addresses": [OUTSIDE[0]]}], there)
+        yield orphan | {"metadata": {"name": "mixed", "namespace": namespace}}
+
+
+def _service(meta: Object, spec: Object, families: tuple[int, ...], number: int) -> Object:
+    own = [f"10.96.0.{number + 9}" if family == 4 else f"fd00:96::{number + 9}" for family in families]
+    spec = {"clusterIP": own[0], "clusterIPs": own, **spec}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec}
+
+
+def _slice(service: str, namespace: str, kind: str, endpoints: list[Object], ports: list[Object]) -> Object:
+    labels = {"kubernetes.io/service-name": service}
+    meta = {"name": f"{service}-{kind.lower()}", "namespace": namespace, "labels": labels}
+    head = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": meta}
+    return {**head, "addressType": kind, "endpoints": endpoints, "ports": ports}
 
 
 def _apiserver(random: Random) -> Iterator[Object]:
@@ -192,7 +240,9 @@ def _groups(random: Random) -> Iterator[Object]:
 
 
 def flows(random: Random, objects: list[Object], count: int) -> list[Object]:
-    """`count` flows with a pod at one end at least."""
+    """`count` flows with a pod at one end at least; some go to services, but none where nobody answers."""
+    world = Cluster(objects)
+    services = [found for found in objects if found["kind"] == "Service" and "clusterIPs" in found["spec"]]
     pods = [f"{o['metadata']['namespace']}/{o['metadata']['name']}" for o in objects if o["kind"] == "Pod"]
     held = [entry["ip"] for o in objects if o["kind"] == "Pod" for entry in o["status"]["podIPs"]]
     families = sorted({6 if ":" in address else 4 for address in held})
@@ -219,8 +269,22 @@ def flows(random: Random, objects: list[Object], count: int) -> list[Object]:
                 "protocol": protocol,
                 "port": random.choice(PORTS) if random.random() < 0.9 else random.randint(1, 65535),
             }
+        if random.random() < 0.15:
+            flow |= {"from": {"pod": random.choice(pods)}} | _to_service(random, random.choice(services), family)
+            flow.pop("type", None)
+        if not translated(world, flow):
+            flow["to"] = {"pod": random.choice(pods)}
         made.append(flow)
     return made
+
+
+def _to_service(random: Random, service: Object, family: int) -> Object:
+    """Destination, protocol and port, of those it has."""
+    spec, balancer = service["spec"], service.get("status", {"loadBalancer": {"ingress": ()}})["loadBalancer"]
+    several = [*spec["clusterIPs"], *spec.get("externalIPs", ()), *(entry["ip"] for entry in balancer["ingress"])]
+    address = random.choice([ip for ip in several if (6 if ":" in ip else 4) == family])
+    port = random.choice(spec["ports"])
+    return {"to": {"ip": address}, "protocol": port.get("protocol", "TCP"), "port": port["port"]}
 
 
 # ---- policies

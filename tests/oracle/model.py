@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from tests.oracle.parties import Cluster, Object, Party, ends
 from tests.oracle.rules import Side, findings
+from tests.oracle.services import translated
 
 
 class SideVerdict(NamedTuple):
@@ -37,7 +38,18 @@ OPEN = SideVerdict("allowed", "no-policy", [])
 
 
 def verdict(cluster: Cluster, policies: Sequence[Object], flow: Object) -> Verdict:
-    """What happens to the first packet of `flow`: {"from", "to", "protocol", "port", "type", "family"}."""
+    """What happens to the first packet of `flow`: {"from", "to", "protocol", "port", "type", "family"}.
+
+    Of several backends of a service the strictest verdict. Raises LookupError for a flow that leads nowhere.
+    """
+    answers = [after_translation(cluster, policies, each) for each in translated(cluster, flow)]
+    if not answers:
+        raise LookupError(f"nothing answers at {flow['to']} for {flow['protocol']} {flow.get('port')}")
+    return min(answers, key=lambda answer: ("denied", "l7", "allowed").index(answer.verdict))
+
+
+def after_translation(cluster: Cluster, policies: Sequence[Object], flow: Object) -> Verdict:
+    """Of a flow to one that no service stands for any more."""
     source, destination, family = ends(cluster, flow)
     if source.kind == destination.kind == "pod" and source.name == destination.name:
         return Verdict(OPEN, OPEN)

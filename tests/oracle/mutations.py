@@ -284,4 +284,14 @@ PORT_BUGS = (
     _bug("names of servers need no proxy", "if server_names or tls:", "if tls:"),
 )
 
-MUTATIONS = (*PUBLISHED, *PEERS, *DEFAULTS, *PORT_BUGS)
+SERVICE_BUGS = (
+    _bug(
+        "any backend speaks for all",
+        "chosen = min(found, key=lambda each: _STRICTEST.index(each.outcome))",
+        "chosen = found[0]",
+    ),
+    _bug("a flow to a service is judged on the service's port", "port=each.port, service=", "port=flow.port, service="),
+    _bug("backends need not be ready", "for address, ready in ends if ready]", "for address, _ in ends]"),
+)
+
+MUTATIONS = (*PUBLISHED, *PEERS, *DEFAULTS, *PORT_BUGS, *SERVICE_BUGS)

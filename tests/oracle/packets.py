@@ -66,7 +66,7 @@ class Prober:
     def in_pod(cls, machine: Machine, pod: str) -> Prober:
         """In a running pod, `namespace/name`."""
         namespace, name = pod.split("/")
-        command = [machine.kubectl_path, "exec", "-i", "-n", namespace, name, "--"]
+        command = [machine.kubectl_path, "exec", "-i", "-n", namespace, "-c", "main", name, "--"]
         return cls(pod, command, machine.environment)
 
     def ask(self, probes: list[Object]) -> None:
@@ -198,18 +198,20 @@ def deployable(objects: list[Object], nodes: dict[str, str]) -> list[Object]:
         kind, meta = found["kind"], found["metadata"]
         if kind == "Pod":
             spec = found["spec"]
-            container = spec["containers"][0]
-            container |= {"image": IMAGE, "command": ["/bin/sleep", "infinity"]}
-            container["securityContext"] = {"capabilities": {"add": ["NET_RAW"]}}
             spec |= {"nodeName": nodes[spec["nodeName"]], "terminationGracePeriodSeconds": 0}
-            if spec.get("hostNetwork"):
-                container.pop("ports", None)
-            for port in container.get("ports") or []:
-                port["name"] = port["name"].lower()
+            for container in spec["containers"]:
+                container |= {"image": IMAGE, "command": ["/bin/sleep", "infinity"]}
+                container["securityContext"] = {"capabilities": {"add": ["NET_RAW"]}}
+                if spec.get("hostNetwork"):
+                    container.pop("ports", None)
+                for port in container.get("ports") or []:
+                    port["name"] = port["name"].lower()
             del found["status"]
         elif kind == "Service":
-            found["spec"].pop("clusterIP", None)
-        elif kind in ("Node", "ConfigMap") or (kind == "EndpointSlice" and meta["name"] != "legacy-ipv4"):
+            for field in ("clusterIP", "clusterIPs", "externalIPs"):
+                found["spec"].pop(field, None)
+            found.pop("status", None)
+        elif kind in ("Node", "ConfigMap", "Endpoints") or (kind == "EndpointSlice" and meta["name"] != "legacy-ipv4"):
             continue
         elif kind == "Namespace":
             meta["labels"].pop("kubernetes.io/metadata.name", None)

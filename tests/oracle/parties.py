@@ -55,21 +55,21 @@ class Cluster:
 
     def __init__(self, objects: Sequence[Object]) -> None:
         self.objects = list(objects)
-        self.pods = {f"{_namespace(pod)}/{pod['metadata']['name']}": pod for pod in self.of("Pod")}
+        self.pods = {f"{namespace_of(pod)}/{pod['metadata']['name']}": pod for pod in self.of("Pod")}
         self.nodes = {node["metadata"]["name"]: node for node in self.of("Node")}
         self.namespaces = {found["metadata"]["name"]: found for found in self.of("Namespace")}
         self.policies = [found for found in objects if found["kind"] in POLICY_KINDS]
         self.apiservers = [
             address
             for piece in self.of("EndpointSlice")
-            if _namespace(piece) == "default"
+            if namespace_of(piece) == "default"
             and (piece["metadata"].get("labels") or {}).get("kubernetes.io/service-name") == "kubernetes"
             for endpoint in piece.get("endpoints") or []
-            for address in endpoint["addresses"]
+            for address in endpoint["addresses"][:1]
         ]
         config: dict[str, str] = {}
         for found in self.of("ConfigMap"):
-            if (found["metadata"]["name"], _namespace(found)) == ("cilium-config", "kube-system"):
+            if (found["metadata"]["name"], namespace_of(found)) == ("cilium-config", "kube-system"):
                 config = found.get("data") or {}
         self.cluster_name = config.get("cluster-name") or "default"
         self.host_always = (config.get("allow-localhost") or "always") != "policy"
@@ -83,7 +83,7 @@ class Cluster:
         return {**labels, "kubernetes.io/metadata.name": name}
 
 
-def _namespace(found: Object) -> str:
+def namespace_of(found: Object) -> str:
     return found["metadata"].get("namespace") or "default"
 
 
@@ -208,7 +208,7 @@ def _node(cluster: Cluster, name: str, home: str, family: int) -> Party:
 
 def _pod(cluster: Cluster, full_name: str, family: int) -> Party:
     pod = cluster.pods[full_name]
-    namespace, spec = _namespace(pod), pod.get("spec") or {}
+    namespace, spec = namespace_of(pod), pod.get("spec") or {}
     kept = {
         key: value
         for key, value in (pod["metadata"].get("labels") or {}).items()
@@ -220,11 +220,15 @@ def _pod(cluster: Cluster, full_name: str, family: int) -> Party:
     labels[ACCOUNT_KEY] = [("k8s", spec.get("serviceAccountName") or "default")]
     for key, value in cluster.namespace_labels(namespace).items():
         labels[NAMESPACE_LABELS + key] = [("k8s", value)]
-    ports = tuple(
+    node = spec.get("nodeName") or ""
+    return Party("pod", full_name, namespace, node, labels, kept, _in_family(pod, family), named_ports(pod))
+
+
+def named_ports(pod: Object) -> tuple[tuple[str, str, int], ...]:
+    """Name, protocol and number of each."""
+    return tuple(
         (port["name"], port.get("protocol") or "TCP", port["containerPort"])
-        for container in spec.get("containers") or []
+        for container in (pod.get("spec") or {}).get("containers") or []
         for port in container.get("ports") or []
         if port.get("name")
     )
-    node = spec.get("nodeName") or ""
-    return Party("pod", full_name, namespace, node, labels, kept, _in_family(pod, family), ports)

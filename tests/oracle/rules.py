@@ -191,7 +191,7 @@ def _behind(cluster: Cluster, service: Object, home: str, party: Party) -> bool:
         owner = (meta.get("labels") or {}).get("kubernetes.io/service-name")
         if (meta.get("namespace") or "default", owner) == (home, service["metadata"]["name"]):
             for endpoint in piece.get("endpoints") or []:
-                if any(inside(party.address, address) for address in endpoint["addresses"]):
+                if inside(party.address, endpoint["addresses"][0]):
                     return True
     return False
 

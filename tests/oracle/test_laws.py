@@ -78,6 +78,7 @@ def test_deny_wins_over_every_allow(made: State) -> None:
 @law
 @given(states)
 def test_empty_subject_is_the_namespace_and_no_more(made: State) -> None:
+    made = laws.direct(made)
     closing = _policy("shop", {"endpointSelector": {}, "ingress": [{}]})
     world = Cluster(made.objects)
     for flow, answer in zip(made.flows, table(made, [closing]), strict=True):
@@ -111,6 +112,7 @@ def test_missing_peers_are_all_and_empty_peers_none(made: State, kind: str) -> N
 @law
 @given(states, st.sampled_from(["ingress", "egress"]))
 def test_a_policy_isolates_only_its_direction(made: State, direction: str) -> None:
+    made = laws.direct(made)
     closing = _policy(None, {"endpointSelector": {}, direction: [{}]})
     other = "egress" if direction == "ingress" else "ingress"
     for before, after in zip(table(made), table(made, [*made.policies, closing]), strict=True):
