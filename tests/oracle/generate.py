@@ -430,10 +430,10 @@ def _entry(random: Random, direction: str, wide: bool, deny: bool) -> Object:
         entry[word + "CIDR"] = random.sample(BLOCKS, random.randint(1, 2))
     elif pick < 0.72:
         entry[word + "CIDRSet"] = [_cidr_set(random) for _ in range(random.randint(1, 2))]
-    elif pick < 0.77:
+    elif pick < 0.76:
         kinds = ("Endpoints", "Entities", "CIDR", "CIDRSet")
         entry[word + random.choice(kinds)] = []
-    elif pick < 0.79:
+    elif pick < 0.77:
         entry[word + "Nodes"] = random.choice(([], [{}], [{"matchLabels": {"app": "web"}}]))
     elif pick < 0.84 and word == "to":
         entry["toServices"] = [_service_ref(random) for _ in range(random.randint(0, 2))]
