@@ -102,7 +102,11 @@ class Bed:
 
     async def curl(self, *words: str) -> str:
         """What curl prints."""
-        process = await self._spawn("curl", "-s", "--max-time", "30", *words, stdout=asyncio.subprocess.PIPE)
+        return await self.prints("curl", "-s", "--max-time", "30", *words)
+
+    async def prints(self, *command: str) -> str:
+        """What a command in the namespace prints."""
+        process = await self._spawn(*command, stdout=asyncio.subprocess.PIPE)
         out, _ = await process.communicate()
         self._processes.remove(process)
         return out.decode()

@@ -235,6 +235,16 @@ async def test_a_dead_endpoint_is_left_for_a_living_one(bed: Bed):
     assert {await bed.curl(*code, f"{LISTEN}:20000/") for _ in range(200)} == {"200"}
 
 
+async def test_clients_that_vanish_are_found(bed: Bed):
+    """What is accepted asks its client for a sign of life: no timer of HTTP ends a silent stream."""
+    await bed.backend("api", "127.0.0.2", 8080)
+    found = read(config())
+    bed.offer(snapshot([found], {"shop/api": (("127.0.0.2", 8080),)}))
+    await bed.settled(found.resources)
+    seen = await bed.prints("bash", "-c", "exec 3<>/dev/tcp/192.0.0.8/20000; ss -Htno state established sport = :20000")
+    assert "timer:(keepalive," in seen
+
+
 async def test_requests_are_logged_as_clients_asked(bed: Bed):
     await bed.backend("api", "127.0.0.2", 8080)
     found = read(config())

@@ -16,7 +16,7 @@ from mycel.envoy.header_matches import changing, deciding, remembering, resource
 from mycel.envoy.http_rules import Json, Unsupported, compiled, underscores
 from mycel.envoy.looking import looking, tells_http
 from mycel.envoy.messages import from_json, to_resource
-from mycel.envoy.parts import Shown, access_logs, listener_fields, router, upstream_bind
+from mycel.envoy.parts import UPSTREAM_KEEPALIVE, Shown, access_logs, listener_fields, router, upstream_bind
 from mycel.envoy.resources import CLUSTER, LISTENER, SECRET, Resource, Snapshot
 from mycel.model.proxy import upstream_mark
 from mycel.policy.http import SecretRef, secrets_of
@@ -121,6 +121,7 @@ def connection_manager(http: HttpSections, there: Collection[SecretRef], shown: 
         "normalize_path": True,
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "stream_idle_timeout": "0s",  # long polls and streams may be silent as long as they like
         "common_http_protocol_options": {"idle_timeout": "60s", "headers_with_underscores_action": names},
         "http_protocol_options": {"accept_http_10": True},
         "local_reply_config": {"mappers": [_denied()]},
@@ -155,6 +156,7 @@ def cluster() -> Json:
         "type": "ORIGINAL_DST",
         "lb_policy": "CLUSTER_PROVIDED",
         "connect_timeout": "5s",
+        "upstream_connection_options": {"tcp_keepalive": UPSTREAM_KEEPALIVE},
         "upstream_bind_config": upstream_bind(),
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
     }

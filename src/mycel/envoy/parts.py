@@ -17,8 +17,16 @@ AGENT_CLUSTER = "agent"  # static in the bootstrap
 _LOGGED_BYTES = 262_144  # of lines in one message: what a message costs the agent is shared by that many
 
 _TYPE = "type.googleapis.com/envoy.extensions."
-_SOL_SOCKET, _SO_MARK = 1, 36
+_SOL_SOCKET, _SO_KEEPALIVE, _SO_MARK = 1, 9, 36
 _SOL_IP, _IP_LOCAL_PORT_RANGE = 0, 51
+_SOL_TCP, _TCP_KEEPIDLE, _TCP_KEEPINTVL, _TCP_KEEPCNT = 6, 4, 5, 6
+_KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_PROBES = 60, 10, 3
+UPSTREAM_KEEPALIVE: Json = {
+    "keepalive_time": _KEEPALIVE_IDLE_S,
+    "keepalive_interval": _KEEPALIVE_INTERVAL_S,
+    "keepalive_probes": _KEEPALIVE_PROBES,
+}
+"""No timer of HTTP ends a connection that has a request: ends that have gone without a word are found by this."""
 ADS: Json = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
 CERTIFICATE_ADS: Json = ADS | {"initial_fetch_timeout": "1s"}
 """What waits for a certificate does so no longer: without it the connections it is for are closed, others are not."""
@@ -33,12 +41,22 @@ def listener_fields(port: int, mark: int | None) -> Json:
     return {
         "address": {"socket_address": {"address": LISTEN_IPV4, "port_value": port}},
         "transparent": True,
-        "socket_options": [_option(_SOL_SOCKET, _SO_MARK, ProxyMark.DOWNSTREAM, "SO_MARK 0xa00")],
+        "socket_options": [_option(_SOL_SOCKET, _SO_MARK, ProxyMark.DOWNSTREAM, "SO_MARK 0xa00"), *_keepalive()],
         "listener_filters": [
             {"name": "original_dst", "typed_config": {"@type": f"{_TYPE}filters.listener.original_dst.v3.OriginalDst"}},
             *client,
         ],
     }
+
+
+def _keepalive() -> list[Json]:
+    """See UPSTREAM_KEEPALIVE; what a listener accepts has it from there."""
+    return [
+        _option(_SOL_SOCKET, _SO_KEEPALIVE, 1, "SO_KEEPALIVE"),
+        _option(_SOL_TCP, _TCP_KEEPIDLE, _KEEPALIVE_IDLE_S, "TCP_KEEPIDLE"),
+        _option(_SOL_TCP, _TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_S, "TCP_KEEPINTVL"),
+        _option(_SOL_TCP, _TCP_KEEPCNT, _KEEPALIVE_PROBES, "TCP_KEEPCNT"),
+    ]
 
 
 def _client_filter(mark: int) -> Json:
