@@ -201,6 +201,7 @@ def make_sources(
         endpoints,
         base.node.this,
         policy=policies.plan,
+        apiservers=lambda: policies.apiservers,
         announced=lambda: announcer.addresses.value,
         underlays=[Underlay(link.ifindex, link.mac) for link in base.node.datapath.devices.underlays],
         redirects=envoy_configs.configs.redirects,

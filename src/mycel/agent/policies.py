@@ -6,7 +6,7 @@ An endpoint goes on with the sets it has until the listeners are there that new 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from mycel.abi import (
@@ -154,9 +154,14 @@ class Policies:
             revision=self.objects.realized_revision if self._waits else self.objects.revision,
         )
 
+    @property
+    def apiservers(self) -> Collection[Address]:
+        """See policy.resolve.Resolution."""
+        return self._referents.apiservers
+
     def _place_apiservers(self, ipcache: Mapping[IpcacheKey, IpcacheValue]) -> None:
         """An API server is this node, another one (`ipcache` says so), or an address that nobody of the cluster has."""
-        rows = {address: ipcache.get(IpcacheKey(address)) for address in self._referents.apiservers}
+        rows = {address: ipcache.get(IpcacheKey(address)) for address in self.apiservers}
         here = any(row is not None and row.identity == HOST for row in rows.values())
         if here != self._is_apiserver:
             self._is_apiserver = here

@@ -35,6 +35,7 @@ class StoreSources(Sources):
         this: ThisNode,
         *,
         policy: Callable[[Mapping[IpcacheKey, IpcacheValue]], PolicyPlan],
+        apiservers: Callable[[], Iterable[Address]],
         announced: Callable[[], Iterable[Address]],
         underlays: Iterable[Underlay],
         redirects: Callable[[Mapping[FrontendKey, Frontend]], Mapping[FrontendKey, Redirect]],
@@ -42,6 +43,7 @@ class StoreSources(Sources):
     ) -> None:
         self._watches = watches
         self._policy = policy
+        self._apiservers = apiservers
         self._announced = announced
         self._underlays = tuple(underlays)
         self._redirects = redirects
@@ -103,13 +105,8 @@ class StoreSources(Sources):
         return (each for each in self._watches.slices.store.values() if each.ref.name)
 
     def apiserver(self) -> Iterable[Address]:
-        """Where the API servers are, as their own EndpointSlice tells."""
-        return [
-            self.parse(endpoint.address)
-            for each in self._watches.slices.store.values()
-            if each.ref == _KUBERNETES
-            for endpoint in each.endpoints
-        ]
+        """Where the API servers are."""
+        return self._apiservers()
 
     def proxies(self) -> Mapping[ProxyKey, ProxyValue]:
         """Envoy's and the DNS proxy's."""

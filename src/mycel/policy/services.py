@@ -87,12 +87,14 @@ class Services:
         """An EndpointSlice of a service, and who of it is ready. Raises PolicyInvalid."""
         self._slices.setdefault(place, []).append(Ready(tuple(ready), _numbers(root["ports"])))
 
-    def take_endpoints(self, place: Place, root: Field) -> None:
-        """The Endpoints of a service. Raises PolicyInvalid."""
-        subsets = self._endpoints.setdefault(place, [])
-        for subset in root["subsets"].items():
-            addresses = tuple(read_address(item["ip"]) for item in subset["addresses"].items())
-            subsets.append(Ready(addresses, _numbers(subset["ports"])))
+    def take_endpoints(self, place: Place, root: Field) -> list[Ready]:
+        """The Endpoints of a service, which are returned. Raises PolicyInvalid."""
+        found = [
+            Ready(tuple(read_address(item["ip"]) for item in subset["addresses"].items()), _numbers(subset["ports"]))
+            for subset in root["subsets"].items()
+        ]
+        self._endpoints.setdefault(place, []).extend(found)
+        return found
 
     def ready(self, place: Place) -> list[Ready] | None:
         """Who is ready: slices say, as to nodes, or else Endpoints; None when there are neither."""

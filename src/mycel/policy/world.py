@@ -264,10 +264,8 @@ def _take_slice(world: World, root: Field) -> None:
 
 def _take_endpoints(world: World, root: Field) -> None:
     place = (root["metadata"]["namespace"].text("default"), root["metadata"]["name"].text())
-    found = world.resolution.addresses.setdefault(place, [])
-    for subset in root["subsets"].items():
-        found += [read_address(item["ip"]) for item in subset["addresses"].items()]
-    world.services.take_endpoints(place, root)
+    ready = world.services.take_endpoints(place, root)
+    world.resolution.addresses.setdefault(place, []).extend(address for each in ready for address in each.addresses)
 
 
 def _take_pod(

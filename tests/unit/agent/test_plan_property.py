@@ -152,6 +152,7 @@ class Agent:
             endpoints,
             THIS,
             policy=self.policies.plan,
+            apiservers=lambda: self.policies.apiservers,
             announced=lambda: (),
             underlays=(),
             redirects=lambda _frontends: {},
