@@ -1,10 +1,11 @@
 """Row 7: requests through the node's Envoy by a policy's rule, of an Envoy of its own and of two in a row.
 
 The subject is a pod whose egress policy has one HTTP rule, and a server on the same node: one pass. Peers are Envoys
-with the same connection manager and RBAC filter, dialled by their address, between namespaces: one on the way (`raw`),
-or one beside the client and one beside the server, as sidecars are (`chain`). They keep no access log
+with the same connection manager and an RBAC filter of that rule, dialled by their address, between namespaces: one on
+the way (`raw`), or one beside the client and one beside the server, as sidecars are (`chain`). They keep no access log
 and are set as Envoys are if nobody says otherwise: they count by response code and watch for silent streams. The
-subject's does neither (nor does one more peer, for comparison); its log becomes flows, made by its agent.
+subject's does neither, and its rules are routes; nor does one more peer, whose rules are such, too, for comparison. The
+subject's log becomes flows, made by its agent.
 
 Client and server run on one CPU, Envoys on the other with everything else. A sample is one run of a closed loop:
 microseconds per request at 32 connections, or the median latency of one connection.
@@ -30,6 +31,8 @@ from bench.subject import NAME, NAMESPACE, Cluster, pod
 from mycel.abi import Direction
 from mycel.cluster.lifecycle import cgroups, record
 from mycel.cluster.lifecycle.paths import ClusterPaths
+from mycel.envoy.http_routes import allowing
+from mycel.envoy.http_rules import compiled
 from mycel.envoy.listeners import connection_manager
 from mycel.policy.proxy_ports import HttpSections
 from mycel.policy.rules import L7
@@ -39,7 +42,8 @@ HTTP = ROOT / "build" / "bench" / "http"
 ENVOY = Path(os.environ.get("MYCEL_ENVOY", ROOT / "build/envoy/envoy/_bin/envoy"))
 CPU, ENVOY_CPU = 0, 1
 PORT = 8080
-RULE = {"method": "GET", "path": "/bench"}
+PATH = "/bench"  # what the load asks for
+RULE = {"method": "GET", "path": "/bench(/.*)?"}
 _TICK_US = 1e6 / os.sysconf("SC_CLK_TCK")
 Json = dict[str, Any]
 
@@ -64,15 +68,18 @@ def _listener(name: str, port: int, manager: Json) -> Json:
 def _bootstrap(listen: int, to: tuple[str, int], *, rules: bool, tuned: bool = False) -> Json:
     """An Envoy as policies' listeners are, but dialled by its address and with one server.
 
-    Unless it is `tuned` as they are, too, it counts by response code and watches for silent streams, as Envoys do.
+    Unless it is `tuned` as they are, too, its rules are a filter, it counts by response code and watches for silent
+    streams, as Envoys do.
     """
     section = L7("http", json.dumps({"rules": [RULE]}))
     manager = connection_manager(HttpSections(Direction.EGRESS, (section,)), (), None)
     if not tuned:
         del manager["stream_idle_timeout"]
         del manager["http_filters"][-1]["typed_config"]["dynamic_stats"]
-    if not rules:
-        manager["http_filters"] = manager["http_filters"][1:]
+        (everything,) = manager["route_config"]["virtual_hosts"]
+        everything["routes"] = [{"match": {"prefix": "/"}, "route": everything["routes"][0]["route"]}]
+        if rules:
+            manager["http_filters"].insert(0, allowing(compiled([section])))
     endpoint = {"endpoint": {"address": {"socket_address": {"address": to[0], "port_value": to[1]}}}}
     cluster = {
         "name": "original-destination",
@@ -185,7 +192,7 @@ def _spent_us(pids: tuple[int, ...]) -> float:
 class Sampler:
     """Samples of one way; afterwards `cpu_us` says what each of its processes spent on a request."""
 
-    def __init__(self, way: Way, *, path: str = RULE["path"]) -> None:
+    def __init__(self, way: Way, *, path: str = PATH) -> None:
         self._way = way
         self._path = path
         self._spent: list[tuple[float, ...]] = []
@@ -253,7 +260,7 @@ def _wait_for_rules(way: Way) -> None:
     """Until what the rule allows is answered by 200, and nothing else is."""
     for _ in range(100):
         with contextlib.suppress(RuntimeError):
-            good, bad = (Sampler(way, path=path).load(1, 0.1) for path in (RULE["path"], "/other"))
+            good, bad = (Sampler(way, path=path).load(1, 0.1) for path in (PATH, "/other"))
             if not good["other"] and bad["other"] == bad["n"]:
                 return
         time.sleep(0.3)

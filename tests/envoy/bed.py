@@ -111,15 +111,14 @@ class Bed:
         self._processes.remove(process)
         return out.decode()
 
-    async def logged(self) -> Line:
-        """The first request of the access log."""
+    async def logged(self, count: int) -> list[Line]:
+        """The first requests of the access log."""
         async with asyncio.timeout(60):
-            while not self.logs:
+            while len(found := [each.body.string_value for log in self.logs for each in otlp.records(log)]) < count:
                 self._changed.clear()
                 await self._changed.wait()
-        record = next(otlp.records(self.logs[0]))
-        assert is_line(record.body.string_value)
-        return read_line(record.body.string_value)
+        assert all(is_line(each) for each in found)
+        return [read_line(each) for each in found[:count]]
 
     def offer(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot

@@ -37,12 +37,12 @@ _NAMED = ("role", "role", "cafe", "odd", "missing")
 _VALUES = ("user", "admin", "User", "a,b", "user,admin", "user, admin", "", "x y", "us\xe9r")
 
 
-def rules(rand: random.Random) -> list[dict[str, Any]]:
-    """One to four rules."""
-    return [_rule(rand) for _ in range(rand.randint(1, 4))]
+def rules(rand: random.Random, *, plain: bool) -> list[dict[str, Any]]:
+    """One to four rules; `plain`: that change nothing and need no Secret."""
+    return [_rule(rand, plain=plain) for _ in range(rand.randint(1, 4))]
 
 
-def _rule(rand: random.Random) -> dict[str, Any]:
+def _rule(rand: random.Random, *, plain: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     fields = rand.sample(("method", "path", "host", "headers", "headerMatches"), rand.choice((1, 1, 2, 2, 3)))
     for field, choices in (("method", _METHOD_RULES), ("path", _PATH_RULES), ("host", _HOST_RULES)):
@@ -52,15 +52,15 @@ def _rule(rand: random.Random) -> dict[str, Any]:
         text = rand.choice(HEADERS)
         found["headers"] = [text if rand.random() < 0.5 else f"{text}: {rand.choice(_VALUES[:3])}"]
     if "headerMatches" in fields:
-        found["headerMatches"] = [_match(rand) for _ in range(rand.choice((1, 1, 2, 3)))]
+        found["headerMatches"] = [_match(rand, plain=plain) for _ in range(rand.choice((1, 1, 2, 3)))]
     return found
 
 
-def _match(rand: random.Random) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": rand.choice(HEADERS), "mismatch": rand.choice(_ACTIONS)}
+def _match(rand: random.Random, *, plain: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": rand.choice(HEADERS), "mismatch": rand.choice(_ACTIONS[:3] if plain else _ACTIONS)}
     if rand.random() < 0.8:
         found["value"] = rand.choice((*_VALUES[:3], "100%", "caf\xe9", ""))
-    if rand.random() < 0.4:
+    if not plain and rand.random() < 0.4:
         found["secret"] = {"namespace": "shop", "name": rand.choice(_NAMED)}
         found["value"] = found.get("value", "") if rand.random() < 0.3 else ""
         found["secret"] |= {"foreign": True} if rand.random() < 0.1 else {}

@@ -16,6 +16,7 @@ from mycel.envoy.config.endpoints import Dialled, assignment, wanted
 from mycel.envoy.config.model import EnvoyConfig
 from mycel.envoy.config.read import read
 from mycel.envoy.messages import from_json, to_resource
+from mycel.envoy.request_log import Outcome
 from mycel.envoy.resources import ENDPOINTS, LISTENER, ROUTES, Resource, TypeUrl
 from mycel.flow.redact import Redaction
 from tests.envoy.bed import Bed
@@ -159,7 +160,7 @@ async def test_only_headers_that_may_be_shown_leave_envoy(bed: Bed):
     secrets = ("Authorization", "Cookie", "Proxy-Authorization", "X-Api-Key")
     words = [word for name in secrets for word in ("-H", f"{name}: secret")]
     await bed.curl(*words, "-H", "X-Team: a", "-A", "tool/1", f"{LISTEN}:20000/x?a=1")
-    logged = await bed.logged()
+    (logged,) = await bed.logged(1)
     assert "secret" not in str(logged)
     assert await read_dropped(bed.folder / "admin.sock") == 0  # it has such a counter, and answers
     asked, answered = records_of(logged, 1, redaction=redaction)
@@ -252,11 +253,24 @@ async def test_requests_are_logged_as_clients_asked(bed: Bed):
     await bed.settled(found.resources)
     own = ("-H", "traceparent: 00-1-2-01", "-H", "x-envoy-original-path: /elsewhere")
     await bed.curl(*own, f"{LISTEN}:20000/a")
-    entry = await bed.logged()
+    (entry,) = await bed.logged(1)
     assert (entry.path, entry.traceparent, entry.code) == (b"/a", b"00-1-2-01", b"200")
     assert (entry.listener, entry.rule) == (b"", b"")
     assert entry.server.endswith(b":20000")
     assert int(entry.duration_ns) > 0
+
+
+async def test_what_a_filter_of_users_denies_is_logged_as_denied(bed: Bed):
+    """By no rule of ours, whatever its policies are called."""
+    everyone = {"principals": [{"any": True}], "permissions": [{"any": True}]}
+    rules = {"action": "DENY", "policies": {"0/0": everyone}}
+    rbac = {"name": "x", "typed_config": {"@type": EXTENSIONS + "filters.http.rbac.v3.RBAC", "rules": rules}}
+    found = read(config(listener(filters=[manager(http_filters=[rbac, router()])]), routes(), cluster()))
+    bed.offer(snapshot([found], {"shop/api": ()}))
+    await bed.settled(found.resources)
+    assert "RBAC" in await bed.curl(f"{LISTEN}:20000/")
+    (entry,) = await bed.logged(1)
+    assert (entry.code, entry.outcome, entry.rule) == (b"403", Outcome.DENIED, b"")
 
 
 async def test_formats_that_are_refused_would_tell_of_the_node(bed: Bed):

@@ -61,7 +61,7 @@ async def test_a_secret_changes_under_its_listener(tmp_path: Path):
         tokens = [value for headers in server.received for name, value in headers if name == "x-token"]
         assert tokens[:2] == [OLD, OLD] and tokens[-2:] == [NEW, NEW] and "mine" not in tokens
         dump = await bed.curl("--unix-socket", str(tmp_path / "admin.sock"), "http://a/config_dump")
-        await bed.logged()
+        await bed.logged(1)
         log = (tmp_path / "envoy.log").read_text()
         assert "shop/token:value" in dump
         for text in (dump, log, str(bed.logs)):

@@ -26,7 +26,8 @@ FIRST_SEED = int(os.environ.get("MYCEL_ORACLE_SEED", "1"))
 
 async def compare(folder: Path, sets: int, count: int) -> None:
     """Every answer is the model's, and the server saw what it answered, with the model's headers, and nothing else."""
-    chosen = {f"set{seed}": rules(random.Random(seed)) for seed in range(FIRST_SEED, FIRST_SEED + sets)}
+    seeds = range(FIRST_SEED, FIRST_SEED + sets)  # of which every other makes rules that routes decide
+    chosen = {f"set{seed}": rules(random.Random(seed), plain=seed % 2 == 0) for seed in seeds}
     wanted: dict[str, tuple[str, Request, list[tuple[str, str]]]] = {}  # by number, of those that pass
     total = 0
     async with Bed(folder).running() as bed, Backend().at(folder / "server") as server:

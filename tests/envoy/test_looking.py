@@ -14,6 +14,7 @@ from mycel.envoy import listeners
 from mycel.envoy.looking import looking, tells_http
 from mycel.envoy.messages import from_json, to_resource
 from mycel.envoy.parts import access_logs
+from mycel.envoy.request_log import Decider
 from mycel.envoy.resources import CLUSTER, LISTENER, Snapshot
 from tests.envoy.bed import Bed
 from tests.envoy.http_traffic import Backend, ask_one, ask_two, at, one_bytes
@@ -35,7 +36,7 @@ def snapshot(folder: Path) -> Snapshot:
         "name": "seen",
         "address": {"pipe": {"path": str(folder / "seen")}},
         "listener_filters": [tells_http()],
-        **looking("policy/ingress/10001", cluster["name"], access_logs(())),
+        **looking("policy/ingress/10001", cluster["name"], access_logs((), Decider.ROUTES)),
     }
     return {
         CLUSTER: {cluster["name"]: to_resource(from_json(CLUSTER, cluster))},
@@ -69,7 +70,7 @@ async def test_requests_go_on_as_they_came(tmp_path: Path):
         assert [head[0] for head in heads] == [one_bytes(each).decode("latin-1").split("\r\n")[0] for each in asked]
         assert [head[1] for head in heads] == [f"host: {each.authority}" for each in asked]
         assert all(f"{name}: {value}" in heads[-1] for name, value in many)
-        logged = await bed.logged()
+        (logged,) = await bed.logged(1)
         assert (logged.listener, logged.path) == (b"policy/ingress/10001", ODD[0].encode())
 
 

@@ -1,4 +1,4 @@
-"""headerMatches of HTTP rules → conditions of RBAC, and filters that change a header where a match fails. Pure.
+"""headerMatches of HTTP rules → what a rule asks, conditions of RBAC, and filters that change a header. Pure.
 
 What a Secret holds is no part of a listener: Envoy asks for it by name (SDS) and remembers it in the request's filter
 state; conditions (CEL) compare it there, and what is put into a header is read from there. One that Envoy does not have
@@ -10,13 +10,13 @@ whether its rule matches and its header does not, and the change is skipped wher
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from mycel.envoy.matchers import Asked, Json, has, permissions, policy
 from mycel.envoy.parts import ADS
 from mycel.policy.http import ACTIONS, SecretRef, secret_of
-
-Json = dict[str, Any]
 
 _TYPE = "type.googleapis.com/envoy.extensions."
 _RBAC = f"{_TYPE}filters.http.rbac.v3.RBAC"
@@ -34,8 +34,8 @@ class Match(NamedTuple):
     mismatch: str  # empty: the rule does not match; LOG; or one of ACTIONS
 
     @property
-    def permission(self) -> Json:
-        """RBAC's words for a header with the value that is written here."""
+    def header(self) -> Json:
+        """A HeaderMatcher for the value that is written here."""
         return has(self.name, self.value or None)
 
     @property
@@ -61,49 +61,32 @@ def match_of(item: Mapping[str, Any], there: Collection[SecretRef]) -> Match | N
     return Match(item["name"].lower(), "" if secret else value, secret, item.get("mismatch") or "")
 
 
-def has(name: str, value: str | None) -> Json:
-    """A header with this value alone (None: any). Several headers of a name are one value, a list (RFC 9110 5.3).
-
-    That is so because the bootstrap says so: Envoy on its own lets one of them speak for the others.
-    """
-    said: Json = {"present_match": True} if value is None else {"string_match": {"exact": value}}
-    return {"header": {"name": name.lower(), **said}}
-
-
-def policy(permissions: Iterable[Json], conditions: Iterable[Json]) -> Json:
-    """RBAC's policy for a request that has all of these."""
-    parts, said = list(permissions), list(conditions)
-    allowed: Json = {"and_rules": {"rules": parts}} if len(parts) > 1 else parts[0] if parts else {"any": True}
-    found: Json = {"principals": [{"any": True}], "permissions": [allowed]}
-    if said:
-        condition = said[0]
-        for each in said[1:]:
-            condition = _call("_&&_", condition, each)
-        found |= {"condition": condition, "cel_config": {"enable_string_conversion": True}}
-    return found
-
-
 def needs(matches: Iterable[Match]) -> tuple[list[Json], list[Json]]:
-    """What a rule with these matches asks of a request: permissions, and conditions."""
-    permissions: list[Json] = []
+    """What a rule with these matches asks of a request: HeaderMatchers, and conditions about Secrets."""
+    headers: list[Json] = []
     conditions: list[Json] = []
     for each in matches:
         if each.secret is not None:
             conditions.append(_is_known(each.secret) if each.mismatch else each.condition)
         elif not each.mismatch:
-            permissions.append(each.permission)
-    return permissions, conditions
+            headers.append(each.header)
+    return headers, conditions
 
 
-def change(match: Match, permissions: list[Json], conditions: list[Json]) -> Json | None:
+def change(match: Match, rule: Asked, conditions: list[Json]) -> Json | None:
     """RBAC's policy for requests of which a match changes its header, in a rule that asks for these; None: of none."""
     if match.mismatch not in ACTIONS:
         return None
     if match.secret is not None:
-        return policy(permissions, [*conditions, _call("!_", match.condition)])
+        return policy(permissions(rule), together([*conditions, _call("!_", match.condition)]))
     if match.mismatch == "DELETE" and not match.value:
         return None  # it is not there
-    return policy([*permissions, {"not_rule": match.permission}], conditions)
+    return policy([*permissions(rule), {"not_rule": {"header": match.header}}], together(conditions))
+
+
+def together(conditions: Sequence[Json]) -> Json | None:
+    """One condition for all of these."""
+    return functools.reduce(lambda one, other: _call("_&&_", one, other), conditions) if conditions else None
 
 
 def order(match: Match) -> tuple[int, str, str, str]:

@@ -1,4 +1,4 @@
-"""Which part of an HTTP rule a request misses, by what Envoy is given for that part (`http_rules.parts`). Pure.
+"""Which part of an HTTP rule a request misses, by what Envoy is given for that part (`http_rules.asks`). Pure.
 
 A request is known as its flow tells it: method and URL. Parts about other headers are not judged.
 """
@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from mycel.envoy.http_rules import Json, parts
+from mycel.envoy.http_rules import asks
+from mycel.envoy.matchers import Asked, Json, text
 from mycel.policy.http_text import match_text
 
 _JUDGED = ("method", "path", "host")
@@ -42,7 +43,7 @@ def missed(rule: Mapping[str, Any], request: HttpRequest) -> Missed:
     different: list[str] = []
     for name in _JUDGED:
         known = getattr(request, name)
-        if known and not all(_holds(each, request) for each in parts({name: rule.get(name)})):
+        if known and not _has(request, asks({name: rule.get(name)})):
             different.append(f"{name} {rule[name]} (it is {known})")
     unknown = [str(each) for each in rule.get("headers") or ()]
     # With an action the request passes either way: the action is what changes.
@@ -50,21 +51,20 @@ def missed(rule: Mapping[str, Any], request: HttpRequest) -> Missed:
     return Missed(tuple(different), tuple(unknown))
 
 
-def _holds(matcher: Json, request: HttpRequest) -> bool:
-    """Envoy's `Permission` for a request, as far as these parts have any."""
-    ((kind, inner),) = matcher.items()
-    match kind:
-        case "and_rules":
-            return all(_holds(each, request) for each in inner["rules"])
-        case "or_rules":
-            return any(_holds(each, request) for each in inner["rules"])
-        case "url_path":
-            return _expression(inner["path"]["safe_regex"]["regex"])(request.path)
-        case "header":
-            value = request.method if inner["name"] == ":method" else request.host
-            return _expression(inner["string_match"]["safe_regex"]["regex"])(value)
-        case _:
-            raise ValueError(f"{kind} is no matcher of a method, path or host")
+def _has(request: HttpRequest, asked: Asked) -> bool:
+    """Whether a request has what these parts of a rule ask."""
+    known = {":method": request.method, ":authority": request.host}
+    hosts = (all(_matches(each["string_match"], known[each["name"]]) for each in host) for host in asked.hosts or ((),))
+    return (
+        all(_matches(text(each), request.path) for each in asked.paths)
+        and all(_matches(each["string_match"], known[each["name"]]) for each in asked.headers)
+        and any(hosts)
+    )
+
+
+def _matches(match: Json, value: str) -> bool:
+    """Envoy's StringMatcher, as far as these parts have it."""
+    return value == match["exact"] if "exact" in match else _expression(match["safe_regex"]["regex"])(value)
 
 
 @functools.lru_cache(maxsize=1024)

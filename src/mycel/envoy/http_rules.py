@@ -1,4 +1,4 @@
-"""HTTP rules of policies → what Envoy's RBAC filter lets through. Allowances only: what no rule matches is denied.
+"""HTTP rules of policies → what Envoy lets through. Allowances only: what no rule matches is denied.
 
 Expressions match whole values, as RE2 (Envoy's `safe_regex`). A host is compared without case, port and trailing dot;
 the path without its query, after normalisation (docs/l7.md). Pure.
@@ -11,11 +11,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mycel.envoy.header_matches import Changes, Match, change, has, match_of, needs, order, policy
+from mycel.envoy.header_matches import Changes, Match, change, match_of, needs, order, together
+from mycel.envoy.matchers import Asked, Json, has, header, is_literal, text
 from mycel.policy.http import SecretRef
+from mycel.policy.requests import ANY_REQUEST
 from mycel.policy.rules import L7
-
-Json = dict[str, Any]
 
 # What all servers read as one path: no parameters (`/a;b/../c` has two readings), nothing but letters of paths.
 _ESCAPE = "%[0-24-9a-f][0-9a-f]|%3[0-9ac-f]"
@@ -32,12 +32,24 @@ class Unsupported(ValueError):
     """A section Envoy cannot be given; its port stays closed."""
 
 
+class Allowed(NamedTuple):
+    """Requests a rule lets through. `condition`: what it asks about Secrets, in CEL."""
+
+    asked: Asked
+    condition: Json | None = None
+
+
 class Compiled(NamedTuple):
     """Sections that apply together, as Envoy is given them."""
 
-    policies: Json  # RBAC's: one per rule, named `section/rule`
+    rules: Mapping[str, Allowed]  # called `section/rule`; ANY_REQUEST alone: every request
     changes: Changes
     secrets: frozenset[SecretRef]  # whose values they use
+
+    @property
+    def are_plain(self) -> bool:
+        """Whether they only ask what every request tells, and change nothing."""
+        return not self.changes and not self.secrets
 
 
 def compiled(sections: Iterable[L7 | None], there: Collection[SecretRef] = ()) -> Compiled:
@@ -45,26 +57,27 @@ def compiled(sections: Iterable[L7 | None], there: Collection[SecretRef] = ()) -
 
     Raises Unsupported.
     """
-    allowed: Json = {}
+    allowed: dict[str, Allowed] = {}
     changes: dict[Match, list[Json]] = {}
     secrets: set[SecretRef] = set()
     for number, section in enumerate(_rules(sections)):
         if section is None:
-            allowed = {"any": policy([], [])} | allowed
+            allowed[ANY_REQUEST] = Allowed(Asked())
         for place, rule in enumerate(section or ()):
             matches = [match_of(each, there) for each in rule.get("headerMatches") or ()]
             usable = [each for each in matches if each is not None]
             if len(usable) < len(matches):
                 continue
-            permissions, conditions = needs(usable)
-            permissions = [*parts(rule), *permissions]
-            allowed[f"{number}/{place}"] = policy(permissions, conditions)
+            asked = asks(rule)
+            headers, conditions = needs(usable)
+            asked = asked._replace(headers=(*asked.headers, *headers))
+            allowed[f"{number}/{place}"] = Allowed(asked, together(conditions))
             for each in usable:
-                if (when := change(each, permissions, conditions)) is not None:
+                if (when := change(each, asked, conditions)) is not None:
                     changes.setdefault(each, []).append(when)
             secrets |= {each.secret for each in usable if each.secret is not None}
-    if "any" in allowed:
-        allowed = {"any": allowed["any"]}
+    if ANY_REQUEST in allowed:
+        allowed = {ANY_REQUEST: allowed[ANY_REQUEST]}
     return Compiled(allowed, {each: changes[each] for each in sorted(changes, key=order)}, frozenset(secrets))
 
 
@@ -95,45 +108,37 @@ def _rules(sections: Iterable[L7 | None]) -> list[Sequence[Mapping[str, Any]] | 
     return found
 
 
-def parts(rule: Mapping[str, Any]) -> list[Json]:
+def asks(rule: Mapping[str, Any]) -> Asked:
     """What one HTTP rule asks of a request, but for headerMatches; a field that is empty or absent asks nothing."""
-    parts: list[Json] = []
+    headers: list[Json] = []
     if rule.get("method"):
-        parts.append(_header(":method", _expression(rule["method"])))
-    if rule.get("path"):
-        plain = _PARAMETERS_LAST if ";" in rule["path"] else _PLAIN
-        parts += [{"url_path": {"path": _expression(each)}} for each in (rule["path"], plain)]
-    if rule.get("host"):
-        parts.append(_host(rule["host"]))
-    for text in rule.get("headers") or ():
-        name, colon, value = text.partition(":")
-        parts.append(has(name.strip(), value.strip() if colon else None))
-    return parts
+        headers.append(header(":method", text(rule["method"])))
+    for each in rule.get("headers") or ():
+        name, colon, value = each.partition(":")
+        headers.append(has(name.strip(), value.strip() if colon else None))
+    return Asked(_paths(rule.get("path") or ""), tuple(headers), _hosts(rule.get("host") or ""))
 
 
-def _host(text: str) -> Json:
+def _paths(expression: str) -> tuple[str, ...]:
+    if not expression:
+        return ()
+    if is_literal(expression) and re.fullmatch(_PLAIN, expression):
+        return (expression,)
+    return expression, _PARAMETERS_LAST if ";" in expression else _PLAIN
+
+
+def _hosts(expression: str) -> tuple[tuple[Json, ...], ...]:
     """A host's expression, without case; without trailing dot and port, but one that has a colon sees the port.
 
     What may follow a host is taken off first: `svc-.*5` must not find its 5 in the port of `svc-1:8085`.
     """
-    inner = text.removesuffix("$") if not text.endswith("\\$") else text
+    if not expression:
+        return ()
+    inner = expression.removesuffix("$") if not expression.endswith("\\$") else expression
     if ":" in _COLONS_OF_SYNTAX.sub("", inner):
-        return _all([_authority(f"{_HOST}(?:{_PORT})?"), _authority(f"(?:{inner})")])
-    either = [_all([_authority(_HOST + after), _authority(f"(?:{inner}){after}")]) for after in _AFTER_HOSTS]
-    return {"or_rules": {"rules": either}}
+        return ((_authority(f"{_HOST}(?:{_PORT})?"), _authority(f"(?:{inner})")),)
+    return tuple((_authority(_HOST + after), _authority(f"(?:{inner}){after}")) for after in _AFTER_HOSTS)
 
 
 def _authority(expression: str) -> Json:
-    return _header(":authority", _expression(f"(?i){expression}"))
-
-
-def _all(parts: list[Json]) -> Json:
-    return {"and_rules": {"rules": parts}}
-
-
-def _expression(text: str) -> Json:
-    return {"safe_regex": {"regex": text}}
-
-
-def _header(name: str, match: Json) -> Json:
-    return {"header": {"name": name, "string_match": match}}
+    return header(":authority", text(f"(?i){expression}"))

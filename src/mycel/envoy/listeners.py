@@ -13,10 +13,13 @@ from typing import Any
 
 from mycel.abi import Direction, ProxyMark
 from mycel.envoy.header_matches import changing, deciding, remembering, resource_name
-from mycel.envoy.http_rules import Json, Unsupported, compiled, underscores
+from mycel.envoy.http_routes import allowing, routes
+from mycel.envoy.http_rules import Unsupported, compiled, underscores
 from mycel.envoy.looking import looking, tells_http
+from mycel.envoy.matchers import Json
 from mycel.envoy.messages import from_json, to_resource
 from mycel.envoy.parts import UPSTREAM_KEEPALIVE, Shown, access_logs, listener_fields, router, upstream_bind
+from mycel.envoy.request_log import Decider
 from mycel.envoy.resources import CLUSTER, LISTENER, SECRET, Resource, Snapshot
 from mycel.model.proxy import upstream_mark
 from mycel.policy.http import SecretRef, secrets_of
@@ -27,6 +30,7 @@ ORIGINAL_DESTINATION = "original-destination"
 _TYPE = "type.googleapis.com/envoy.extensions."
 _OPTIONS = f"{_TYPE}upstreams.http.v3.HttpProtocolOptions"
 _BUFFER_BYTES = 32768
+_RETRY = {"retry_on": "reset-before-request", "num_retries": 1}
 _DENIED = "Access denied\r\n"
 _LOOKS = (LOOK,)
 _NONE: Mapping[SecretRef, Resource] = MappingProxyType({})
@@ -92,7 +96,7 @@ def listener(port: int, http: HttpSections, there: Collection[SecretRef], shown:
     }
     if http.sections == _LOOKS:
         filters = [*fields["listener_filters"], tells_http()]
-        chains = looking(name, ORIGINAL_DESTINATION, access_logs(shown))
+        chains = looking(name, ORIGINAL_DESTINATION, access_logs(shown, Decider.ROUTES))
         return {**fields, **chains, "listener_filters": filters}
     manager = {"name": "http", "typed_config": connection_manager(http, there, shown)}
     return {**fields, "filter_chains": [{"name": name, "filters": [manager]}]}
@@ -101,16 +105,18 @@ def listener(port: int, http: HttpSections, there: Collection[SecretRef], shown:
 def connection_manager(http: HttpSections, there: Collection[SecretRef], shown: Shown = ()) -> Json:
     """What happens on a connection, whatever brought it here. Raises Unsupported."""
     rules = compiled(http.sections, there)
-    rbac = {
-        "@type": f"{_TYPE}filters.http.rbac.v3.RBAC",
-        "rules": {"action": "ALLOW", "policies": rules.policies},
-    }
     names = underscores(http.sections)
-    route = {
-        "cluster": ORIGINAL_DESTINATION,
-        "timeout": "0s",
-        "retry_policy": {"retry_on": "reset-before-request", "num_retries": 1},
-    }
+    route = {"cluster": ORIGINAL_DESTINATION, "timeout": "0s"}
+    if rules.are_plain:
+        decider, filters, found = Decider.ROUTES, [], routes(rules, route)
+    else:
+        filters = [
+            *remembering(rules.secrets),
+            *deciding(rules.changes),
+            allowing(rules),
+            *changing(rules.changes),
+        ]
+        decider, found = Decider.FILTER, [{"match": {"prefix": "/"}, "route": route}]
     return {
         "@type": f"{_TYPE}filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "policy",
@@ -125,19 +131,11 @@ def connection_manager(http: HttpSections, there: Collection[SecretRef], shown: 
         "common_http_protocol_options": {"idle_timeout": "60s", "headers_with_underscores_action": names},
         "http_protocol_options": {"accept_http_10": True},
         "local_reply_config": {"mappers": [_denied()]},
-        "access_log": access_logs(shown),
-        "http_filters": [
-            *remembering(rules.secrets),
-            *deciding(rules.changes),
-            {"name": "rbac", "typed_config": rbac},
-            *changing(rules.changes),
-            router(),
-        ],
+        "access_log": access_logs(shown, decider),
+        "http_filters": [*filters, router()],
         "route_config": {
             "name": "all",
-            "virtual_hosts": [
-                {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": route}]}
-            ],
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": found, "retry_policy": _RETRY}],
         },
     }
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mycel.abi import ProxyMark
-from mycel.envoy.request_log import log_format
+from mycel.envoy.request_log import Decider, log_format
 from mycel.model.proxy import LISTEN_IPV4, UPSTREAM_PORTS
 
 Json = Mapping[str, Any]
@@ -88,14 +88,13 @@ def router() -> Json:
     return {"name": "router", "typed_config": fields}
 
 
-def access_logs(shown: Shown, *, of_users: bool = False) -> list[Json]:
+def access_logs(shown: Shown, decider: Decider) -> list[Json]:
     """The access log that becomes flows: one line per request, to the agent; none where nobody keeps flows.
 
-    It is the same for all listeners, whose names are in the lines (a policy's filter chains are called as it is):
-    Envoy has one buffer and sends one message for all that have the same, and keeps them for good. `of_users`: of a
-    listener that a user wrote.
+    It is the same for all listeners that decide alike, whose names are in the lines (a policy's filter chains are
+    called as it is): Envoy has one buffer and sends one message for all that have the same, and keeps them for good.
     """
-    return [] if shown is None else [_access_log(log_format(shown, of_users=of_users))]
+    return [] if shown is None else [_access_log(log_format(shown, decider))]
 
 
 def _access_log(line: str) -> Json:

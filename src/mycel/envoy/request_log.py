@@ -12,12 +12,23 @@ from typing import NamedTuple
 
 TEXT_BYTES = 2_100
 """Of a URL's path and of a header's value; the rest is not logged. A little more than flows show."""
-_START = b"mycel 2\n"  # of lines of this form
+DENIED = "denied"
+"""What a line says instead of a rule when none let a request through."""
+_START = b"mycel 3\n"  # of lines of this form
 _ABSENT = b"-"
-_DENIED = b"rbac_access_denied"
+_DENIED = DENIED.encode()
 _NO_ANSWER = b"0"
 _HEAD_BYTES = len(_START + b"403\n" + _DENIED)
 _REQUEST, _RESPONSE = b">", b"<"
+_NOTED = "%DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_"
+
+
+class Decider(Enum):
+    """What in a listener decides on requests, and so how its log is told of it."""
+
+    ROUTES = "%ROUTE_NAME%"
+    FILTER = f"{_NOTED}engine_result)% {_NOTED}effective_policy_id)%"
+    USER = f"{_NOTED}engine_result)% -"  # filters and routes that users wrote, and call as they like
 
 
 class Outcome(Enum):
@@ -28,8 +39,8 @@ class Outcome(Enum):
     DENIED = auto()
 
 
-def _outcome(code: bytes, details: bytes) -> Outcome:
-    if details.startswith(_DENIED):
+def _outcome(code: bytes, decision: bytes) -> Outcome:
+    if decision.startswith(_DENIED):
         return Outcome.DENIED
     return Outcome.UNANSWERED if code == _NO_ANSWER else Outcome.ANSWERED
 
@@ -38,13 +49,12 @@ class Line(NamedTuple):
     """A request as it was logged: the values of `_OPERATORS`, where b"" is what Envoy had not."""
 
     code: bytes  # decimal; 0: no answer
-    details: bytes  # Envoy's reason for it
+    decision: bytes  # see Decider: DENIED, or the rule that let it through
     protocol: bytes  # HTTP/1.1
     listener: bytes  # of a policy: its name
     duration_ns: bytes  # decimal, from the first byte of the request to the last of the answer
     client: bytes  # address:port
     server: bytes
-    rule: bytes  # of the listener's RBAC: section/rule
     method: bytes
     scheme: bytes
     authority: bytes
@@ -58,19 +68,24 @@ class Line(NamedTuple):
     @property
     def outcome(self) -> Outcome:
         """See Outcome."""
-        return _outcome(self.code, self.details)
+        return _outcome(self.code, self.decision)
+
+    @property
+    def rule(self) -> bytes:
+        """Of the listener's rules that which let the request through: `section/rule`, or ANY_REQUEST."""
+        rule = self.decision.rpartition(b" ")[2]
+        return b"" if rule == _ABSENT or self.outcome is Outcome.DENIED else rule
 
 
 _LISTENER = "%FILTER_CHAIN_NAME%"
 _OPERATORS = (
     "%RESPONSE_CODE%",
-    "%RESPONSE_CODE_DETAILS%",
+    Decider.ROUTES.value,
     "%PROTOCOL%",
     _LISTENER,
     "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:ns)%",
     "%DOWNSTREAM_REMOTE_ADDRESS%",
     "%DOWNSTREAM_LOCAL_ADDRESS%",
-    "%DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_effective_policy_id)%",
     "%REQ(:METHOD):100%",
     "%REQ(:SCHEME):100%",
     f"%REQ(:AUTHORITY):{TEXT_BYTES}%",
@@ -81,17 +96,17 @@ _OPERATORS = (
 )
 
 
-def log_format(shown: Iterable[str], *, of_users: bool) -> str:
+def log_format(shown: Iterable[str], decider: Decider) -> str:
     """The format of lines that also hold these headers (lower case) of request and response.
 
-    `of_users`: of listeners that users wrote. There the path may have been rewritten, and Envoy's header says what it
-    was, which elsewhere could be the client's; and filter chains are called anything.
+    In listeners that users wrote the path may have been rewritten, and Envoy's header says what it was, which elsewhere
+    could be the client's; and filter chains are called anything.
     """
     names = tuple(shown)
     asked = [f"{_REQUEST.decode()}{name}:%REQ({name}):{TEXT_BYTES}%" for name in names]
     answered = [f"{_RESPONSE.decode()}{name}:%RESP({name}):{TEXT_BYTES}%" for name in names]
-    made = _START.decode() + "\n".join((*_OPERATORS, *asked, *answered))
-    if not of_users:
+    made = _START.decode() + "\n".join((*_OPERATORS, *asked, *answered)).replace(Decider.ROUTES.value, decider.value)
+    if decider is not Decider.USER:
         return made
     return made.replace(_LISTENER, _ABSENT.decode()).replace("%REQ(:PATH)", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)")
 
@@ -108,8 +123,8 @@ def is_line(text: bytes) -> bool:
 
 def read_outcome(head: bytes) -> Outcome:
     """What a line's head says."""
-    _, code, details, *_ = head.split(b"\n", 3)
-    return _outcome(code, details)
+    _, code, decision, *_ = head.split(b"\n", 3)
+    return _outcome(code, decision)
 
 
 def read_line(line: bytes) -> Line:

@@ -9,7 +9,7 @@ from mycel.agent.proxy import access_log
 from mycel.agent.proxy.access_log import AccessLogs, trace_id
 from mycel.agent.proxy.otlp import export_class
 from mycel.agent.proxy.records import Cause, Records
-from mycel.envoy.request_log import TEXT_BYTES, Line, is_line, read_line
+from mycel.envoy.request_log import TEXT_BYTES, Line, Outcome, is_line, read_line
 from mycel.flow.enrich import Enricher
 from mycel.flow.enrich import Records as Names_
 from mycel.flow.kinds import Kinds
@@ -26,7 +26,7 @@ def line(**fields: str) -> bytes:
     """A request of client to echo, as Envoy logs it."""
     known = {
         "code": "200",
-        "details": "via_upstream",
+        "decision": "0/0",
         "duration_ns": "5900000",
         "client": f"{format_address(CLIENT)}:40212",
         "server": f"{format_address(ECHO)}:8080",
@@ -38,7 +38,7 @@ def line(**fields: str) -> bytes:
     }
     headers = [f"{name}:{fields.pop(name)}" for name in list(fields) if name[0] in "<>"]
     values = [(known | fields).get(name, "-") for name in Line._fields[:-2]]
-    return "\n".join(("mycel 2", *values, *headers)).encode("utf-8", "surrogateescape")
+    return "\n".join(("mycel 3", *values, *headers)).encode("utf-8", "surrogateescape")
 
 
 def records_of(line: bytes, *, redaction: Redaction | None = None) -> list[L7Record]:
@@ -115,9 +115,10 @@ def test_a_long_url_is_cut() -> None:
     assert answered.http.url is asked.http.url  # kept once
 
 
-def test_the_rule_that_let_it_through() -> None:
-    """As Envoy's RBAC calls it; flows name the policies behind it, requests and answers alike."""
-    records = records_of(line(path="/foo", rule="2/1", listener="policy/egress/10007"))
+@pytest.mark.parametrize("decision", ["2/1", "allowed 2/1"])
+def test_the_rule_that_let_it_through(decision: str) -> None:
+    """As routes are called, and an RBAC filter notes it; flows of requests and answers name the policies behind it."""
+    records = records_of(line(path="/foo", decision=decision, listener="policy/egress/10007"))
     assert [each.rule for each in records] == ["2/1", "2/1"]
     names = Names_()
     (rows,) = Enricher(Names(), names).enrich_l7([records], pytest.fail, wall_offset_ns=0)
@@ -125,6 +126,13 @@ def test_the_rule_that_let_it_through() -> None:
     assert [[each.labels[-1] for each in flow.egress_allowed_by] for flow in found] == [
         ["mycel:rule=egress 2/1 False"]
     ] * 2
+
+
+@pytest.mark.parametrize("decision", ["-", "- -", "allowed -", "denied", "denied -"])
+def test_no_rule_let_it_through(decision: str) -> None:
+    made = read_line(line(decision=decision))
+    assert made.rule == b""
+    assert (made.outcome is Outcome.DENIED) == decision.startswith("denied")
 
 
 class Stream:
@@ -167,7 +175,7 @@ async def serve(message: bytes) -> tuple[list[Sheet], Records]:
 async def test_what_is_counted_is_what_is_read() -> None:
     """Of each message, without reading it: requests, answers, denials."""
     listener = "policy/ingress/10007"
-    denied = line(code="403", details="rbac_access_denied_matched_policy[none]", listener=listener)
+    denied = line(code="403", decision="denied", listener=listener)
     message = logged(line(listener=listener), denied, line(code="0", listener=listener))
     ((sheet,), _) = await serve(message)
     assert (sheet.forwarded, sheet.dropped, sheet.size) == (3, 1, len(message))
@@ -180,9 +188,9 @@ async def test_what_is_counted_is_what_is_read() -> None:
 @pytest.mark.parametrize(
     ("bad", "counted"),
     [
-        (b"mycel 1\n" + line()[8:], 2),  # another release's
-        (b"mycel 2\n200", 2),
-        (b"mycel 2\n200\nvia_upstream", 4),
+        (b"mycel 2\n" + line()[8:], 2),  # another release's
+        (b"mycel 3\n200", 2),
+        (b"mycel 3\n200\n0/0", 4),
         (b"", 2),
         (b"\xff\n\xfe", 2),
         (line(client="envoy://internal/"), 4),
@@ -210,7 +218,7 @@ def test_a_denied_request_has_no_answer() -> None:
         line(
             path="/foo",
             code="403",
-            details="rbac_access_denied_matched_policy[none]",
+            decision="denied",
             traceparent=PARENT,
             listener="policy/ingress/10007",
         )

@@ -1,4 +1,4 @@
-"""HTTP rules as RBAC: which are said how, what is refused, and what is the same."""
+"""HTTP rules as routes and as RBAC: which are said how, what is refused, and what is the same."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import re2
 
 from mycel.abi import Direction
 from mycel.envoy.header_matches import changing, deciding, remembering
-from mycel.envoy.http_rules import Unsupported, compiled, underscores
+from mycel.envoy.http_routes import allowing, routes
+from mycel.envoy.http_rules import Compiled, Unsupported, compiled, underscores
 from mycel.envoy.listeners import ORIGINAL_DESTINATION, snapshot, unserved
 from mycel.envoy.resources import CLUSTER, LISTENER
 from mycel.policy.http import SecretRef
@@ -22,40 +23,86 @@ def http(*rules: Any, **others: Any) -> L7:
     return L7("http", json.dumps({"rules": list(rules), **others}))
 
 
-def permission(rule: Any) -> Any:
-    """What a rule asks for."""
-    (allowed,) = compiled([http(rule)]).policies["0/0"]["permissions"]
-    return allowed
+def passes(rule: Any, request: dict[str, str]) -> bool:
+    """Whether a rule lets a request through, which is its headers; by RBAC and by routes, and both say the same."""
+    made = compiled([http(rule)])
+    ((policy,),) = [each["permissions"] for each in policies(made).values()]
+    found = by_rbac(policy, request)
+    assert by_routes(made, request) == found
+    return found
 
 
-def passes(allowed: Any, request: dict[str, str]) -> bool:
-    """What RBAC does with what rules may say; a request is its headers, `:path` without a query."""
+def policies(made: Compiled) -> dict[str, Any]:
+    """What the RBAC filter allows."""
+    found: dict[str, Any] = allowing(made)["typed_config"]["rules"]["policies"]
+    return found
+
+
+def by_rbac(allowed: Any, request: dict[str, str]) -> bool:
+    """What RBAC does with what rules may say."""
     kind, inner = next(iter(allowed.items()))
-    if kind in ("and_rules", "or_rules"):
-        return (all if kind == "and_rules" else any)(passes(each, request) for each in inner["rules"])
-    if kind == "url_path":
-        return re2.fullmatch(inner["path"]["safe_regex"]["regex"], request[":path"]) is not None
-    if kind == "not_rule":
-        return not passes(inner, request)
-    if kind == "any":
-        return True
-    value = request.get(inner["name"])
-    if value is None or inner.get("present_match"):
-        return value is not None
-    match = inner["string_match"]
+    match kind:
+        case "and_rules" | "or_rules":
+            return (all if kind == "and_rules" else any)(by_rbac(each, request) for each in inner["rules"])
+        case "url_path":
+            return said(inner["path"], without_query(request))
+        case "not_rule":
+            return not by_rbac(inner, request)
+        case "any":
+            return True
+        case _:
+            return has(inner, request)
+
+
+def by_routes(made: Compiled, request: dict[str, str]) -> bool:
+    """Whether the first route that a request matches sends it on."""
+    for each in routes(made, {}):
+        match = each["match"]
+        path = without_query(request)
+        if "connect_matcher" in match or not path.startswith(match.get("prefix", "")):
+            continue
+        if ("path" in match or "safe_regex" in match) and not said({"exact": match.get("path")} | match, path):
+            continue
+        if all(has(header, request) for header in match.get("headers", ())):
+            return "route" in each
+    raise AssertionError("there is a last route for everything")
+
+
+def without_query(request: dict[str, str]) -> str:
+    return request.get(":path", "/").partition("?")[0]
+
+
+def has(header: Any, request: dict[str, str]) -> bool:
+    """Envoy's HeaderMatcher."""
+    value = request.get(header["name"])
+    return value is not None and ("present_match" in header or said(header["string_match"], value))
+
+
+def said(match: Any, value: str) -> bool:
+    """Envoy's StringMatcher."""
     expression = match.get("safe_regex")
-    return value == match.get("exact") if expression is None else re2.fullmatch(expression["regex"], value) is not None
+    return value == match["exact"] if expression is None else re2.fullmatch(expression["regex"], value) is not None
 
 
 @pytest.mark.parametrize("rule", [{}, {"method": ""}, {"headers": [], "headerMatches": []}, {"path": "", "host": ""}])
 def test_what_is_empty_matches_everything(rule: dict[str, Any]):
-    assert permission(rule) == {"any": True}
+    assert passes(rule, {})
+    assert passes(rule, {":method": "OPTIONS", ":path": "*"})
 
 
 @pytest.mark.parametrize(
     ("rule", "path", "expected"),
     [
         ("/a", "/a", True),
+        ("/a", "/a?/b", True),
+        ("/.*", "/a?//;\n", True),
+        ("/a?", "/a?b", True),
+        ("//a", "//a", False),
+        ("a", "a", False),
+        ("/a.", "/ab", True),
+        ("/a_-Z9/", "/a_-Z9/", True),
+        ("/a", "/A", False),
+        ("/a", "*", False),
         ("/a", "/a/b", False),
         ("/a|/b", "/b", True),
         (".*\\.css", "/admin;.css", False),
@@ -73,7 +120,7 @@ def test_what_is_empty_matches_everything(rule: dict[str, Any]):
     ],
 )
 def test_paths(rule: str, path: str, expected: bool):
-    assert passes(permission({"path": rule}), {":path": path}) == expected
+    assert passes({"path": rule}, {":path": path}) == expected
 
 
 @pytest.mark.parametrize(
@@ -95,7 +142,7 @@ def test_paths(rule: str, path: str, expected: bool):
     ],
 )
 def test_hosts(rule: str, host: str, expected: bool):
-    assert passes(permission({"host": rule}), {":authority": host}) == expected
+    assert passes({"host": rule}, {":authority": host}) == expected
 
 
 @pytest.mark.parametrize(
@@ -112,7 +159,7 @@ def test_hosts(rule: str, host: str, expected: bool):
     ],
 )
 def test_headers_and_methods(rule: dict[str, Any], headers: dict[str, str], expected: bool):
-    assert passes(permission(rule), headers) == expected
+    assert passes(rule, headers) == expected
 
 
 def test_names_with_underscores_are_refused_where_rules_read_their_twins():
@@ -123,13 +170,13 @@ def test_names_with_underscores_are_refused_where_rules_read_their_twins():
 
 
 def test_sections_add_up_and_one_without_rules_allows_everything():
-    assert list(compiled([http({"path": "/a"}), http({"path": "/b"}, {"path": "/c"})]).policies) == [
+    assert list(compiled([http({"path": "/a"}), http({"path": "/b"}, {"path": "/c"})]).rules) == [
         "0/0",
         "1/0",
         "1/1",
     ]
-    assert list(compiled([http({"path": "/a"}), None]).policies) == ["any"]
-    assert compiled([http()]).policies == {}  # nothing is allowed
+    assert list(compiled([http({"path": "/a"}), None]).rules) == ["any"]
+    assert compiled([http()]).rules == {}  # nothing is allowed
 
 
 def changed(rule: Any, headers: dict[str, str], there: Any = ()) -> list[str]:
@@ -137,7 +184,7 @@ def changed(rule: Any, headers: dict[str, str], there: Any = ()) -> list[str]:
     return [
         match.mismatch
         for match, when in compiled([http(rule)], there).changes.items()
-        if any(passes(each["permissions"][0], headers) for each in when)
+        if any(by_rbac(each["permissions"][0], headers) for each in when)
     ]
 
 
@@ -160,7 +207,7 @@ def changed(rule: Any, headers: dict[str, str], there: Any = ()) -> list[str]:
 )
 def test_what_is_changed(matches: list[dict[str, str]], headers: dict[str, str], expected: list[str]):
     assert changed({"headerMatches": matches}, headers) == expected
-    assert passes(permission({"headerMatches": matches}), headers)  # it passes all the same
+    assert passes({"headerMatches": matches}, headers)  # it passes all the same
 
 
 def test_only_what_matches_is_changed():
@@ -171,7 +218,7 @@ def test_only_what_matches_is_changed():
     assert changed(rule, {":method": "GET", "x-b": "3"}) == []
     assert changed(rule, {":method": "PUT", "x-b": "2"}) == []
     both = compiled([None, http(rule), http({"path": "/a", "headerMatches": [add]})])
-    assert list(both.policies) == ["any"]
+    assert list(both.rules) == ["any"]
     ((match, when),) = both.changes.items()  # once, for either
     assert (match.mismatch, len(when), len(deciding(both.changes)), len(changing(both.changes))) == ("ADD", 2, 1, 1)
 
@@ -186,14 +233,14 @@ def test_a_rule_whose_secret_is_not_there_never_matches(mismatch: str):
     match = {"name": "x-a", "secret": NAMED, "mismatch": mismatch}
     section = http({"headerMatches": [match]}, {"path": "/b"})
     without = compiled([section])
-    assert list(without.policies) == ["0/1"] and not without.changes and not without.secrets
+    assert list(without.rules) == ["0/1"] and not without.changes and not without.secrets
     other = compiled([section], {SecretRef("shop", "token", foreign=True)})
     assert other == without
     stands_in = compiled([http({"headerMatches": [match | {"value": "1"}]})])
-    assert list(stands_in.policies) == ["0/0"] and not stands_in.secrets
+    assert list(stands_in.rules) == ["0/0"] and not stands_in.secrets
     there = compiled([section], {TOKEN})
-    assert list(there.policies) == ["0/0", "0/1"] and there.secrets == {TOKEN}
-    assert "condition" in there.policies["0/0"] and "condition" not in there.policies["0/1"]
+    assert list(there.rules) == ["0/0", "0/1"] and there.secrets == {TOKEN}
+    assert "condition" in policies(there)["0/0"] and "condition" not in policies(there)["0/1"]
     assert [each.mismatch for each in there.changes] == ([mismatch] if mismatch in ("ADD", "DELETE", "REPLACE") else [])
     assert "shop/token:value" in json.dumps(remembering(there.secrets))
 

@@ -11,6 +11,7 @@ from mycel.abi import ProxyMark
 from mycel.envoy import parts
 from mycel.envoy.config.names import Names
 from mycel.envoy.messages import from_json, message_class
+from mycel.envoy.request_log import Decider
 from mycel.envoy.resources import CLUSTER, LISTENER, ROUTES, TypeUrl
 from mycel.model.proxy import upstream_mark
 from mycel.policy.errors import PolicyInvalid
@@ -103,7 +104,7 @@ class Filler:
             manager.merge_slashes = True
         if not manager.HasField("use_remote_address"):
             manager.use_remote_address.value = True
-        logs = (from_json(_ACCESS_LOG, each) for each in parts.access_logs(self._shown, of_users=True))
+        logs = (from_json(_ACCESS_LOG, each) for each in parts.access_logs(self._shown, Decider.USER))
         manager.access_log.extend(logs)
 
     def _tcp_proxy(self, proxy: Any, path: str) -> None:
