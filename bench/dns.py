@@ -2,7 +2,8 @@
 
     python -m bench.dns [--seconds S] [--pairs N] [--shielded]
 
-All take turns in one run; what counts is the difference of each turn, as load, resolver and proxy share the machine.
+All take turns in one run. Latency is measured beside the direct way, question by question: load, resolver and proxy
+share the machine, and what is away for a millisecond is so for both. What counts is the difference of their tails.
 The proxy is measured without flows, and with: then somebody takes its records, as an agent does. `--shielded` gives
 all processes of the run, resolver and load too, real-time priority, so that others of the machine do not count. Needs
 root: it makes the namespaces of tests/dnsproxy, where a redirect by nftables stands for the datapath's.
@@ -11,6 +12,7 @@ root: it makes the namespaces of tests/dnsproxy, where a redirect by nftables st
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -19,7 +21,7 @@ import socket
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -45,12 +47,13 @@ _QUERIES = [
 
 
 class Round(NamedTuple):
-    """`rate`: answers a second with a full window. Latencies in microseconds, at RATE questions a second."""
+    """`rate`: answers a second with a full window. Latencies: microseconds, at RATE questions a second of each way."""
 
     rate: float
     p50_us: float
     p99_us: float
     lost: int
+    beside_us: float  # p99 of the direct way in the same second
 
 
 def bound(namespace: str, place: tuple[str, int] | None) -> socket.socket:
@@ -131,30 +134,42 @@ def throughput(made: socket.socket, seconds: float) -> float:
     return answers / seconds
 
 
-def latency(made: socket.socket, seconds: float) -> tuple[float, float, int]:
-    """p50 and p99 in microseconds, and losses, at RATE questions a second."""
-    made.setblocking(False)
-    sent: dict[bytes, float] = {}
-    taken: list[float] = []
-    start = time.perf_counter()
-    count, total = 0, int(RATE * seconds)
-    while count < total or (sent and time.perf_counter() < start + seconds + 0.5):
+class Tail(NamedTuple):
+    """Of one way in one second, in microseconds."""
+
+    p50_us: float
+    p99_us: float
+    lost: int
+
+
+def latency(ways: Sequence[socket.socket], seconds: float) -> list[Tail]:
+    """Of each way, at RATE questions a second of each: one to the first, one to the second, and so on."""
+    sent: list[dict[bytes, float]] = [{} for _ in ways]
+    taken: list[list[float]] = [[] for _ in ways]
+    places = {made.fileno(): place for place, made in enumerate(ways)}
+    for made in ways:
+        made.setblocking(False)
+    start, rate = time.perf_counter(), RATE * len(ways)
+    count, total = 0, int(rate * seconds)
+    while count < total or (any(sent) and time.perf_counter() < start + seconds + 0.5):
         now = time.perf_counter()
-        if count < total and now >= start + count / RATE:
-            number = (count & 0xFFFF).to_bytes(2, "big")
-            sent[number] = time.perf_counter()
-            made.send(number + _QUERIES[count % NAMES])
+        if count < total and now >= start + count / rate:
+            number, place = divmod(count, len(ways))
+            name = (number & 0xFFFF).to_bytes(2, "big")
+            sent[place][name] = time.perf_counter()
+            ways[place].send(name + _QUERIES[number % NAMES])
             count += 1
             continue
-        wait_s = start + count / RATE - now if count < total else 0.05
-        if not select.select((made,), (), (), max(0.0, wait_s))[0]:
-            continue
-        began = sent.pop(made.recv(4096)[:2], None)
-        if began is not None:
-            taken.append(time.perf_counter() - began)
-    drain(made)
-    cuts = statistics.quantiles(taken, n=100)
-    return cuts[49] * 1e6, cuts[98] * 1e6, len(sent)
+        wait_s = start + count / rate - now if count < total else 0.05
+        for made in select.select(ways, (), (), max(0.0, wait_s))[0]:
+            place = places[made.fileno()]
+            began = sent[place].pop(made.recv(4096)[:2], None)
+            if began is not None:
+                taken[place].append(time.perf_counter() - began)
+    for made in ways:
+        drain(made)
+    cuts = [statistics.quantiles(each, n=100) for each in taken]
+    return [Tail(cut[49] * 1e6, cut[98] * 1e6, len(left)) for cut, left in zip(cuts, sent, strict=True)]
 
 
 def drain(made: socket.socket) -> None:
@@ -172,19 +187,21 @@ def measure(bed: Bed, places: Mapping[str, tuple[str, int]], *, seconds: float, 
     found: dict[str, list[Round]] = {name: [] for name in places}
     for turn in range(pairs):
         for name in list(places)[:: 1 if turn % 2 == 0 else -1]:
-            with bound(bed.client_ns, None) as made:
+            with bound(bed.client_ns, None) as made, bound(bed.client_ns, None) as direct:
                 made.connect(places[name])
+                direct.connect(places["direct"])
                 rate = throughput(made, seconds)
-                found[name].append(Round(rate, *latency(made, seconds)))
+                tail, beside = latency((made, direct), seconds)
+                found[name].append(Round(rate, *tail, beside.p99_us))
     return found
 
 
 def told(found: dict[str, list[Round]]) -> dict[str, object]:
-    """Medians of all, and what each turn adds to its own direct one."""
+    """Medians of all, and what each turn adds to the direct way."""
     direct = found["direct"]
     out: dict[str, object] = {}
     for name, rounds in found.items():
-        rates, p50s, p99s, losses = zip(*rounds, strict=True)
+        rates, p50s, p99s, losses, _ = zip(*rounds, strict=True)
         out[name] = row = {
             "answers_per_s": round(statistics.median(rates)),
             "p50_us": round(statistics.median(p50s)),
@@ -193,7 +210,7 @@ def told(found: dict[str, list[Round]]) -> dict[str, object]:
             "lost": sum(losses),
         }
         if name != "direct":
-            added = [mine.p99_us - its.p99_us for mine, its in zip(rounds, direct, strict=True)]
+            added = [each.p99_us - each.beside_us for each in rounds]
             row["rate_of_direct"] = round(
                 statistics.median(mine.rate / its.rate for mine, its in zip(rounds, direct, strict=True)), 2
             )
@@ -239,11 +256,23 @@ def bench(*, seconds: float, pairs: int) -> dict[str, object]:
             bed.close()
 
 
+@contextlib.contextmanager
+def shielded() -> Generator[None]:
+    """What is started meanwhile has real-time priority, and does not wait for others of the machine."""
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 def bench_dns(results: dict[str, object]) -> None:
-    """The row "dns" of `make bench`."""
-    for title, found in bench(seconds=1.0, pairs=9).items():
-        results[f"DNS proxy {title}"] = found
-        print(f"DNS proxy {title}: {json.dumps(found)}", flush=True)
+    """The row "dns" of `make bench`: on the machine as it is, and shielded from it."""
+    for how, shield in (("", contextlib.nullcontext), (", shielded", shielded)):
+        with shield():
+            for title, found in bench(seconds=1.0, pairs=9).items():
+                results[f"DNS proxy {title}{how}"] = found
+                print(f"DNS proxy {title}{how}: {json.dumps(found)}", flush=True)
 
 
 def main() -> None:
@@ -253,9 +282,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--shielded", action="store_true", help="real-time priority for all of it")
     options = parser.parse_args()
-    if options.shielded:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))  # children have it too
-    print(json.dumps(bench(seconds=options.seconds, pairs=options.pairs), indent=2))
+    with shielded() if options.shielded else contextlib.nullcontext():
+        print(json.dumps(bench(seconds=options.seconds, pairs=options.pairs), indent=2))
 
 
 if __name__ == "__main__":
