@@ -34,6 +34,7 @@ class Records:
         self._lost = 0
         self._waiting: list[bytes] = []
         self._bytes = 0
+        self._messages = 0  # that wait; a record stands for one or two
 
     def look(self) -> None:
         """Find out, now and then, whether anybody takes records, and tell what was lost."""
@@ -69,25 +70,24 @@ class Records:
         protocol: str,
         verdict: L7Verdict,
         answer: Answer | None = None,
-        rcode: int = 0,
         latency_s: float = 0.0,
-        response: bool = False,
     ) -> None:
-        """A query, or with `response` its answer."""
+        """A query that went no further, or one with its answer: one record stands for both."""
         if self._socket is None:
             return
         record = L7Record(
             time_ns=time.time_ns(),
-            half=Half.RESPONSE if response else Half.REQUEST,
+            half=Half.REQUEST if answer is None else Half.RESPONSE,
             verdict=verdict,
             source=End(*client),
             destination=End(*server),
             protocol=protocol,
             listener=listener,
             latency_ns=round(latency_s * 1e9),
+            asked=answer is not None,
         )
         small = answer is None or len(answer.addresses) + len(answer.aliases) <= _SHOWN
-        said = _said(query, answer, rcode) if small else _say(query, answer, rcode)
+        said = _said(query, answer) if small else _say(query, answer)
         line = b'%b,"dns":%b}' % (encode(record)[:-1], said)
         if self._bytes + len(line) >= RECORD_LIMIT:
             self._flush()
@@ -95,12 +95,13 @@ class Records:
             asyncio.get_running_loop().call_later(_TOGETHER_S, self._flush)
         self._waiting.append(line)
         self._bytes += len(line) + 1
+        self._messages += 1 if answer is None else 2
 
     def _flush(self) -> None:
         if self._waiting and not self._send(b"\n".join(self._waiting)):
-            self._lost += len(self._waiting)
+            self._lost += self._messages
         self._waiting.clear()
-        self._bytes = 0
+        self._bytes = self._messages = 0
 
     def _send(self, datagram: bytes) -> bool:
         if self._socket is None:
@@ -115,14 +116,14 @@ class Records:
         return True
 
 
-def _say(query: Query, answer: Answer | None, rcode: int) -> bytes:
+def _say(query: Query, answer: Answer | None) -> bytes:
     """The part of a record that the next ones repeat, as JSON."""
     addresses = answer.addresses if answer else ()
     return msgspec.json.encode(
         Dns(
             query=query.name,
             qtypes=(type_name(query.type),),
-            rcode=answer.rcode if answer else rcode,
+            rcode=answer.rcode if answer else 0,
             ips=tuple(format_address(address) for address, _ in addresses[:_SHOWN]),
             ttl=min((ttl for _, ttl in addresses), default=0),
             cnames=answer.aliases[:_SHOWN_NAMES] if answer else (),

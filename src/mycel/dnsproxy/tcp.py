@@ -12,7 +12,7 @@ from mycel.dnsproxy import sockets
 from mycel.dnsproxy.gate import ANSWER_WITHIN_S, Gate
 from mycel.dnsproxy.records import Records
 from mycel.dnsproxy.sockets import Place
-from mycel.dnsproxy.wire import Query, is_answer, read_answer, refusal
+from mycel.dnsproxy.wire import FAILED, Answer, Query, is_answer, read_answer, refusal
 from mycel.flow.l7 import L7Verdict
 from mycel.kit.dns import DnsFormatError, RCode
 
@@ -84,10 +84,23 @@ class TcpListener:
         query = judged.query
         if query is None:
             return None if judged.refuse is None else refusal(wire, judged.refuse)
+
+        def tell(verdict: L7Verdict, answer: Answer | None = None) -> None:
+            if self._records.wanted:
+                self._records.tell(
+                    query,
+                    client,
+                    server,
+                    listener=self._port,
+                    protocol="TCP",
+                    verdict=verdict,
+                    answer=answer,
+                    latency_s=time.monotonic() - began_s,
+                )
+
         if judged.refuse is not None:
-            self._tell(query, client, server, L7Verdict.DROPPED)
+            tell(L7Verdict.DROPPED)
             return refusal(wire, judged.refuse)
-        self._tell(query, client, server, L7Verdict.FORWARDED)
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 found = await leg.ask(wire, query)
@@ -96,28 +109,15 @@ class TcpListener:
         except (OSError, EOFError, TimeoutError, DnsFormatError) as exc:
             log.debug("query to %s by TCP: %s", server, exc)
             leg.close()
+            tell(L7Verdict.ERROR, FAILED)
             return refusal(wire, RCode.SERVFAIL)
         left_s = began_s + ANSWER_WITHIN_S - time.monotonic()
         admitted = fresh is not None or self._gate.admit(found, query, answer, client.address)
         if not admitted and not await self._gate.settled(answer, left_s):
+            tell(L7Verdict.ERROR, FAILED)
             return refusal(wire, RCode.SERVFAIL)
-        if self._records.wanted:
-            self._records.tell(
-                query,
-                client,
-                server,
-                listener=self._port,
-                protocol="TCP",
-                verdict=L7Verdict.FORWARDED,
-                answer=answer,
-                response=True,
-                latency_s=time.monotonic() - began_s,
-            )
+        tell(L7Verdict.FORWARDED, answer)
         return found
-
-    def _tell(self, query: Query, client: Place, server: Place, verdict: L7Verdict) -> None:
-        if self._records.wanted:
-            self._records.tell(query, client, server, listener=self._port, protocol="TCP", verdict=verdict)
 
 
 class _Leg:

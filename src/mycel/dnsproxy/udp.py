@@ -11,11 +11,11 @@ import socket
 import time
 
 from mycel.dnsproxy import sockets
-from mycel.dnsproxy.gate import ANSWER_WITHIN_S, Gate, Judged
+from mycel.dnsproxy.gate import ANSWER_WITHIN_S, Gate
 from mycel.dnsproxy.reads import Reads
 from mycel.dnsproxy.records import Records
 from mycel.dnsproxy.sockets import Place
-from mycel.dnsproxy.wire import Answer, Query, is_answer, read_answer, refusal
+from mycel.dnsproxy.wire import FAILED, Answer, Query, is_answer, read_answer, refusal
 from mycel.flow.l7 import L7Verdict
 from mycel.kit.dns import DnsFormatError, RCode
 
@@ -122,19 +122,18 @@ class UdpListener:
             return
         if judged.refuse is not None or judged.query is None:
             self._reply(refusal(wire, judged.refuse or RCode.SERVFAIL), client, server)
-            self._tell_refused(judged, client, server)
+            if judged.query is not None:
+                self._tell(judged.query, client, server, L7Verdict.DROPPED)
             return
-        if self._records.wanted:
-            self._tell(judged.query, client, server, L7Verdict.FORWARDED)
         leg = self._leg(client.address, server)
         if leg is None or self._flight.full or len(leg.pending) >= _PER_LEG:
-            self._reply(refusal(wire, RCode.SERVFAIL), client, server)
+            self._fail(wire, judged.query, client, server, now_s)
             return
         pending = Pending(leg, wire, judged.query, client, server, now_s)
         number = self._number(leg)
         pending.id = number
         if not self._pass_on(leg, number + wire[2:], server):
-            self._reply(refusal(wire, RCode.SERVFAIL), client, server)
+            self._fail(wire, judged.query, client, server, now_s)
             return
         self._flight.add(pending, self)
 
@@ -239,7 +238,7 @@ class UdpListener:
         if settled:
             self._send(wire, pending, answer)
         else:
-            self._fail(pending)
+            self._give_up(pending)
 
     def _release(self, wire: bytes, pending: Pending, answer: Answer) -> None:
         if self._flight.take(pending):
@@ -247,19 +246,19 @@ class UdpListener:
 
     def _send(self, wire: bytes, pending: Pending, answer: Answer) -> None:
         self._reply(pending.wire[:2] + wire[2:], pending.client, pending.server)
-        if self._records.wanted:
-            self._tell(pending.query, pending.client, pending.server, L7Verdict.FORWARDED, answer, pending)
+        self._tell(pending.query, pending.client, pending.server, L7Verdict.FORWARDED, answer, pending.sent_s)
 
     def give_up(self, pending: Pending) -> None:
         """Its time is over."""
         if self._flight.take(pending):
-            self._fail(pending)
+            self._give_up(pending)
 
-    def _fail(self, pending: Pending) -> None:
-        self._reply(refusal(pending.wire, RCode.SERVFAIL), pending.client, pending.server)
-        if self._records.wanted:
-            failed = Answer(RCode.SERVFAIL, (), (), ())
-            self._tell(pending.query, pending.client, pending.server, L7Verdict.ERROR, failed, pending)
+    def _give_up(self, pending: Pending) -> None:
+        self._fail(pending.wire, pending.query, pending.client, pending.server, pending.sent_s)
+
+    def _fail(self, wire: bytes, query: Query, client: Place, server: Place, sent_s: float) -> None:
+        self._reply(refusal(wire, RCode.SERVFAIL), client, server)
+        self._tell(query, client, server, L7Verdict.ERROR, FAILED, sent_s)
 
     # ---- to clients
 
@@ -281,23 +280,19 @@ class UdpListener:
         server: Place,
         verdict: L7Verdict,
         answer: Answer | None = None,
-        pending: Pending | None = None,
+        sent_s: float | None = None,
     ) -> None:
-        self._records.tell(
-            query,
-            client,
-            server,
-            listener=self._port,
-            protocol="UDP",
-            verdict=verdict,
-            answer=answer,
-            response=pending is not None,
-            latency_s=time.monotonic() - pending.sent_s if pending else 0.0,
-        )
-
-    def _tell_refused(self, judged: Judged, client: Place, server: Place) -> None:
-        if judged.query is not None and self._records.wanted:
-            self._tell(judged.query, client, server, L7Verdict.DROPPED)
+        if self._records.wanted:
+            self._records.tell(
+                query,
+                client,
+                server,
+                listener=self._port,
+                protocol="UDP",
+                verdict=verdict,
+                answer=answer,
+                latency_s=0.0 if sent_s is None else time.monotonic() - sent_s,
+            )
 
 
 class Flight:

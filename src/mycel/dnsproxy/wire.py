@@ -36,6 +36,10 @@ class Answer(NamedTuple):
     types: tuple[int, ...]
 
 
+FAILED = Answer(RCode.SERVFAIL, (), (), ())
+"""What is said where no answer comes."""
+
+
 def read_query(wire: bytes) -> Query | Bad:
     """One query. RFC 1035 and 8906: what is no query is silence, what has no single question is FORMERR."""
     if len(wire) < _HEADER or wire[2] & 0x80:

@@ -76,6 +76,7 @@ class L7Record(msgspec.Struct, frozen=True, omit_defaults=True, tag="message"):
     rule: str = ""  # which of the listener's rules let it through, as the proxy calls it
     http: Http | None = None
     dns: Dns | None = None
+    asked: bool = False  # a response that stands for its request as well, which was forwarded `latency_ns` before
 
 
 class Sheet(Protocol):
@@ -130,6 +131,22 @@ def decode(line: bytes) -> L7Record | Loss:
     if isinstance(record, L7Record) and (record.http is None) == (record.dns is None):
         raise ValueError("a record is of HTTP or of DNS")
     return record
+
+
+def halves(record: L7Record) -> tuple[L7Record, ...]:
+    """The messages a record stands for, in the order of time."""
+    if not record.asked or record.dns is None:
+        return (record,)
+    request = msgspec.structs.replace(
+        record,
+        time_ns=max(0, record.time_ns - record.latency_ns),
+        half=Half.REQUEST,
+        verdict=L7Verdict.FORWARDED,
+        latency_ns=0,
+        dns=Dns(record.dns.query, record.dns.qtypes),
+        asked=False,
+    )
+    return request, msgspec.structs.replace(record, asked=False)
 
 
 def shortened(text: str, limit: int = TEXT_LIMIT) -> str:

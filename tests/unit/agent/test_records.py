@@ -17,8 +17,8 @@ from mycel.agent.proxy.envoy_drops import follow_drops, parse_dropped, read_drop
 from mycel.agent.proxy.records import Cause, Records, receive, words
 from mycel.dnsproxy.records import Records as DnsRecords
 from mycel.dnsproxy.sockets import Place
-from mycel.dnsproxy.wire import Query
-from mycel.flow.l7 import RECORD_LIMIT, Dns, End, Half, Http, L7Record, L7Verdict, Loss, decode, encode, weight
+from mycel.dnsproxy.wire import FAILED, Query
+from mycel.flow.l7 import RECORD_LIMIT, Dns, End, Half, Http, L7Record, L7Verdict, Loss, decode, encode, halves, weight
 from mycel.model.address import format_address
 from mycel.observe.pipeline import FlowPipeline
 from tests.unit.flow.samples import CLIENT, ECHO, Names
@@ -147,7 +147,7 @@ async def test_the_dns_proxy_tells_what_it_could_not_send(tmp_path: Path) -> Non
         taker.bind(str(place))
         taker.setblocking(False)
         sender.look()
-        for _ in range(5_000):
+        for number in range(5_000):
             sender.tell(
                 Query("x.example.", 1, b""),
                 Place(format_address(CLIENT), 40000),
@@ -155,21 +155,23 @@ async def test_the_dns_proxy_tells_what_it_could_not_send(tmp_path: Path) -> Non
                 listener=15001,
                 protocol="UDP",
                 verdict=L7Verdict.FORWARDED,
+                answer=FAILED if number % 2 else None,
             )
         await asyncio.sleep(0.05)
         datagrams: list[bytes] = []
         with contextlib.suppress(BlockingIOError):
             while True:
                 datagrams.append(taker.recv(65536))
-        came = sum(len(each.split(b"\n")) for each in datagrams)
+        lines = [decode(line) for each in datagrams for line in each.split(b"\n")]
+        came = sum(len(halves(line)) for line in lines if isinstance(line, L7Record))
         assert max(map(len, datagrams)) <= RECORD_LIMIT
         assert came > 50 * len(datagrams)
         sender.look()
-        assert decode(taker.recv(65536)) == Loss(5_000 - came)
+        assert decode(taker.recv(65536)) == Loss(7_500 - came)
         sender.look()
         with pytest.raises(BlockingIOError):
             taker.recv(65536)
-    assert 0 < came < 5_000
+    assert 0 < came < 7_500
 
 
 @pytest.mark.parametrize(
@@ -190,16 +192,19 @@ async def test_what_envoy_drops_is_counted_from_now_on(tmp_path: Path) -> None:
     admin, records = tmp_path / "admin.sock", Records()
     counts = iter((5, 9, None, 9, 2, 2))
     asked = asyncio.Event()
+    answering: set[asyncio.Task[None] | None] = set()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answering.add(asyncio.current_task())
         await reader.readuntil(b"\r\n\r\n")
         count = next(counts, 2)
         if count is not None:
             line = f"access_logs.open_telemetry_access_log.logs_dropped: {count}\n"
             writer.write(f"HTTP/1.1 200 OK\r\n\r\n{line}".encode())
-        writer.close()
         if count == 2:
             asked.set()
+        writer.close()
+        await writer.wait_closed()
 
     assert await read_dropped(admin) is None
     server = await asyncio.start_unix_server(answer, str(admin))
@@ -213,6 +218,7 @@ async def test_what_envoy_drops_is_counted_from_now_on(tmp_path: Path) -> None:
     finally:
         task.cancel()
         server.close()
+        await asyncio.gather(task, *filter(None, answering), return_exceptions=True)
     assert records.losses == {Cause.ENVOY: 4 + 2}
 
 

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from mycel.flow.l7 import L7Record, Loss, Sheet, decode, weight
+from mycel.flow.l7 import L7Record, Loss, Sheet, decode, halves, weight
 from mycel.kit.sockets import bind_unix
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class _Receiver(asyncio.DatagramProtocol):
             if isinstance(found, Loss):
                 self._records.lose(Cause.DNS_PROXY, found.count)
             else:
-                self._records.add(found)
+                self._records.add(*halves(found))
 
 
 async def receive(path: Path, records: Records) -> asyncio.DatagramTransport:
