@@ -295,6 +295,7 @@ _CHUNKS = (
     "0;\n\r\n\r\n",
     "1\r\nab\r\n0\r\n\r\n",
 )
+_CHUNKED = "transfer-encoding: chunked\r\n\r\n0\r\n\r\n"
 _WHOLE = (
     f"GET {OK} HTTP/1.1\nhost: {HOST}\n{ROLE}\n\n",
     f"GET {OK} HTTP/1.1\rhost: {HOST}\r{ROLE}\r\r",
@@ -321,8 +322,24 @@ _WHOLE = (
 
 def raw() -> Iterator[bytes]:
     """Requests of HTTP/1, as bytes."""
-    for text in _texts():
+    for text in (*_texts(), *upgrades()):
         yield text.encode("latin-1")
+
+
+def upgrades() -> Iterator[str]:
+    """Requests to go on as something else, and what follows as if that were so; servers may take it for a request."""
+    for kind in (
+        "websocket",
+        "WebSocket",
+        "websocket, h2c",
+        "h2c, websocket",
+        "websocket\r\nupgrade: h2c",
+        "websocket/13",
+    ):
+        for connection in ("upgrade", "keep-alive, Upgrade", "upgrade\r\nconnection: close", "x"):
+            for body in ("\r\n" + _NEXT, f"content-length: {len(_NEXT)}\r\n\r\n" + _NEXT, _CHUNKED + _NEXT):
+                fields = f"{ROLE}\r\nupgrade: {kind}\r\nconnection: {connection}"
+                yield f"GET {OK} HTTP/1.1\r\nhost: {HOST}\r\n{fields}\r\n{body}"
 
 
 def _request(

@@ -130,6 +130,7 @@ def connection_manager(http: HttpSections, there: Collection[SecretRef], shown: 
         "stream_idle_timeout": "0s",  # long polls and streams may be silent as long as they like
         "common_http_protocol_options": {"idle_timeout": "60s", "headers_with_underscores_action": names},
         "http_protocol_options": {"accept_http_10": True},
+        "upgrade_configs": [{"upgrade_type": "websocket"}],  # Envoy holds back what follows until a server accepts
         "local_reply_config": {"mappers": [_denied()]},
         "access_log": access_logs(shown, decider),
         "http_filters": [*filters, router()],
