@@ -293,6 +293,48 @@ def test_a_header_from_a_secret(walk: Walk) -> None:
         walk.cluster.kubectl("-n", TEST_SPACE, "delete", "--ignore-not-found", "secret/header-match", f"cnp/{name}")
 
 
+def test_names_of_tls_servers(walk: Walk) -> None:
+    """Where a client may go by the name it asks for: the API server's here, which speaks TLS. Flows name the rule."""
+    name = "client-egress-server-names"
+    endpoints = walk.cluster.get("endpoints", "-n", "default", "kubernetes")
+    port = endpoints["subsets"][0]["ports"][0]["port"]
+    tls = {"ports": [{"port": str(port), "protocol": "TCP"}], "serverNames": ["kubernetes.default.svc"]}
+    policy = {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": name, "namespace": TEST_SPACE},
+        "spec": {
+            "endpointSelector": {"matchLabels": {"name": "client"}},
+            "egress": [{"toEntities": ["kube-apiserver"], "toPorts": [tls]}],
+        },
+    }
+    address = walk.cluster.get("svc", "-n", "default", "kubernetes")["spec"]["clusterIP"]
+    client = f"{TEST_SPACE}/{walk.pod('client')}"
+
+    def shown() -> dict[tuple[str, str], str]:
+        """By verdict and summary the policies that flows name."""
+        said = walk.cluster.mycel("hubble", "observe", "--type", "l7", "--from-pod", client, "-o", "json").stdout
+        flows = [json.loads(line)["flow"] for line in said.splitlines() if '"TLS ' in line]
+        named = ("egress_allowed_by", "egress_denied_by")
+        return {(each["verdict"], each["Summary"]): json.dumps([each.get(name) for name in named]) for each in flows}
+
+    def reaches(asked: str) -> bool:
+        """Whether the API server answers, whatever it says."""
+        done = curl(walk, "client", "-k", "--resolve", f"{asked}:443:{address}", "-o", "/dev/null", f"https://{asked}/")
+        return done.returncode == 0
+
+    assert reaches("elsewhere.test")
+    try:
+        walk.cluster.apply(policy)
+        eventually(lambda: not reaches("elsewhere.test"), what="an end to other names")
+        assert reaches("kubernetes.default.svc")
+        wanted = {("FORWARDED", "TLS kubernetes.default.svc"), ("DROPPED", "TLS elsewhere.test")}
+        eventually(lambda: wanted <= shown().keys() or reaches("elsewhere.test"), what="both in the flows")
+        assert all("toPorts[0].serverNames" in shown()[each] and name in shown()[each] for each in wanted), shown()
+    finally:
+        walk.cluster.kubectl("-n", TEST_SPACE, "delete", "--ignore-not-found", f"cnp/{name}")
+
+
 def test_names_are_seen_by_annotation(walk: Walk, follow: Callable[..., Follower]) -> None:
     """A pod without any policy: its questions and their answers, until the annotation goes."""
     client = walk.pod("client")

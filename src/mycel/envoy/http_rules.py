@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mycel.envoy.header_matches import Changes, Match, change, match_of, needs, order, together
-from mycel.envoy.matchers import Asked, Json, has, header, is_literal, text
+from mycel.envoy.matchers import Asked, Json, Unsupported, has, header, is_literal, text
 from mycel.policy.http import SecretRef
 from mycel.policy.requests import ANY_REQUEST
 from mycel.policy.rules import L7
@@ -26,10 +26,6 @@ _HOST = r"(?:(?:[a-z0-9_-]+\.)*[a-z0-9_-]+|\[[0-9a-f:.]+\])"
 _PORT = ":[0-9]{1,5}"
 _AFTER_HOSTS = ("", r"\.", _PORT, rf"\.{_PORT}")
 _COLONS_OF_SYNTAX = re.compile(r"\(\?[a-zA-Z-]*:|\[:\^?[a-z]+:\]")
-
-
-class Unsupported(ValueError):
-    """A section Envoy cannot be given; its port stays closed."""
 
 
 class Allowed(NamedTuple):
@@ -93,11 +89,14 @@ def underscores(sections: Iterable[L7 | None]) -> str:
 
 
 def _rules(sections: Iterable[L7 | None]) -> list[Sequence[Mapping[str, Any]] | None]:
-    """The HTTP rules of each section. What is no HTTP is refused beside None too: this listener cannot speak it."""
+    """The HTTP rules of each section. What a listener cannot speak is refused beside None too."""
     found: list[Sequence[Mapping[str, Any]] | None] = []
     for section in sections:
         if section is None:
             found.append(None)
+            continue
+        if section.parser == "tls":
+            found.append(())  # `server_names`
             continue
         if section.parser != "http":
             raise Unsupported(f"a section of kind {section.parser}")

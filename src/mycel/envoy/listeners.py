@@ -14,13 +14,14 @@ from typing import Any
 from mycel.abi import Direction, ProxyMark
 from mycel.envoy.header_matches import changing, deciding, remembering, resource_name
 from mycel.envoy.http_routes import allowing, routes
-from mycel.envoy.http_rules import Unsupported, compiled, underscores
+from mycel.envoy.http_rules import compiled, underscores
 from mycel.envoy.looking import looking, tells_http
-from mycel.envoy.matchers import Json
+from mycel.envoy.matchers import Json, Unsupported
 from mycel.envoy.messages import from_json, to_resource
 from mycel.envoy.parts import UPSTREAM_KEEPALIVE, Shown, access_logs, listener_fields, router, upstream_bind
 from mycel.envoy.request_log import Decider
 from mycel.envoy.resources import CLUSTER, LISTENER, SECRET, Resource, Snapshot
+from mycel.envoy.server_names import by_server_name, names_by_rule, tells_tls
 from mycel.model.proxy import upstream_mark
 from mycel.policy.http import SecretRef, secrets_of
 from mycel.policy.proxy_ports import HttpSections
@@ -78,6 +79,7 @@ def unserved(http: HttpSections) -> str:
         return ""
     try:
         compiled(http.sections)
+        names_by_rule(http.sections)
     except Unsupported as exc:
         return f"{exc} is not supported yet: the ports of these rules stay closed"
     return ""
@@ -99,7 +101,11 @@ def listener(port: int, http: HttpSections, there: Collection[SecretRef], shown:
         chains = looking(name, ORIGINAL_DESTINATION, access_logs(shown, Decider.ROUTES))
         return {**fields, **chains, "listener_filters": filters}
     manager = {"name": "http", "typed_config": connection_manager(http, there, shown)}
-    return {**fields, "filter_chains": [{"name": name, "filters": [manager]}]}
+    if not (names := names_by_rule(http.sections)):
+        return {**fields, "filter_chains": [{"name": name, "filters": [manager]}]}
+    plain = manager if any(each is not None and each.parser == "http" for each in http.sections) else None
+    chains = by_server_name(name, ORIGINAL_DESTINATION, names, plain, everything=None in http.sections, shown=shown)
+    return {**fields, **chains, "listener_filters": [*fields["listener_filters"], tells_tls()]}
 
 
 def connection_manager(http: HttpSections, there: Collection[SecretRef], shown: Shown = ()) -> Json:

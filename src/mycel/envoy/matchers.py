@@ -11,6 +11,10 @@ Json = dict[str, Any]
 _WORDS = re.compile("[A-Za-z0-9_/-]+")  # letters that mean themselves in an expression
 
 
+class Unsupported(ValueError):
+    """A section Envoy cannot be given; its port stays closed."""
+
+
 class Asked(NamedTuple):
     """All of these. Where nothing is asked, every request has it."""
 

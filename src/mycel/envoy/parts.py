@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mycel.abi import ProxyMark
-from mycel.envoy.request_log import Decider, log_format
+from mycel.envoy.request_log import DENIED, Decider, log_format, tls_log_format
 from mycel.model.proxy import LISTEN_IPV4, UPSTREAM_PORTS
 
 Json = Mapping[str, Any]
@@ -95,6 +95,14 @@ def access_logs(shown: Shown, decider: Decider) -> list[Json]:
     called as it is): Envoy has one buffer and sends one message for all that have the same, and keeps them for good.
     """
     return [] if shown is None else [_access_log(log_format(shown, decider))]
+
+
+def tls_logs(shown: Shown, decision: str) -> list[Json]:
+    """The same for connections with TLS: one line when it is known where they go, or that they go nowhere."""
+    if shown is None:
+        return []
+    ends = ["TcpConnectionEnd" if decision == DENIED else "TcpUpstreamConnected"]
+    return [{**_access_log(tls_log_format(decision)), "filter": {"log_type_filter": {"types": ends}}}]
 
 
 def _access_log(line: str) -> Json:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 TEXT_BYTES = 2_100
 """Of a URL's path and of a header's value; the rest is not logged. A little more than flows show."""
+TLS = "TLS"
+"""What a line says for a protocol of what is not looked into; its authority is the name its client asked for."""
 DENIED = "denied"
 """What a line says instead of a rule when none let a request through."""
 _START = b"mycel 3\n"  # of lines of this form
@@ -51,7 +53,7 @@ class Line(NamedTuple):
     code: bytes  # decimal; 0: no answer
     decision: bytes  # see Decider: DENIED, or the rule that let it through
     protocol: bytes  # HTTP/1.1
-    listener: bytes  # of a policy: its name
+    listener: bytes  # of a policy: its name; of a connection with TLS, with the decision after a space
     duration_ns: bytes  # decimal, from the first byte of the request to the last of the answer
     client: bytes  # address:port
     server: bytes
@@ -109,6 +111,12 @@ def log_format(shown: Iterable[str], decider: Decider) -> str:
     if decider is not Decider.USER:
         return made
     return made.replace(_LISTENER, _ABSENT.decode()).replace("%REQ(:PATH)", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)")
+
+
+def tls_log_format(decision: str) -> str:
+    """The same for connections with TLS, where their begin has decided: a rule's name, or DENIED."""
+    made = "\n".join(_OPERATORS).replace(Decider.ROUTES.value, decision).replace("%PROTOCOL%", TLS)
+    return _START.decode() + made.replace(f"%REQ(:AUTHORITY):{TEXT_BYTES}%", "%REQUESTED_SERVER_NAME%")
 
 
 def head_of(text: bytes) -> bytes:

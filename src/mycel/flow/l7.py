@@ -1,4 +1,6 @@
-"""What a proxy saw: one HTTP or DNS message. Proxies send these as JSON datagrams; they become flows here.
+"""What a proxy saw: one HTTP or DNS message, or the begin of a connection with TLS. They become flows here.
+
+The DNS proxy sends them as JSON datagrams, a record a line.
 
 Fields a message does not have are empty. Names end in a dot; latencies are nanoseconds.
 """
@@ -60,6 +62,12 @@ class Dns(msgspec.Struct, frozen=True, omit_defaults=True):
     rrtypes: tuple[str, ...] = ()  # of the answer's records
 
 
+class Tls(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A connection that began with TLS."""
+
+    server_name: str = ""  # that its client asked for
+
+
 class L7Record(msgspec.Struct, frozen=True, omit_defaults=True, tag="message"):
     """One message. `source` is who sent the request, in both halves; the flow of a response is turned around."""
 
@@ -76,6 +84,7 @@ class L7Record(msgspec.Struct, frozen=True, omit_defaults=True, tag="message"):
     rule: str = ""  # which of the listener's rules let it through, as the proxy calls it
     http: Http | None = None
     dns: Dns | None = None
+    tls: Tls | None = None
     asked: bool = False  # a response that stands for its request as well, which was forwarded `latency_ns` before
 
 
@@ -128,8 +137,8 @@ def decode(line: bytes) -> L7Record | Loss:
     if len(line) > RECORD_LIMIT:
         raise ValueError(f"{len(line)} bytes are more than a record has ({RECORD_LIMIT})")
     record = _DECODER.decode(line)
-    if isinstance(record, L7Record) and (record.http is None) == (record.dns is None):
-        raise ValueError("a record is of HTTP or of DNS")
+    if isinstance(record, L7Record) and [record.http, record.dns, record.tls].count(None) != 2:
+        raise ValueError("a record is of HTTP, of DNS or of TLS")
     return record
 
 

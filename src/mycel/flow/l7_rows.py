@@ -138,6 +138,8 @@ def summary(record: L7Record) -> str:
         if record.half == Half.REQUEST:
             return f"{http.protocol} {asked}"
         return f"{http.protocol} {http.code} {record.latency_ns // 1_000_000}ms ({asked})"
+    if record.tls is not None:
+        return f"TLS {record.tls.server_name or 'without a server name'}"
     assert record.dns is not None
     dns = record.dns
     asked = f"{dns.query} {','.join(dns.qtypes)}"

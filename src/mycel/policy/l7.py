@@ -17,6 +17,7 @@ from mycel.policy.http import http_rule
 from mycel.policy.rules import L7, LAST_PORT, SCTP, TCP, UDP, PortMatch
 
 _NAME = re.compile(r"[-a-zA-Z0-9_]+(?:\.[-a-zA-Z0-9_]+)*\.?")
+_SERVER_NAME = re.compile(r"(?:\*\*?\.)?[-a-zA-Z0-9_]+(?:\.[-a-zA-Z0-9_]+)*\.?")
 _PATTERN = re.compile(r"[-a-zA-Z0-9_*]+(?:\.[-a-zA-Z0-9_*]+)*\.?")
 
 
@@ -31,6 +32,19 @@ def dns_name(field: Field) -> str:
     if len(text) > 255 or (text and not allowed.fullmatch(text)):
         raise chosen.fail(f"{text!r} is not a DNS name" + ("" if allowed is _NAME else " with wildcards"))
     return canonical_selector(text)
+
+
+def server_name(field: Field) -> str:
+    """An item of serverNames, in lower case and without a final dot. Raises PolicyInvalid."""
+    text = field.text()
+    if len(text) > 255 or not _SERVER_NAME.fullmatch(text):
+        raise field.fail(f"{text!r} is not a server's name, nor one after `*.` or `**.`")
+    return text.lower().removesuffix(".")
+
+
+def server_names(section: L7) -> tuple[str, ...]:
+    """The names of TLS servers that a section lets pass: of kind tls; `*.` stands for one label, `**.` for more."""
+    return tuple(json.loads(section.rules).get("serverNames", ())) if section.parser == "tls" else ()
 
 
 def allowed_names(sections: Iterable[L7 | None]) -> tuple[str, ...]:
@@ -67,26 +81,26 @@ def parse_l7(entry: Field, ports: tuple[PortMatch, ...], *, ingress: bool, home:
         listener["name"].text()
         listener["priority"].number(least=1, most=100)
         return _carry("listener", listener.value, entry, tls, [])
-    server_names = [item.text() for item in names.items()]
-    if not names.absent and not server_names:
+    servers = [server_name(item) for item in names.items()]
+    if not names.absent and not servers:
         raise names.fail("must name at least one server; leave it out to allow every one")
     if others:
-        return _carry("other", rules.value, entry, tls, server_names)  # parsed, and closed: no proxy speaks it
-    if server_names and (http or dns) and not tls:
+        return _carry("other", rules.value, entry, tls, servers)  # parsed, and closed: no proxy speaks it
+    if servers and (http or dns) and not tls:
         raise names.fail("with rules needs terminatingTLS")
     if http:
         _needs_ports(rules["http"], ports, transport=True)
-        return _carry("http", [http_rule(each, home) for each in http], entry, tls, server_names)
+        return _carry("http", [http_rule(each, home) for each in http], entry, tls, servers)
     if dns:
         if ingress:
             raise rules["dns"].fail("is for egress only")
         if ports and all(each.protocol == SCTP for each in ports):
             raise rules["dns"].fail("is for TCP and UDP: DNS does not speak SCTP")
         _needs_ports(rules["dns"], ports, transport=False)
-        return _carry("dns", sorted(dns_name(each) for each in dns), entry, tls, server_names)
-    if server_names or tls:
-        _needs_ports(names if server_names else tls[0], ports, transport=True)
-        return _carry("tls", None, entry, tls, server_names)
+        return _carry("dns", sorted(dns_name(each) for each in dns), entry, tls, servers)
+    if servers or tls:
+        _needs_ports(names if servers else tls[0], ports, transport=True)
+        return _carry("tls", None, entry, tls, servers)
     return None
 
 

@@ -55,6 +55,8 @@ def deciding(
 def _section(rule: Rule, place: str = "") -> RuleRef:
     if rule.l7 is None or not rule.section:
         return rule.ref
+    if rule.l7.parser == "tls":
+        return rule.ref._replace(field=f"{rule.section}.serverNames")
     return rule.ref._replace(field=f"{rule.section}.rules.{rule.l7.parser}{place}")
 
 

@@ -135,6 +135,22 @@ def test_no_rule_let_it_through(decision: str) -> None:
     assert (made.outcome is Outcome.DENIED) == decision.startswith("denied")
 
 
+@pytest.mark.parametrize(
+    ("name", "decision", "verdict", "shown"),
+    [
+        ("a.test", "0/0", L7Verdict.FORWARDED, "l7-request -> TLS a.test"),
+        ("b.test", "denied", L7Verdict.DROPPED, "l7-request -> TLS b.test"),
+        ("-", "denied", L7Verdict.DROPPED, "l7-request -> TLS without a server name"),
+    ],
+)
+def test_a_connection_with_tls(name: str, decision: str, verdict: L7Verdict, shown: str) -> None:
+    """Its begin is all there is to see."""
+    listener = f"policy/egress/10007 {decision}"
+    (record,) = records_of(line(code="0", protocol="TLS", authority=name, decision=decision, listener=listener))
+    assert (record.verdict, record.listener, record.ingress, record.http) == (verdict, 10007, False, None)
+    assert lines(record) == [shown]
+
+
 class Stream:
     """What grpclib gives a handler."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mycel.agent import dbg, views
-from mycel.agent.proxy.listing import Proxy, State, bound, of_config, of_policies
+from mycel.agent.proxy.listing import Listener, Proxy, State, bound, of_config, of_policies
 from mycel.envoy.config.read import read
 from mycel.envoy.delta import Outcome
 from mycel.envoy.resources import LISTENER, Version
@@ -61,11 +61,23 @@ def test_listeners_of_policies(version: Version | None, error: str | None, state
     assert of_policies(made, subjects, lambda *_: outcome, frozenset({dns.port}))[1].state is State.ACKNOWLEDGED
 
 
-def test_rules_no_listener_can_serve_say_so() -> None:
-    """In our words: Envoy was never asked."""
-    tls = [{"ports": [{"port": "443", "protocol": "TCP"}], "serverNames": ["a.example"]}]
+def of_tls(section: dict[str, object]) -> Listener:
+    """The listener of a section about TLS."""
+    tls = [{"ports": [{"port": "443", "protocol": "TCP"}], **section}]
     made = engine(cnp({"endpointSelector": pods(app="web"), "egress": [{"toPorts": tls}]}))
     (found,) = of_policies(made, [made.subject(WEB)], lambda *_: None, frozenset())
+    return found
+
+
+def test_names_of_servers() -> None:
+    found = of_tls({"serverNames": ["B.example.", "*.a.example"]})
+    assert (found.rules, found.state) == (("TLS *.a.example", "TLS b.example"), State.WAITING)
+
+
+def test_rules_no_listener_can_serve_say_so() -> None:
+    """In our words: Envoy was never asked."""
+    ended = {"terminatingTLS": {"secret": {"name": "s"}}}
+    found = of_tls(ended)
     assert (found.state, "not supported" in found.words) == (State.REFUSED, True)
 
 

@@ -328,13 +328,13 @@ def test_ends_that_are_not_there(
             "shop/web → shop/web:80/TCP: allowed\n\negress from shop/web: allowed\n  a pod may always talk",
         ),
         ("[2001:db8::1]:80/UDP", "shop/web → [2001:db8::1]:80/UDP: denied"),
-        ("192.0.2.1:444", "  a section of kind tls is not supported yet"),
+        ("192.0.2.1:444", "  terminatingTLS is not supported yet"),
         ("192.0.2.1:445", "  POST /x: passes by default allow"),
     ],
 )
 def test_what_is_said(folder: Path, capsys: pytest.CaptureFixture[str], to: str, words: str) -> None:
     """Of a pod to itself, of IPv6, of ports no proxy can serve, of requests where nothing is denied."""
-    closed = {"toPorts": to_ports("444/TCP", serverNames=["a.b"])}
+    closed = {"toPorts": to_ports("444/TCP", terminatingTLS={"secret": {"name": "s"}})}
     spec = {"endpointSelector": pods(app="web"), "egress": [closed], "egressDeny": [{"toPorts": to_ports("80/UDP")}]}
     spec["egress"].append({"toPorts": to_ports("445/TCP", rules={"http": [{"method": "GET"}]})})
     spec["enableDefaultDeny"] = {"egress": False}

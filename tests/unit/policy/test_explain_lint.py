@@ -116,7 +116,7 @@ FINDINGS: list[tuple[str, Object, set[tuple[str, str]]]] = [
     ("DNS", cnp(out_of({"toPorts": to_ports("53/UDP", rules={"dns": [{"matchPattern": "*"}]})})), set()),
     (
         "what no proxy understands",
-        cnp(into({"toPorts": [*to_ports("80/TCP"), *to_ports("443/TCP", serverNames=["a.b"])]})),
+        cnp(into({"toPorts": [*to_ports("80/TCP"), *to_ports("443/TCP", originatingTLS={"secret": {"name": "s"}})]})),
         {("spec.ingress[0].toPorts[1]", "layer-7")},
     ),
     (

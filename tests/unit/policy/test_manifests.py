@@ -14,6 +14,7 @@ from tests.unit.policy.worlds import CLUSTER, ccnp, cnp, into, knp, out_of, pods
 
 ENDPOINTS = {"fromEndpoints": [{}]}
 HTTP = "spec.ingress[0].toPorts[0].rules.http[0]"
+TO_443 = "spec.egress[0].toPorts[0]"
 DNS = to_ports("53", rules={"dns": [{"matchPattern": "*"}]})
 HTTP_53 = to_ports("53/TCP", rules={"http": [{}]})
 MATCH = "spec.ingress[0].toPorts[0].rules.http[0].headerMatches[0]"
@@ -26,6 +27,8 @@ def matching(match: dict[str, Any], *, clusterwide: bool = False) -> dict[str, A
 
 
 REFUSED = [
+    (cnp(out_of({"toPorts": to_ports("443/TCP", serverNames=["a.*.b"])})), f"{TO_443}.serverNames[0]", "not a server"),
+    (cnp(out_of({"toPorts": to_ports("443/TCP", serverNames=[])})), f"{TO_443}.serverNames", "at least one server"),
     (cnp({"ingress": [{}]}), "spec", "needs endpointSelector"),
     (cnp({"endpointSelector": {}}), "spec", "at least one of ingress"),
     (cnp({"endpointSelector": {}, "ingress": []}), "spec", "at least one of ingress"),

@@ -77,6 +77,26 @@ def test_names_that_were_asked_for() -> None:
         assert [each.field for each in found] == fields
 
 
+def test_names_of_tls_servers() -> None:
+    """Whichever of its names was asked for; a connection with another is denied by all that were asked."""
+    egress = rules(
+        cnp(
+            out_of(
+                {"toPorts": to_ports("443/TCP", serverNames=["a.test", "*.b.test"])},
+                {"toPorts": to_ports("443/TCP", serverNames=["c.test"])},
+            )
+        )
+    )
+    sections = tuple(each.l7 for each in egress)
+    outside = party_of(IdentityId(2), ("reserved:world",))
+    fields = [f"spec.egress[{number}].toPorts[0].serverNames" for number in range(2)]
+    for asked, expected in (
+        (Asked(6, 443, denied=False, rule="1/0"), fields[1:]),
+        (Asked(6, 443, denied=True), fields),
+    ):
+        assert [each.field for each in deciding(egress, sections, asked, peer=outside)] == expected
+
+
 def test_named_ports_are_the_servers() -> None:
     named = rules(cnp(into({"toPorts": to_ports("web/TCP", rules={"http": [{}]})})))
     ports = [ContainerPort("web", 8080, 6)]

@@ -16,11 +16,12 @@ from grpclib.const import Cardinality, Handler
 
 from mycel.agent.proxy import otlp
 from mycel.agent.proxy.records import Records
-from mycel.envoy.request_log import Line, Outcome, head_of, is_line, read_line, read_outcome
-from mycel.flow.l7 import End, Half, Http, L7Record, L7Verdict
+from mycel.envoy.request_log import TLS, Line, Outcome, head_of, is_line, read_line, read_outcome
+from mycel.flow.l7 import End, Half, Http, L7Record, L7Verdict, Tls
 from mycel.flow.redact import USUAL, Redaction
 
 _INGRESS = b"policy/ingress/"
+_TLS = TLS.encode()
 
 
 class AccessLogs:
@@ -92,11 +93,16 @@ class LogSheet:
 def records_of(line: Line, time_ns: int, *, redaction: Redaction) -> list[L7Record]:
     """The records of one request, in the order of time. Raises ValueError for values that are none of a request."""
     latency_ns = int(line.duration_ns or b"0")
-    http = Http(
-        method=_text(line.method),
-        url=redaction.url(_text(line.scheme) or "http", _text(line.authority), _text(line.path)),
-        protocol=_text(line.protocol),
-        headers=redaction.headers(_request_headers(line, redaction.allow)),
+    tls = Tls(_text(line.authority)) if line.protocol == _TLS else None
+    http = (
+        None
+        if tls is not None
+        else Http(
+            method=_text(line.method),
+            url=redaction.url(_text(line.scheme) or "http", _text(line.authority), _text(line.path)),
+            protocol=_text(line.protocol),
+            headers=redaction.headers(_request_headers(line, redaction.allow)),
+        )
     )
     asked = L7Record(
         time_ns=time_ns,
@@ -105,13 +111,14 @@ def records_of(line: Line, time_ns: int, *, redaction: Redaction) -> list[L7Reco
         source=_end(line.client),
         destination=_end(line.server),
         protocol="TCP",
-        listener=_port_of(line.listener),
+        listener=_port_of(line.listener.partition(b" ")[0]),
         trace_id=trace_id(_text(line.traceparent)),
         ingress=line.listener.startswith(_INGRESS),
         rule=_text(line.rule),
         http=http,
+        tls=tls,
     )
-    if line.outcome is not Outcome.ANSWERED:
+    if line.outcome is not Outcome.ANSWERED or http is None:
         return [asked]
     headers = {name: _text(value) for name, value in line.response_headers.items() if name in redaction.allow}
     answered = msgspec.structs.replace(

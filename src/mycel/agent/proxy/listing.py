@@ -15,7 +15,7 @@ from mycel.envoy.listeners import listener_name, unserved
 from mycel.model.proxy import LISTEN_IPV4
 from mycel.policy.engine import Engine
 from mycel.policy.http_text import EVERY_REQUEST, rule_text
-from mycel.policy.l7 import allowed_names
+from mycel.policy.l7 import allowed_names, server_names
 from mycel.policy.proxy_ports import HttpSections
 from mycel.policy.rules import L7
 from mycel.policy.subjects import Subject
@@ -137,6 +137,7 @@ def rule_words(sections: Iterable[L7 | None]) -> tuple[str, ...]:
         if section.parser == "dns":
             found.update(dict.fromkeys(allowed_names((section,))))
             continue
+        found.update(dict.fromkeys(f"TLS {name}" for name in server_names(section)))
         for rule in json.loads(section.rules).get("rules") or ():
             found[rule_text(rule) if section.parser == "http" else str(rule)] = None
     return tuple(found) or ("nothing",)

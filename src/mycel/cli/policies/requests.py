@@ -12,6 +12,7 @@ from mycel.envoy.http_misses import HttpRequest, Missed, missed
 from mycel.policy.explain import Side
 from mycel.policy.fqdn import canonical_name, selects
 from mycel.policy.http_text import EVERY_REQUEST, rule_text
+from mycel.policy.l7 import server_names
 from mycel.policy.rules import Rule
 
 
@@ -53,6 +54,9 @@ class Judged:
         if self.nearest is not None and self.nearest.missed is not None:
             shown["nearest"] = {"rule": self.nearest.ref, "missed": list(self.nearest.missed.parts)}
         return shown
+
+
+_NO_TLS = Missed(("TLS (what is in it is not seen)",), ())
 
 
 def judge(side: Side, request: Request | None) -> Judged:
@@ -99,6 +103,10 @@ def _items(rule: Rule, request: Request | None) -> Iterator[Item]:
         yield Item(str(rule.ref), EVERY_REQUEST, Missed((), ()) if request else None)
         return
     at = f"{rule.ref.object} {rule.section or rule.ref.field}.rules.{rule.l7.parser}"
+    if names := server_names(rule.l7):
+        yield Item(
+            f"{rule.ref.object} {rule.section}.serverNames", f"TLS {', '.join(names)}", _NO_TLS if request else None
+        )
     if rule.l7.parser not in ("http", "dns"):
         return
     for number, each in enumerate(json.loads(rule.l7.rules).get("rules", ())):

@@ -1,0 +1,99 @@
+"""Names of TLS servers in policies → what a listener does with a connection, by the name its client asks for. Pure.
+
+TLS is told by its first bytes and not ended: nothing in it is seen. What is no TLS goes on to the HTTP rules of the
+same listener; without any, and without a rule for everything, it ends. So does TLS with another name, or none.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from mycel.envoy.matchers import Json, Unsupported
+from mycel.envoy.parts import Shown, tls_logs
+from mycel.envoy.request_log import DENIED
+from mycel.policy.l7 import server_names
+from mycel.policy.requests import ANY_REQUEST
+from mycel.policy.rules import L7
+
+_TYPE = "type.googleapis.com/envoy.extensions."
+_INPUTS = f"{_TYPE}matching.common_inputs.network.v3."
+_LABELS = {"": "", "*.": r"[^.]+\.", "**.": r"(?:[^.]+\.)+"}
+_NOWHERE = "denied"  # no cluster has this name: Envoy ends what is sent there
+
+
+def names_by_rule(sections: Sequence[L7 | None]) -> dict[str, tuple[str, ...]]:
+    """The names of each section of kind tls, called `section/0`. Raises Unsupported."""
+    found: dict[str, tuple[str, ...]] = {}
+    for number, section in enumerate(sections):
+        if section is not None and section.parser == "tls":
+            if others := json.loads(section.rules).keys() - {"serverNames"}:
+                raise Unsupported(" and ".join(sorted(others)))
+            found[f"{number}/0"] = server_names(section)
+    return found
+
+
+def tells_tls() -> Json:
+    """The listener filter that knows TLS, and the name its client asks for, by its first bytes."""
+    return {
+        "name": "tls_inspector",
+        "typed_config": {"@type": f"{_TYPE}filters.listener.tls_inspector.v3.TlsInspector"},
+    }
+
+
+def by_server_name(
+    name: str, cluster: str, rules: Mapping[str, Sequence[str]], plain: Json | None, *, everything: bool, shown: Shown
+) -> Json:
+    """The fields of a listener beside its address. `plain`: the filter for what is no TLS, where there are HTTP rules.
+
+    `everything`: a rule without names lets TLS with any name pass.
+    """
+    others = ANY_REQUEST if everything else DENIED
+    chains = [_chain(name, each, cluster, shown) for each in dict.fromkeys((*rules, others))]
+    for_plain = f"{name} {others}"
+    if plain is not None:
+        chains.append({"name": name, "filters": [plain]})
+        for_plain = name
+    matchers = [
+        *(_when(_input("ServerNameInput"), _names(names), f"{name} {rule}") for rule, names in rules.items()),
+        _when(_input("TransportProtocolInput"), {"exact": "tls"}, f"{name} {others}"),
+    ]
+    return {
+        "filter_chains": chains,
+        "filter_chain_matcher": {"matcher_list": {"matchers": matchers}, "on_no_match": _to(for_plain)},
+    }
+
+
+def _chain(name: str, rule: str, cluster: str, shown: Shown) -> Json:
+    proxy: Json = {
+        "@type": f"{_TYPE}filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "policy",
+        "cluster": _NOWHERE if rule == DENIED else cluster,
+        "idle_timeout": "0s",
+        "access_log": tls_logs(shown, rule),
+        "access_log_options": {"flush_access_log_on_connected": True},
+    }
+    return {"name": f"{name} {rule}", "filters": [{"name": "tcp", "typed_config": proxy}]}
+
+
+def _names(names: Iterable[str]) -> Json:
+    return {"safe_regex": {"google_re2": {}, "regex": f"(?i)(?:{'|'.join(map(_expression, names))})"}}
+
+
+def _expression(name: str) -> str:
+    stars, dot, rest = name.rpartition("*.")
+    return _LABELS[stars + dot] + re.escape(rest)
+
+
+def _when(source: Json, value: Json, chain: str) -> Json:
+    return {"predicate": {"single_predicate": {"input": source, "value_match": value}}, "on_match": _to(chain)}
+
+
+def _to(chain: str) -> Json:
+    value = {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": chain}
+    return {"action": {"name": chain, "typed_config": value}}
+
+
+def _input(kind: str) -> Json:
+    return {"name": kind, "typed_config": {"@type": f"{_INPUTS}{kind}"}}
