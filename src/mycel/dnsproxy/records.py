@@ -10,6 +10,7 @@ import functools
 import socket
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,6 +22,13 @@ from mycel.model.address import format_address
 _SHOWN = 64  # addresses of one answer, and types of its records
 _SHOWN_NAMES = 16  # a name may take a kilobyte
 _TOGETHER_S = 0.02
+
+
+class Listener(NamedTuple):
+    """Where a query came."""
+
+    port: int
+    protocol: str  # UDP or TCP
 
 
 class Records:
@@ -62,17 +70,19 @@ class Records:
 
     def tell(
         self,
+        at: Listener,
         query: Query,
         client: Place,
         server: Place,
-        *,
-        listener: int,
-        protocol: str,
         verdict: L7Verdict,
         answer: Answer | None = None,
-        latency_s: float = 0.0,
+        *,
+        sent_s: float = 0.0,
     ) -> None:
-        """A query that went no further, or one with its answer: one record stands for both."""
+        """A query that went no further, or one with its answer: one record stands for both.
+
+        `sent_s`: when a query that has an answer came, by `time.monotonic`.
+        """
         if self._socket is None:
             return
         record = L7Record(
@@ -81,9 +91,9 @@ class Records:
             verdict=verdict,
             source=End(*client),
             destination=End(*server),
-            protocol=protocol,
-            listener=listener,
-            latency_ns=round(latency_s * 1e9),
+            protocol=at.protocol,
+            listener=at.port,
+            latency_ns=0 if answer is None else round((time.monotonic() - sent_s) * 1e9),
             asked=answer is not None,
         )
         small = answer is None or len(answer.addresses) + len(answer.aliases) <= _SHOWN

@@ -10,7 +10,7 @@ import time
 
 from mycel.dnsproxy import sockets
 from mycel.dnsproxy.gate import ANSWER_WITHIN_S, Gate
-from mycel.dnsproxy.records import Records
+from mycel.dnsproxy.records import Listener, Records
 from mycel.dnsproxy.sockets import Place
 from mycel.dnsproxy.wire import FAILED, Answer, Query, is_answer, read_answer, refusal
 from mycel.flow.l7 import L7Verdict
@@ -27,6 +27,7 @@ class TcpListener:
     def __init__(self, made: socket.socket, port: int, gate: Gate, records: Records) -> None:
         self._socket = made
         self._port = port
+        self._here = Listener(port, "TCP")
         self._gate = gate
         self._records = records
         self._connections: dict[asyncio.Task[None], str] = {}
@@ -87,16 +88,7 @@ class TcpListener:
 
         def tell(verdict: L7Verdict, answer: Answer | None = None) -> None:
             if self._records.wanted:
-                self._records.tell(
-                    query,
-                    client,
-                    server,
-                    listener=self._port,
-                    protocol="TCP",
-                    verdict=verdict,
-                    answer=answer,
-                    latency_s=time.monotonic() - began_s,
-                )
+                self._records.tell(self._here, query, client, server, verdict, answer, sent_s=began_s)
 
         if judged.refuse is not None:
             tell(L7Verdict.DROPPED)

@@ -13,7 +13,7 @@ import time
 from mycel.dnsproxy import sockets
 from mycel.dnsproxy.gate import ANSWER_WITHIN_S, Gate
 from mycel.dnsproxy.reads import Reads
-from mycel.dnsproxy.records import Records
+from mycel.dnsproxy.records import Listener, Records
 from mycel.dnsproxy.sockets import Place
 from mycel.dnsproxy.wire import FAILED, Answer, Query, is_answer, read_answer, refusal
 from mycel.flow.l7 import L7Verdict
@@ -57,6 +57,7 @@ class UdpListener:
     def __init__(self, made: socket.socket, port: int, gate: Gate, records: Records, flight: Flight) -> None:
         self._socket = made
         self._port = port
+        self._here = Listener(port, "UDP")
         self._gate = gate
         self._records = records
         self._flight = flight
@@ -280,19 +281,10 @@ class UdpListener:
         server: Place,
         verdict: L7Verdict,
         answer: Answer | None = None,
-        sent_s: float | None = None,
+        sent_s: float = 0.0,
     ) -> None:
         if self._records.wanted:
-            self._records.tell(
-                query,
-                client,
-                server,
-                listener=self._port,
-                protocol="UDP",
-                verdict=verdict,
-                answer=answer,
-                latency_s=0.0 if sent_s is None else time.monotonic() - sent_s,
-            )
+            self._records.tell(self._here, query, client, server, verdict, answer, sent_s=sent_s)
 
 
 class Flight:

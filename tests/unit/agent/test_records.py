@@ -15,6 +15,7 @@ from mycel.agent import views
 from mycel.agent.flows import feed_l7
 from mycel.agent.proxy.envoy_drops import follow_drops, parse_dropped, read_dropped
 from mycel.agent.proxy.records import Cause, Records, receive, words
+from mycel.dnsproxy.records import Listener
 from mycel.dnsproxy.records import Records as DnsRecords
 from mycel.dnsproxy.sockets import Place
 from mycel.dnsproxy.wire import FAILED, Query
@@ -149,13 +150,12 @@ async def test_the_dns_proxy_tells_what_it_could_not_send(tmp_path: Path) -> Non
         sender.look()
         for number in range(5_000):
             sender.tell(
+                Listener(15001, "UDP"),
                 Query("x.example.", 1, b""),
                 Place(format_address(CLIENT), 40000),
                 Place(format_address(ECHO), 53),
-                listener=15001,
-                protocol="UDP",
-                verdict=L7Verdict.FORWARDED,
-                answer=FAILED if number % 2 else None,
+                L7Verdict.FORWARDED,
+                FAILED if number % 2 else None,
             )
         await asyncio.sleep(0.05)
         datagrams: list[bytes] = []
