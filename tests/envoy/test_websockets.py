@@ -11,8 +11,8 @@ import pytest
 
 from mycel.envoy.request_log import Outcome
 from tests.envoy.bed import Bed
-from tests.envoy.http_traffic import snapshot
-from tests.oracle.http import Rule
+from tests.envoy.http_traffic import ask_one, snapshot
+from tests.oracle.http import Request, Rule
 
 pytestmark = pytest.mark.root
 
@@ -64,7 +64,7 @@ async def asked(folder: Path, rules: list[Rule]) -> AsyncGenerator[Bed]:
 
 @pytest.mark.parametrize("form", RULES)
 async def test_what_a_server_accepts_passes_both_ways(tmp_path: Path, form: str):
-    """And is logged with its rule when it has ended."""
+    """And is logged then, with its rule."""
     server = Server(ACCEPTED)
     async with asked(tmp_path, RULES[form]) as bed, server.at(tmp_path / "server"):
         reader, writer = await asyncio.open_unix_connection(tmp_path / "asked")
@@ -73,8 +73,10 @@ async def test_what_a_server_accepts_passes_both_ways(tmp_path: Path, form: str)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
         writer.write(b"\x81\x02hi")
         assert await reader.readexactly(4) == b"\x81\x02hi"
-        writer.close()
         (line,) = await bed.logged(1)
+        writer.close()
+        assert await ask_one(tmp_path / "asked", [Request("GET", "a.test", "/private", ())]) == [403]
+        assert [each.path for each in await bed.logged(2)] == [b"/chat", b"/private"]  # once, when it was accepted
     assert (line.code, line.rule, line.outcome) == (b"101", b"0/0", Outcome.ANSWERED)
     assert (b"x-a: 1\r\n" in server.came) == (form == "filter")
 

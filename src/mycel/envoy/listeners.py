@@ -18,7 +18,15 @@ from mycel.envoy.http_rules import compiled, underscores
 from mycel.envoy.looking import looking, tells_http
 from mycel.envoy.matchers import Json, Unsupported
 from mycel.envoy.messages import from_json, to_resource
-from mycel.envoy.parts import UPSTREAM_KEEPALIVE, Shown, access_logs, listener_fields, router, upstream_bind
+from mycel.envoy.parts import (
+    LOG_TUNNELS,
+    UPSTREAM_KEEPALIVE,
+    Shown,
+    access_logs,
+    listener_fields,
+    router,
+    upstream_bind,
+)
 from mycel.envoy.request_log import Decider
 from mycel.envoy.resources import CLUSTER, LISTENER, SECRET, Resource, Snapshot
 from mycel.envoy.server_names import by_server_name, names_by_rule, tells_tls
@@ -139,6 +147,7 @@ def connection_manager(http: HttpSections, there: Collection[SecretRef], shown: 
         "upgrade_configs": [{"upgrade_type": "websocket"}],  # Envoy holds back what follows until a server accepts
         "local_reply_config": {"mappers": [_denied()]},
         "access_log": access_logs(shown, decider),
+        "access_log_options": LOG_TUNNELS,
         "http_filters": [*filters, router()],
         "route_config": {
             "name": "all",

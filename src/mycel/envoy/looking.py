@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mycel.envoy.parts import router
+from mycel.envoy.parts import LOG_TUNNELS, router
 
 Json = dict[str, Any]
 
@@ -74,6 +74,7 @@ def _manager(cluster: str, logs: Sequence[Any]) -> Json:
         "http_protocol_options": {"accept_http_10": True},
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "access_log": list(logs),
+        "access_log_options": LOG_TUNNELS,
         "http_filters": [router()],
         "route_config": {"name": "all", "virtual_hosts": [everything]},
     }

@@ -27,6 +27,20 @@ UPSTREAM_KEEPALIVE: Json = {
     "keepalive_probes": _KEEPALIVE_PROBES,
 }
 """No timer of HTTP ends a connection that has a request: ends that have gone without a word are found by this."""
+LOG_TUNNELS: Json = {"flush_log_on_tunnel_successfully_established": True}
+"""`access_log_options`: what goes on as a WebSocket is logged when it does, not when that ends."""
+_ONCE: Json = {
+    "or_filter": {
+        "filters": [
+            {
+                "status_code_filter": {
+                    "comparison": {"op": "NE", "value": {"default_value": 101, "runtime_key": "none"}}
+                }
+            },
+            {"log_type_filter": {"types": ["DownstreamTunnelSuccessfullyEstablished"]}},
+        ]
+    }
+}
 ADS: Json = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
 CERTIFICATE_ADS: Json = ADS | {"initial_fetch_timeout": "1s"}
 """What waits for a certificate does so no longer: without it the connections it is for are closed, others are not."""
@@ -94,7 +108,7 @@ def access_logs(shown: Shown, decider: Decider) -> list[Json]:
     It is the same for all listeners that decide alike, whose names are in the lines (a policy's filter chains are
     called as it is): Envoy has one buffer and sends one message for all that have the same, and keeps them for good.
     """
-    return [] if shown is None else [_access_log(log_format(shown, decider))]
+    return [] if shown is None else [{**_access_log(log_format(shown, decider)), "filter": _ONCE}]
 
 
 def tls_logs(shown: Shown, decision: str) -> list[Json]:

@@ -106,6 +106,7 @@ class Filler:
             manager.use_remote_address.value = True
         logs = (from_json(_ACCESS_LOG, each) for each in parts.access_logs(self._shown, Decider.USER))
         manager.access_log.extend(logs)
+        manager.access_log_options.flush_log_on_tunnel_successfully_established = True  # see parts.LOG_TUNNELS
 
     def _tcp_proxy(self, proxy: Any, path: str) -> None:
         self._names_cluster("cluster")(proxy, path)

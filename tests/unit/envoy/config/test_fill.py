@@ -96,6 +96,7 @@ def test_http_is_filled_in_and_logged():
     assert (made.normalize_path.value, made.merge_slashes, made.use_remote_address.value) == (True, True, True)
     assert made.stat_prefix == "shop/mesh/listener"
     (log,) = made.access_log
+    assert made.access_log_options.flush_log_on_tunnel_successfully_established  # else WebSockets were never logged
     assert unpack(log.typed_config).common_config.grpc_service.envoy_grpc.cluster_name == "agent"
 
 
