@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from mycel.envoy import listeners
+from mycel.envoy.logs import access_logs
 from mycel.envoy.looking import looking, tells_http
 from mycel.envoy.messages import from_json, to_resource
-from mycel.envoy.parts import access_logs
 from mycel.envoy.request_log import Decider
 from mycel.envoy.resources import CLUSTER, LISTENER, Snapshot
 from tests.envoy.bed import Bed

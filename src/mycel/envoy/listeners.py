@@ -15,18 +15,11 @@ from mycel.abi import Direction, ProxyMark
 from mycel.envoy.header_matches import changing, deciding, remembering, resource_name
 from mycel.envoy.http_routes import allowing, routes
 from mycel.envoy.http_rules import compiled, underscores
+from mycel.envoy.logs import LOG_TUNNELS, Shown, access_logs
 from mycel.envoy.looking import looking, tells_http
 from mycel.envoy.matchers import Json, Unsupported
 from mycel.envoy.messages import from_json, to_resource
-from mycel.envoy.parts import (
-    LOG_TUNNELS,
-    UPSTREAM_KEEPALIVE,
-    Shown,
-    access_logs,
-    listener_fields,
-    router,
-    upstream_bind,
-)
+from mycel.envoy.parts import UPSTREAM_KEEPALIVE, listener_fields, router, upstream_bind
 from mycel.envoy.request_log import Decider
 from mycel.envoy.resources import CLUSTER, LISTENER, SECRET, Resource, Snapshot
 from mycel.envoy.server_names import by_server_name, names_by_rule, tells_tls

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mycel.envoy.parts import LOG_TUNNELS, router
+from mycel.envoy.logs import LOG_TUNNELS
+from mycel.envoy.parts import router
 
 Json = dict[str, Any]
 

@@ -6,15 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from mycel.abi import ProxyMark
-from mycel.envoy.request_log import DENIED, Decider, log_format, tls_log_format
 from mycel.model.proxy import LISTEN_IPV4, UPSTREAM_PORTS
 
 Json = Mapping[str, Any]
-Shown = tuple[str, ...] | None
-"""Headers whose values flows show, beside the usual ones; None: there are no flows."""
-
-AGENT_CLUSTER = "agent"  # static in the bootstrap
-_LOGGED_BYTES = 262_144  # of lines in one message: what a message costs the agent is shared by that many
 
 _TYPE = "type.googleapis.com/envoy.extensions."
 _SOL_SOCKET, _SO_KEEPALIVE, _SO_MARK = 1, 9, 36
@@ -27,20 +21,6 @@ UPSTREAM_KEEPALIVE: Json = {
     "keepalive_probes": _KEEPALIVE_PROBES,
 }
 """No timer of HTTP ends a connection that has a request: ends that have gone without a word are found by this."""
-LOG_TUNNELS: Json = {"flush_log_on_tunnel_successfully_established": True}
-"""`access_log_options`: what goes on as a WebSocket is logged when it does, not when that ends."""
-_ONCE: Json = {
-    "or_filter": {
-        "filters": [
-            {
-                "status_code_filter": {
-                    "comparison": {"op": "NE", "value": {"default_value": 101, "runtime_key": "none"}}
-                }
-            },
-            {"log_type_filter": {"types": ["DownstreamTunnelSuccessfullyEstablished"]}},
-        ]
-    }
-}
 ADS: Json = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
 CERTIFICATE_ADS: Json = ADS | {"initial_fetch_timeout": "1s"}
 """What waits for a certificate does so no longer: without it the connections it is for are closed, others are not."""
@@ -100,41 +80,6 @@ def router() -> Json:
     """
     fields = {"@type": f"{_TYPE}filters.http.router.v3.Router", "suppress_envoy_headers": True, "dynamic_stats": False}
     return {"name": "router", "typed_config": fields}
-
-
-def access_logs(shown: Shown, decider: Decider) -> list[Json]:
-    """The access log that becomes flows: one line per request, to the agent; none where nobody keeps flows.
-
-    It is the same for all listeners that decide alike, whose names are in the lines (a policy's filter chains are
-    called as it is): Envoy has one buffer and sends one message for all that have the same, and keeps them for good.
-    """
-    return [] if shown is None else [{**_access_log(log_format(shown, decider)), "filter": _ONCE}]
-
-
-def tls_logs(shown: Shown, decision: str) -> list[Json]:
-    """The same for connections with TLS: one line when it is known where they go, or that they go nowhere."""
-    if shown is None:
-        return []
-    ends = ["TcpConnectionEnd" if decision == DENIED else "TcpUpstreamConnected"]
-    return [{**_access_log(tls_log_format(decision)), "filter": {"log_type_filter": {"types": ends}}}]
-
-
-def _access_log(line: str) -> Json:
-    return {
-        "name": "agent",
-        "typed_config": {
-            "@type": f"{_TYPE}access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
-            "common_config": {
-                "log_name": "requests",
-                "transport_api_version": "V3",
-                "buffer_flush_interval": "0.2s",
-                "buffer_size_bytes": _LOGGED_BYTES,
-                "grpc_service": {"envoy_grpc": {"cluster_name": AGENT_CLUSTER}},
-            },
-            "disable_builtin_labels": True,
-            "body": {"string_value": line},
-        },
-    }
 
 
 def _option(level: int, name: int, value: int, description: str) -> Json:

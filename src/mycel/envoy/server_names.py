@@ -10,8 +10,8 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from mycel.envoy.logs import Shown, tls_logs
 from mycel.envoy.matchers import Json, Unsupported
-from mycel.envoy.parts import Shown, tls_logs
 from mycel.envoy.request_log import DENIED
 from mycel.policy.l7 import server_names
 from mycel.policy.requests import ANY_REQUEST

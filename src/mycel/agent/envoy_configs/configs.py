@@ -19,7 +19,7 @@ from mycel.envoy.config.endpoints import Dialled, assignment, dialled, redirects
 from mycel.envoy.config.model import OUTSIDE, ConfigRef, EnvoyConfig, ListenerKey, SecretUse
 from mycel.envoy.config.read import read, ref_of
 from mycel.envoy.delta import Outcome
-from mycel.envoy.parts import Shown
+from mycel.envoy.logs import Shown
 from mycel.envoy.resources import ENDPOINTS, SECRET, Resource, Snapshot, TypeUrl, merged
 from mycel.envoy.secrets import secret_resource
 from mycel.kit.latest import Latest

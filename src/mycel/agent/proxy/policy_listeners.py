@@ -11,7 +11,7 @@ from mycel.agent.proxy.header_secrets import HeaderSecrets
 from mycel.envoy.ads import Answers
 from mycel.envoy.delta import Outcome
 from mycel.envoy.listeners import listener_name, snapshot, unserved
-from mycel.envoy.parts import Shown
+from mycel.envoy.logs import Shown
 from mycel.envoy.resources import LISTENER, Resource, Snapshot, merged
 from mycel.kit.latest import Latest
 from mycel.policy.engine import Engine

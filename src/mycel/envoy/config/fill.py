@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from mycel.abi import ProxyMark
 from mycel.envoy import parts
 from mycel.envoy.config.names import Names
+from mycel.envoy.logs import Shown, access_logs
 from mycel.envoy.messages import from_json, message_class
 from mycel.envoy.request_log import Decider
 from mycel.envoy.resources import CLUSTER, LISTENER, ROUTES, TypeUrl
@@ -44,9 +45,7 @@ class Filler:
     `source`: the address what leaves is dialled from; empty: the client's.
     """
 
-    def __init__(
-        self, names: Names, *, name: str = "", port: int = 0, source: str = "", shown: parts.Shown = ()
-    ) -> None:
+    def __init__(self, names: Names, *, name: str = "", port: int = 0, source: str = "", shown: Shown = ()) -> None:
         self._names = names
         self._name = name
         self._port = port
@@ -104,9 +103,9 @@ class Filler:
             manager.merge_slashes = True
         if not manager.HasField("use_remote_address"):
             manager.use_remote_address.value = True
-        logs = (from_json(_ACCESS_LOG, each) for each in parts.access_logs(self._shown, Decider.USER))
+        logs = (from_json(_ACCESS_LOG, each) for each in access_logs(self._shown, Decider.USER))
         manager.access_log.extend(logs)
-        manager.access_log_options.flush_log_on_tunnel_successfully_established = True  # see parts.LOG_TUNNELS
+        manager.access_log_options.flush_log_on_tunnel_successfully_established = True  # logs.LOG_TUNNELS
 
     def _tcp_proxy(self, proxy: Any, path: str) -> None:
         self._names_cluster("cluster")(proxy, path)

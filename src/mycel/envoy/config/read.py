@@ -14,8 +14,8 @@ from mycel.envoy.config.model import NAMESPACED, OUTSIDE, ConfigRef, EnvoyConfig
 from mycel.envoy.config.names import Names
 from mycel.envoy.config.refuse import ALLOWED, refuse
 from mycel.envoy.config.walk import walk
+from mycel.envoy.logs import Shown
 from mycel.envoy.messages import InvalidResource, from_json, to_resource
-from mycel.envoy.parts import Shown
 from mycel.envoy.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource, TypeUrl
 from mycel.model.service import ServiceRef
 from mycel.policy.fields import Field, selector
