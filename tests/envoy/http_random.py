@@ -38,7 +38,7 @@ _VALUES = ("user", "admin", "User", "a,b", "user,admin", "user, admin", "", "x y
 
 
 def rules(rand: random.Random, *, plain: bool) -> list[dict[str, Any]]:
-    """One to four rules; `plain`: that change nothing and need no Secret."""
+    """One to four rules; `plain`: that change nothing, and compare no values of headers."""
     return [_rule(rand, plain=plain) for _ in range(rand.randint(1, 4))]
 
 
@@ -50,7 +50,7 @@ def _rule(rand: random.Random, *, plain: bool) -> dict[str, Any]:
             found[field] = rand.choice(choices)
     if "headers" in fields:
         text = rand.choice(HEADERS)
-        found["headers"] = [text if rand.random() < 0.5 else f"{text}: {rand.choice(_VALUES[:3])}"]
+        found["headers"] = [text if plain or rand.random() < 0.5 else f"{text}: {rand.choice(_VALUES[:3])}"]
     if "headerMatches" in fields:
         found["headerMatches"] = [_match(rand, plain=plain) for _ in range(rand.choice((1, 1, 2, 3)))]
     return found
@@ -58,7 +58,7 @@ def _rule(rand: random.Random, *, plain: bool) -> dict[str, Any]:
 
 def _match(rand: random.Random, *, plain: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"name": rand.choice(HEADERS), "mismatch": rand.choice(_ACTIONS[:3] if plain else _ACTIONS)}
-    if rand.random() < 0.8:
+    if rand.random() < 0.8 and (not plain or found["mismatch"] == "LOG"):
         found["value"] = rand.choice((*_VALUES[:3], "100%", "caf\xe9", ""))
     if not plain and rand.random() < 0.4:
         found["secret"] = {"namespace": "shop", "name": rand.choice(_NAMED)}

@@ -70,7 +70,7 @@ def snapshot(
     for name, rules in sets.items():
         http = HttpSections(Direction.INGRESS, (section(rules),))
         manager = listeners.connection_manager(http, secrets.keys()) | weaker
-        chain = {"filters": [{"name": "http", "typed_config": manager}]}
+        chain = {"name": name, "filters": [{"name": "http", "typed_config": manager}]}
         address = {"pipe": {"path": str(folder / name)}}
         fields: Any = {"name": name, "address": address, "filter_chains": [chain]}
         found[name] = to_resource(from_json(LISTENER, fields))

@@ -263,8 +263,8 @@ async def test_requests_are_logged_as_clients_asked(bed: Bed):
 async def test_what_a_filter_of_users_denies_is_logged_as_denied(bed: Bed):
     """By no rule of ours, whatever its policies are called."""
     everyone = {"principals": [{"any": True}], "permissions": [{"any": True}]}
-    rules = {"action": "DENY", "policies": {"0/0": everyone}}
-    rbac = {"name": "x", "typed_config": {"@type": EXTENSIONS + "filters.http.rbac.v3.RBAC", "rules": rules}}
+    rules = {"rules": {"action": "DENY", "policies": {"0/0": everyone}}, "rules_stat_prefix": "mine."}
+    rbac = {"name": "x", "typed_config": {"@type": EXTENSIONS + "filters.http.rbac.v3.RBAC", **rules}}
     found = read(config(listener(filters=[manager(http_filters=[rbac, router()])]), routes(), cluster()))
     bed.offer(snapshot([found], {"shop/api": ()}))
     await bed.settled(found.resources)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from mycel.agent.proxy.access_log import records_of
 from mycel.cluster.apiserver.pki import Pki
 from mycel.envoy import listeners
 from mycel.envoy.messages import from_json, to_resource
+from mycel.envoy.request_log import Outcome
 from mycel.envoy.resources import CLUSTER, LISTENER
 from mycel.flow.l7 import L7Verdict, Tls
 from mycel.flow.redact import Redaction
@@ -28,7 +30,8 @@ from tests.oracle.http import Request
 pytestmark = pytest.mark.root
 
 NAMES = L7("tls", '{"serverNames": ["**.deep.example", "*.example", "a.test"]}')
-OTHERS = L7("tls", '{"serverNames": ["other.test"]}')
+MANY = tuple(f"a-rather-long-name-of-a-server-{number}.test" for number in range(60))
+OTHERS = L7("tls", json.dumps({"serverNames": ["other.test", "my_app.test", *MANY]}))
 HTTP = section([{"method": "GET"}])
 LISTENS = "policy/egress/10001"
 
@@ -108,6 +111,8 @@ ASKED = {
     "one.deep.example": True,
     "one.two.deep.example": True,
     "other.test": True,
+    "my_app.test": True,
+    MANY[-1]: True,
     None: False,
 }
 
@@ -154,3 +159,28 @@ async def test_beside_other_rules(tmp_path: Path, sections: Any, plain: int, nam
             except (asyncio.IncompleteReadError, ConnectionError):
                 got = 0
             assert got == plain
+
+
+async def test_servers_may_begin_where_everything_passes(tmp_path: Path):
+    """And not where nothing but names does."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 welcome\r\n")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_unix_server(greet, tmp_path / "server"), listening(tmp_path, (None, NAMES)):
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "asked")
+        assert await reader.readline() == b"220 welcome\r\n"
+        writer.close()
+
+
+async def test_what_is_no_tls_is_told_as_such(tmp_path: Path):
+    async with listening(tmp_path, (NAMES,)) as bed:
+        reader, writer = await asyncio.open_unix_connection(tmp_path / "asked")
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            assert not await reader.read()
+        writer.close()
+        (line,) = await bed.logged(1)
+    assert (line.protocol, line.outcome) == (b"no TLS", Outcome.DENIED)

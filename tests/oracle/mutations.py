@@ -281,7 +281,7 @@ PORT_BUGS = (
         "sections.add(None)  # nothing",
         "sections = set()  # nothing",
     ),
-    _bug("names of servers need no proxy", "if server_names or tls:", "if tls:"),
+    _bug("names of servers need no proxy", "if servers or tls:", "if tls:"),
 )
 
 SERVICE_BUGS = (

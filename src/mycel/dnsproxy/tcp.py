@@ -94,22 +94,34 @@ class TcpListener:
             tell(L7Verdict.DROPPED)
             return refusal(wire, judged.refuse)
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
+            got = await self._ask(wire, query, client, server, leg, until_s=began_s + ANSWER_WITHIN_S)
+        except asyncio.CancelledError:
+            tell(L7Verdict.ERROR, FAILED)
+            raise
+        if got is None:
+            tell(L7Verdict.ERROR, FAILED)
+            return refusal(wire, RCode.SERVFAIL)
+        found, answer = got
+        tell(L7Verdict.FORWARDED, answer)
+        return found
+
+    async def _ask(
+        self, wire: bytes, query: Query, client: Place, server: Place, leg: _Leg, *, until_s: float
+    ) -> tuple[bytes, Answer] | None:
+        """The server's answer, when it may be released; None: there is none in time."""
+        try:
+            async with asyncio.timeout(until_s - time.monotonic()):
                 found = await leg.ask(wire, query)
             fresh = self._gate.fresh(found)
             answer = fresh or read_answer(found, query)
         except (OSError, EOFError, TimeoutError, DnsFormatError) as exc:
             log.debug("query to %s by TCP: %s", server, exc)
             leg.close()
-            tell(L7Verdict.ERROR, FAILED)
-            return refusal(wire, RCode.SERVFAIL)
-        left_s = began_s + ANSWER_WITHIN_S - time.monotonic()
+            return None
         admitted = fresh is not None or self._gate.admit(found, query, answer, client.address)
-        if not admitted and not await self._gate.settled(answer, left_s):
-            tell(L7Verdict.ERROR, FAILED)
-            return refusal(wire, RCode.SERVFAIL)
-        tell(L7Verdict.FORWARDED, answer)
-        return found
+        if not admitted and not await self._gate.settled(answer, until_s - time.monotonic()):
+            return None
+        return found, answer
 
 
 class _Leg:

@@ -234,6 +234,9 @@ class UdpListener:
         self._flight.held += 1
         try:
             settled = await self._gate.settled(answer, left_s)
+        except asyncio.CancelledError:
+            self._tell(pending.query, pending.client, pending.server, L7Verdict.ERROR, FAILED, pending.sent_s)
+            raise
         finally:
             self._flight.held -= 1
         if settled:

@@ -1,9 +1,10 @@
 """HTTP rules → how a listener decides on requests: by routes, or by an RBAC filter where rules change or read more.
 
 A request takes the first route whose rule it matches, and the last one, which denies, if there is none. Envoy looks for
-a route in any case; deciding there is cheaper than a filter that notes its decision (bench/README.md). A Secret's value
-is known to filters only, which run when the route is chosen; and a request's headers are changed by all of the
-rules it matches, not by the first: such listeners have the filter, and one route. Pure.
+a route in any case; deciding there is cheaper than a filter that notes its decision (bench/README.md). But routes take
+one of several headers of a name for the others, a Secret's value is known to filters only, which run when the route is
+chosen, and headers are changed by all of the rules a request matches, not by the first: listeners that compare values
+of headers, or change any, have the filter, and one route. Pure.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from mycel.envoy.http_rules import Compiled
 from mycel.envoy.matchers import Asked, Json, header, permissions, policy, text
 from mycel.envoy.request_log import DENIED
 
-_QUERY = r"(?:\?(?s:.*))?"
+_QUERY = r"(?:\?\C*)?"
 _RBAC = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
 
 

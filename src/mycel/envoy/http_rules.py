@@ -35,6 +35,10 @@ class Allowed(NamedTuple):
     condition: Json | None = None
 
 
+def _compares_headers(rule: Allowed) -> bool:
+    return any("string_match" in each and not each["name"].startswith(":") for each in rule.asked.headers)
+
+
 class Compiled(NamedTuple):
     """Sections that apply together, as Envoy is given them."""
 
@@ -44,8 +48,8 @@ class Compiled(NamedTuple):
 
     @property
     def are_plain(self) -> bool:
-        """Whether they only ask what every request tells, and change nothing."""
-        return not self.changes and not self.secrets
+        """Whether they change nothing, and compare nothing but method, path and host."""
+        return not self.changes and not self.secrets and not any(map(_compares_headers, self.rules.values()))
 
 
 def compiled(sections: Iterable[L7 | None], there: Collection[SecretRef] = ()) -> Compiled:

@@ -1,11 +1,11 @@
-"""The access logs that become flows, in JSON form: what is logged, when, and to whom (`request_log`: what lines say)."""
+"""The access logs that become flows, in JSON form: what is logged, when, and to whom. `request_log` has the lines."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from mycel.envoy.request_log import DENIED, Decider, log_format, tls_log_format
+from mycel.envoy.request_log import TLS, Decider, log_format, tls_log_format
 
 Json = Mapping[str, Any]
 Shown = tuple[str, ...] | None
@@ -47,12 +47,12 @@ def access_logs(shown: Shown, decider: Decider) -> list[Json]:
     return [] if shown is None else [{**_access_log(log_format(shown, decider)), "filter": _ONCE}]
 
 
-def tls_logs(shown: Shown, decision: str) -> list[Json]:
+def tls_logs(shown: Shown, *, denied: bool, protocol: str = TLS) -> list[Json]:
     """The same for connections with TLS: one line when it is known where they go, or that they go nowhere."""
     if shown is None:
         return []
-    ends = ["TcpConnectionEnd" if decision == DENIED else "TcpUpstreamConnected"]
-    return [{**_access_log(tls_log_format(decision)), "filter": {"log_type_filter": {"types": ends}}}]
+    when = {"types": ["TcpConnectionEnd" if denied else "TcpUpstreamConnected"]}
+    return [{**_access_log(tls_log_format(denied=denied, protocol=protocol)), "filter": {"log_type_filter": when}}]
 
 
 def _access_log(line: str) -> Json:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 TEXT_BYTES = 2_100
 """Of a URL's path and of a header's value; the rest is not logged. A little more than flows show."""
-TLS = "TLS"
+TLS, NO_TLS = "TLS", "no TLS"
 """What a line says for a protocol of what is not looked into; its authority is the name its client asked for."""
 DENIED = "denied"
 """What a line says instead of a rule when none let a request through."""
@@ -20,7 +20,8 @@ _START = b"mycel 3\n"  # of lines of this form
 _ABSENT = b"-"
 _DENIED = DENIED.encode()
 _NO_ANSWER = b"0"
-_HEAD_BYTES = len(_START + b"403\n" + _DENIED)
+_DENIALS = (_DENIED, b"rbac_access_denied")  # the latter in Envoy's own words, of a user's filter
+_HEAD_BYTES = len(_START + b"403\n" + _DENIALS[1])
 _REQUEST, _RESPONSE = b">", b"<"
 _NOTED = "%DYNAMIC_METADATA(envoy.filters.http.rbac:enforced_"
 
@@ -30,7 +31,7 @@ class Decider(Enum):
 
     ROUTES = "%ROUTE_NAME%"
     FILTER = f"{_NOTED}engine_result)% {_NOTED}effective_policy_id)%"
-    USER = f"{_NOTED}engine_result)% -"  # filters and routes that users wrote, and call as they like
+    USER = "%RESPONSE_CODE_DETAILS%"  # filters and routes that users wrote, and call as they like
 
 
 class Outcome(Enum):
@@ -42,7 +43,7 @@ class Outcome(Enum):
 
 
 def _outcome(code: bytes, decision: bytes) -> Outcome:
-    if decision.startswith(_DENIED):
+    if decision.startswith(_DENIALS):
         return Outcome.DENIED
     return Outcome.UNANSWERED if code == _NO_ANSWER else Outcome.ANSWERED
 
@@ -76,7 +77,7 @@ class Line(NamedTuple):
     def rule(self) -> bytes:
         """Of the listener's rules that which let the request through: `section/rule`, or ANY_REQUEST."""
         rule = self.decision.rpartition(b" ")[2]
-        return b"" if rule == _ABSENT or self.outcome is Outcome.DENIED else rule
+        return b"" if not self.listener or rule == _ABSENT or self.outcome is Outcome.DENIED else rule
 
 
 _LISTENER = "%FILTER_CHAIN_NAME%"
@@ -113,9 +114,13 @@ def log_format(shown: Iterable[str], decider: Decider) -> str:
     return made.replace(_LISTENER, _ABSENT.decode()).replace("%REQ(:PATH)", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)")
 
 
-def tls_log_format(decision: str) -> str:
-    """The same for connections with TLS, where their begin has decided: a rule's name, or DENIED."""
-    made = "\n".join(_OPERATORS).replace(Decider.ROUTES.value, decision).replace("%PROTOCOL%", TLS)
+def tls_log_format(*, denied: bool, protocol: str) -> str:
+    """The same for connections whose begin has decided. `protocol`: TLS, or NO_TLS.
+
+    Filter chains are called after listener and rule, with a space between.
+    """
+    decision = DENIED if denied else _LISTENER
+    made = "\n".join(_OPERATORS).replace(Decider.ROUTES.value, decision).replace("%PROTOCOL%", protocol)
     return _START.decode() + made.replace(f"%REQ(:AUTHORITY):{TEXT_BYTES}%", "%REQUESTED_SERVER_NAME%")
 
 

@@ -12,14 +12,16 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mycel.envoy.logs import Shown, tls_logs
 from mycel.envoy.matchers import Json, Unsupported
-from mycel.envoy.request_log import DENIED
-from mycel.policy.l7 import server_names
+from mycel.envoy.request_log import DENIED, NO_TLS
+from mycel.policy.l7 import is_server_name, server_names
 from mycel.policy.requests import ANY_REQUEST
 from mycel.policy.rules import L7
 
 _TYPE = "type.googleapis.com/envoy.extensions."
 _INPUTS = f"{_TYPE}matching.common_inputs.network.v3."
 _LABELS = {"": "", "*.": r"[^.]+\.", "**.": r"(?:[^.]+\.)+"}
+# Where everything passes, who has said nothing by then goes on: the server may have to speak first.
+_SERVERS_MAY_BEGIN: Json = {"listener_filters_timeout": "1s", "continue_on_listener_filters_timeout": True}
 _NOWHERE = "denied"  # no cluster has this name: Envoy ends what is sent there
 
 
@@ -30,7 +32,10 @@ def names_by_rule(sections: Sequence[L7 | None]) -> dict[str, tuple[str, ...]]:
         if section is not None and section.parser == "tls":
             if others := json.loads(section.rules).keys() - {"serverNames"}:
                 raise Unsupported(" and ".join(sorted(others)))
-            found[f"{number}/0"] = server_names(section)
+            names = server_names(section)
+            if odd := [each for each in names if not is_server_name(each)]:
+                raise Unsupported(f"the name {odd[0]!r} in serverNames")
+            found[f"{number}/0"] = names
     return found
 
 
@@ -50,11 +55,15 @@ def by_server_name(
     `everything`: a rule without names lets TLS with any name pass.
     """
     others = ANY_REQUEST if everything else DENIED
-    chains = [_chain(name, each, cluster, shown) for each in dict.fromkeys((*rules, others))]
-    for_plain = f"{name} {others}"
+    chains = [_chain(f"{name} {each}", _to_server(cluster, each, shown)) for each in (*rules, others)]
+    for_plain = f"{name} plain"
     if plain is not None:
-        chains.append({"name": name, "filters": [plain]})
+        chains.append(_chain(name, plain))
         for_plain = name
+    elif everything:
+        chains.append(_chain(for_plain, _proxy(cluster, [])))
+    else:
+        chains.append(_chain(for_plain, _proxy(_NOWHERE, tls_logs(shown, denied=True, protocol=NO_TLS))))
     matchers = [
         *(_when(_input("ServerNameInput"), _names(names), f"{name} {rule}") for rule, names in rules.items()),
         _when(_input("TransportProtocolInput"), {"exact": "tls"}, f"{name} {others}"),
@@ -62,19 +71,29 @@ def by_server_name(
     return {
         "filter_chains": chains,
         "filter_chain_matcher": {"matcher_list": {"matchers": matchers}, "on_no_match": _to(for_plain)},
+        **(_SERVERS_MAY_BEGIN if everything and plain is None else {}),
     }
 
 
-def _chain(name: str, rule: str, cluster: str, shown: Shown) -> Json:
+def _to_server(cluster: str, rule: str, shown: Shown) -> Json:
+    denied = rule == DENIED
+    return _proxy(_NOWHERE if denied else cluster, tls_logs(shown, denied=denied))
+
+
+def _proxy(cluster: str, logs: Sequence[Mapping[str, object]]) -> Json:
     proxy: Json = {
         "@type": f"{_TYPE}filters.network.tcp_proxy.v3.TcpProxy",
         "stat_prefix": "policy",
-        "cluster": _NOWHERE if rule == DENIED else cluster,
+        "cluster": cluster,
         "idle_timeout": "0s",
-        "access_log": tls_logs(shown, rule),
+        "access_log": logs,
         "access_log_options": {"flush_access_log_on_connected": True},
     }
-    return {"name": f"{name} {rule}", "filters": [{"name": "tcp", "typed_config": proxy}]}
+    return {"name": "tcp", "typed_config": proxy}
+
+
+def _chain(name: str, filter: Json) -> Json:
+    return {"name": name, "filters": [filter]}
 
 
 def _names(names: Iterable[str]) -> Json:

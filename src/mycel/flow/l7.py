@@ -63,9 +63,10 @@ class Dns(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Tls(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A connection that began with TLS."""
+    """A connection that began with TLS, or (`plain`) was to and did not."""
 
     server_name: str = ""  # that its client asked for
+    plain: bool = False
 
 
 class L7Record(msgspec.Struct, frozen=True, omit_defaults=True, tag="message"):

@@ -139,7 +139,7 @@ def summary(record: L7Record) -> str:
             return f"{http.protocol} {asked}"
         return f"{http.protocol} {http.code} {record.latency_ns // 1_000_000}ms ({asked})"
     if record.tls is not None:
-        return f"TLS {record.tls.server_name or 'without a server name'}"
+        return "no TLS" if record.tls.plain else f"TLS {record.tls.server_name or 'without a server name'}"
     assert record.dns is not None
     dns = record.dns
     asked = f"{dns.query} {','.join(dns.qtypes)}"

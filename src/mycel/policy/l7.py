@@ -34,12 +34,9 @@ def dns_name(field: Field) -> str:
     return canonical_selector(text)
 
 
-def server_name(field: Field) -> str:
-    """An item of serverNames, in lower case and without a final dot. Raises PolicyInvalid."""
-    text = field.text()
-    if len(text) > 255 or not _SERVER_NAME.fullmatch(text):
-        raise field.fail(f"{text!r} is not a server's name, nor one after `*.` or `**.`")
-    return text.lower().removesuffix(".")
+def is_server_name(text: str) -> bool:
+    """Whether an item of serverNames is one, or one after `*.` or `**.`; others are taken, and their port is closed."""
+    return len(text) <= 255 and _SERVER_NAME.fullmatch(text) is not None
 
 
 def server_names(section: L7) -> tuple[str, ...]:
@@ -81,7 +78,7 @@ def parse_l7(entry: Field, ports: tuple[PortMatch, ...], *, ingress: bool, home:
         listener["name"].text()
         listener["priority"].number(least=1, most=100)
         return _carry("listener", listener.value, entry, tls, [])
-    servers = [server_name(item) for item in names.items()]
+    servers = [item.text().lower().removesuffix(".") for item in names.items()]
     if not names.absent and not servers:
         raise names.fail("must name at least one server; leave it out to allow every one")
     if others:

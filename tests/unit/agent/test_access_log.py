@@ -130,25 +130,33 @@ def test_the_rule_that_let_it_through(decision: str) -> None:
 
 @pytest.mark.parametrize("decision", ["-", "- -", "allowed -", "denied", "denied -"])
 def test_no_rule_let_it_through(decision: str) -> None:
-    made = read_line(line(decision=decision))
+    made = read_line(line(decision=decision, listener="policy/ingress/10007"))
     assert made.rule == b""
     assert (made.outcome is Outcome.DENIED) == decision.startswith("denied")
 
 
 @pytest.mark.parametrize(
-    ("name", "decision", "verdict", "shown"),
+    ("name", "protocol", "decision", "verdict", "shown"),
     [
-        ("a.test", "0/0", L7Verdict.FORWARDED, "l7-request -> TLS a.test"),
-        ("b.test", "denied", L7Verdict.DROPPED, "l7-request -> TLS b.test"),
-        ("-", "denied", L7Verdict.DROPPED, "l7-request -> TLS without a server name"),
+        ("a.test", "TLS", "policy/egress/10007 0/0", L7Verdict.FORWARDED, "l7-request -> TLS a.test"),
+        ("b.test", "TLS", "denied", L7Verdict.DROPPED, "l7-request -> TLS b.test"),
+        ("-", "TLS", "denied", L7Verdict.DROPPED, "l7-request -> TLS without a server name"),
+        ("-", "no TLS", "denied", L7Verdict.DROPPED, "l7-request -> no TLS"),
     ],
 )
-def test_a_connection_with_tls(name: str, decision: str, verdict: L7Verdict, shown: str) -> None:
+def test_a_connection_with_tls(name: str, protocol: str, decision: str, verdict: L7Verdict, shown: str) -> None:
     """Its begin is all there is to see."""
-    listener = f"policy/egress/10007 {decision}"
-    (record,) = records_of(line(code="0", protocol="TLS", authority=name, decision=decision, listener=listener))
+    listener = "policy/egress/10007 x"
+    (record,) = records_of(line(code="0", protocol=protocol, authority=name, decision=decision, listener=listener))
     assert (record.verdict, record.listener, record.ingress, record.http) == (verdict, 10007, False, None)
     assert lines(record) == [shown]
+
+
+def test_listeners_of_users_have_no_rules_of_policies() -> None:
+    """Whatever they call theirs; what their own filters deny is denied."""
+    assert read_line(line(decision="via_upstream")).rule == b""
+    denied = read_line(line(code="403", decision="rbac_access_denied_matched_policy[0/0]"))
+    assert (denied.rule, denied.outcome) == (b"", Outcome.DENIED)
 
 
 class Stream:

@@ -74,10 +74,12 @@ def test_names_of_servers() -> None:
     assert (found.rules, found.state) == (("TLS *.a.example", "TLS b.example"), State.WAITING)
 
 
-def test_rules_no_listener_can_serve_say_so() -> None:
+@pytest.mark.parametrize(
+    "section", [{"terminatingTLS": {"secret": {"name": "s"}}}, {"serverNames": ["a.test", "a.*.test"]}]
+)
+def test_rules_no_listener_can_serve_say_so(section: dict[str, object]) -> None:
     """In our words: Envoy was never asked."""
-    ended = {"terminatingTLS": {"secret": {"name": "s"}}}
-    found = of_tls(ended)
+    found = of_tls(section)
     assert (found.state, "not supported" in found.words) == (State.REFUSED, True)
 
 

@@ -27,7 +27,6 @@ def matching(match: dict[str, Any], *, clusterwide: bool = False) -> dict[str, A
 
 
 REFUSED = [
-    (cnp(out_of({"toPorts": to_ports("443/TCP", serverNames=["a.*.b"])})), f"{TO_443}.serverNames[0]", "not a server"),
     (cnp(out_of({"toPorts": to_ports("443/TCP", serverNames=[])})), f"{TO_443}.serverNames", "at least one server"),
     (cnp({"ingress": [{}]}), "spec", "needs endpointSelector"),
     (cnp({"endpointSelector": {}}), "spec", "at least one of ingress"),

@@ -16,12 +16,12 @@ from grpclib.const import Cardinality, Handler
 
 from mycel.agent.proxy import otlp
 from mycel.agent.proxy.records import Records
-from mycel.envoy.request_log import TLS, Line, Outcome, head_of, is_line, read_line, read_outcome
+from mycel.envoy.request_log import NO_TLS, TLS, Line, Outcome, head_of, is_line, read_line, read_outcome
 from mycel.flow.l7 import End, Half, Http, L7Record, L7Verdict, Tls
 from mycel.flow.redact import USUAL, Redaction
 
 _INGRESS = b"policy/ingress/"
-_TLS = TLS.encode()
+_TLS, _NO_TLS = TLS.encode(), NO_TLS.encode()
 
 
 class AccessLogs:
@@ -93,7 +93,7 @@ class LogSheet:
 def records_of(line: Line, time_ns: int, *, redaction: Redaction) -> list[L7Record]:
     """The records of one request, in the order of time. Raises ValueError for values that are none of a request."""
     latency_ns = int(line.duration_ns or b"0")
-    tls = Tls(_text(line.authority)) if line.protocol == _TLS else None
+    tls = Tls(_text(line.authority), plain=line.protocol == _NO_TLS) if line.protocol in (_TLS, _NO_TLS) else None
     http = (
         None
         if tls is not None

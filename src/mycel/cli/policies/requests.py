@@ -129,4 +129,6 @@ def _closed(side: Side, rule: Rule) -> str:
 
 
 def _distance(item: Item) -> int:
-    return len(item.missed.parts) if item.missed is not None else 100
+    if item.missed is None or item.missed is _NO_TLS:
+        return 100
+    return len(item.missed.parts)
