@@ -12,12 +12,14 @@ import pytest_asyncio
 
 from mycel.agent.proxy.access_log import records_of
 from mycel.agent.proxy.envoy_drops import read_dropped
+from mycel.cluster.apiserver.pki import Pki
 from mycel.envoy.config.endpoints import Dialled, assignment, wanted
 from mycel.envoy.config.model import EnvoyConfig
 from mycel.envoy.config.read import read
 from mycel.envoy.messages import from_json, to_resource
+from mycel.envoy.parts import CERTIFICATE_ADS
 from mycel.envoy.request_log import Outcome
-from mycel.envoy.resources import ENDPOINTS, LISTENER, ROUTES, Resource, TypeUrl
+from mycel.envoy.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, Resource, Snapshot, TypeUrl
 from mycel.flow.redact import Redaction
 from tests.envoy.bed import Bed
 from tests.unit.envoy.config.objects import TYPE, cluster, config, listener, manager, router, routes, walkthrough
@@ -286,3 +288,42 @@ async def test_formats_that_are_refused_would_tell_of_the_node(bed: Bed):
     await bed.settled({ROUTES: [name]})
     assert not bed.outcomes[(ROUTES, name)].error
     assert "x-path: /" in await bed.curl("-i", f"{LISTEN}:20000/")
+
+
+def certificate(name: str, chain: str, key: str) -> Resource:
+    """A Secret as Envoy gets it."""
+    parts = {"certificate_chain": {"inline_string": chain}, "private_key": {"inline_string": key}}
+    return to_resource(from_json(SECRET, {"name": name, "tls_certificate": parts}))
+
+
+async def test_a_broken_certificate_is_told_whatever_comes_with_it(bed: Bed, tmp_path: Path):
+    pki = Pki(tmp_path / "pki")
+    pki.ensure()
+    good = pki.pair("admin")
+    chains = [
+        {"filter_chain_match": {"server_names": [f"{name}.test"]}, **tls_chain(name)} for name in ("broken", "good")
+    ]
+    listens = {"name": "l", "address": {"pipe": {"path": str(tmp_path / "l")}}, "filter_chains": chains}
+    everything: Snapshot = {
+        SECRET: {
+            "good": certificate("good", good.certificate.read_text(), good.key.read_text()),
+            "broken": certificate("broken", "junk", "junk"),
+        },
+        CLUSTER: {"none": to_resource(from_json(CLUSTER, {"name": "none", "connect_timeout": "1s"}))},
+        LISTENER: {"l": to_resource(from_json(LISTENER, listens))},
+    }
+    bed.offer(everything)
+    await bed.settled(everything)
+    assert "certificate" in (bed.outcomes[(SECRET, "broken")].error or "")
+    assert not bed.outcomes[(SECRET, "good")].error
+
+
+def tls_chain(secret: str) -> dict[str, Any]:
+    """A filter chain that ends TLS with a certificate by SDS, and goes nowhere."""
+    named = {"tls_certificate_sds_secret_configs": [{"name": secret, "sds_config": CERTIFICATE_ADS}]}
+    context = {"@type": EXTENSIONS + "transport_sockets.tls.v3.DownstreamTlsContext", "common_tls_context": named}
+    proxy = {"@type": EXTENSIONS + "filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "x", "cluster": "none"}
+    return {
+        "transport_socket": {"name": "tls", "typed_config": context},
+        "filters": [{"name": "tcp", "typed_config": proxy}],
+    }

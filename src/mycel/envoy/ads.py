@@ -16,7 +16,7 @@ from grpclib.exceptions import GRPCError
 
 from mycel.envoy import delta
 from mycel.envoy.messages import message_class
-from mycel.envoy.resources import Snapshot, TypeUrl, Version
+from mycel.envoy.resources import SECRET, Snapshot, TypeUrl, Version
 from mycel.kit.latest import Latest
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ class Ads:
     def __init__(self, snapshot: Latest[Snapshot], *, only_new: bool = False) -> None:
         self._snapshot = snapshot
         self._only_new = only_new
+        self._refused: dict[str, delta.Outcome] = {}  # secrets, until they are others
         self.answers: Latest[Answers] = Latest()
         self.streams = 0
 
@@ -62,10 +63,20 @@ class Ads:
             if each.version is None and each.error is None:
                 known.pop(place, None)
                 continue
-            known[place] = each
+            known[place] = each = self._standing(each)
             if each.error is not None:
                 log.warning("Envoy refuses %s %s: %s", each.type_url.rpartition(".")[2], each.name, each.error)
         self.answers.set(known)
+
+    def _standing(self, outcome: delta.Outcome) -> delta.Outcome:
+        """What holds of a resource: Envoy takes a secret it has refused when another stream brings the same again."""
+        if outcome.type_url != SECRET:
+            return outcome
+        earlier = self._refused.pop(outcome.name, outcome)
+        found = earlier if earlier.version == outcome.version and outcome.error is None else outcome
+        if found.error is not None:
+            self._refused[outcome.name] = found
+        return found
 
 
 class _Conversation:

@@ -9,7 +9,9 @@ where they are applied. Ours beyond it:
 - a cluster that is sent has its endpoints sent after it: a changed one begins without, and asks for none that it has
   asked for before (each assignment is named as its cluster);
 - a response that is refused is taken apart: its resources are sent again one by one, so that a refusal names one
-  resource. What was refused is not sent again until its content changes, and the client keeps what it had.
+  resource. What was refused is not sent again until its content changes, and the client keeps what it had;
+- secrets are sent one by one from the begin: Envoy refuses one that is broken when it comes first, and says nothing of
+  it when the same comes again (it compares with what came last).
 
 Whoever drives a stream bounds the wait for an answer (`unanswered`) and closes the stream when it is over: the next
 stream begins with what the client says it has, so nothing is lost.
@@ -26,6 +28,7 @@ from mycel.envoy.resources import (
     CLUSTER,
     ENDPOINTS,
     MAKE_ORDER,
+    SECRET,
     TOGETHER,
     WILDCARD_TYPES,
     Resource,
@@ -154,7 +157,7 @@ class Stream:
             waits = state.in_flight or (busy and url not in TOGETHER)
             updates = {} if waits else self._updates(url, state)
             if updates:
-                responses.append(self._respond(url, state, _part(state, updates), ()))
+                responses.append(self._respond(url, state, _part(url, state, updates), ()))
             elif not state.in_flight:
                 # "Knowing when a requested resource does not exist": absence is an answer, and nobody need wait for it.
                 absent = tuple(sorted(state.asked - self._snapshot.get(url, {}).keys()))
@@ -226,10 +229,10 @@ class Stream:
         return refused + [Outcome(url, name, None, error) for name in response.removed]
 
 
-def _part(state: _Type, updates: dict[str, Resource]) -> dict[str, Resource]:
+def _part(url: TypeUrl, state: _Type, updates: dict[str, Resource]) -> dict[str, Resource]:
     """What goes into the next response: everything that is not sent alone, else one of those."""
     together = {name: resource for name, resource in updates.items() if name not in state.alone}
-    if together:
+    if together and url != SECRET:
         return together
     name = min(updates)
     return {name: updates[name]}

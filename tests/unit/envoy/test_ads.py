@@ -16,7 +16,7 @@ from grpclib.exceptions import GRPCError
 
 from mycel.envoy import ads
 from mycel.envoy.messages import message_class
-from mycel.envoy.resources import CLUSTER, LISTENER, Resource, Snapshot, TypeUrl, resource
+from mycel.envoy.resources import CLUSTER, LISTENER, SECRET, Resource, Snapshot, TypeUrl, resource
 from mycel.envoy.server import ProxyServer
 from mycel.kit.latest import Latest
 from mycel.kit.sockets import bind_unix
@@ -36,10 +36,13 @@ class Client:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
 
-    async def ask(self, kind: TypeUrl, nonce: str = "", error: str = "", **had: Resource) -> None:
+    async def ask(
+        self, kind: TypeUrl, nonce: str = "", error: str = "", *, subscribe: tuple[str, ...] = (), **had: Resource
+    ) -> None:
         """A request: the first of its type when there is no nonce, else an answer."""
         request: Any = message_class(_SERVICE + "DeltaDiscoveryRequest")()
         request.type_url, request.response_nonce = kind, nonce
+        request.resource_names_subscribe.extend(subscribe)
         for name, each in had.items():
             request.initial_resource_versions[name] = each.version
         if error:
@@ -103,6 +106,27 @@ async def test_what_differs_is_sent_and_what_is_said_of_it_is_told(tmp_path: Pat
         said = {name: each.error for (_, name), each in served.answers.value.items()}
         assert said == {"kept": None, "good": None, "bad": "bad port"}
     assert served.streams == 0
+
+
+async def test_a_secret_that_was_refused_stays_so_until_it_is_another(tmp_path: Path) -> None:
+    """Envoy takes the same again without a word when another stream brings it."""
+    snapshot: Latest[Snapshot] = Latest({SECRET: {"a": resource(b"broken")}})
+
+    async def said(path: Path, error: str) -> str | None:
+        async with calling(path) as envoy:
+            await envoy.ask(SECRET, subscribe=("a",))
+            told = await envoy.told()
+            before = served.answers.version
+            await envoy.ask(SECRET, told.nonce, error)
+            async with asyncio.timeout(PATIENCE_S):
+                await served.answers.newer_than(before)
+            return served.answers.value[SECRET, "a"].error
+
+    async with serving(snapshot, tmp_path) as (served, path):
+        assert await said(path, "no certificate") == "no certificate"
+        assert await said(path, "") == "no certificate"
+        snapshot.set({SECRET: {"a": resource(b"mended")}})
+        assert await said(path, "") is None
 
 
 async def test_nothing_is_said_before_there_is_a_snapshot(tmp_path: Path) -> None:

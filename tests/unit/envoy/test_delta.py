@@ -127,6 +127,19 @@ def test_an_answer_may_subscribe_too():
     assert only(stream).resources.keys() == {"b"}
 
 
+def test_secrets_are_sent_one_by_one():
+    """A refusal of two would have them sent again, and Envoy refuses a broken one only when it comes first."""
+    stream = Stream({SECRET: {"a": body("1"), "b": body("2")}})
+    stream.receive(Request(SECRET, subscribe=("a", "b")))
+    first = only(stream)
+    assert first.resources.keys() == {"a"}
+    ack(stream, first)
+    second = only(stream)
+    assert second.resources.keys() == {"b"}
+    assert nack(stream, second, "broken") == [Outcome(SECRET, "b", body("2").version, "broken")]
+    assert stream.settled
+
+
 def test_make_before_break():
     old = {CLUSTER: {"c1": body("c1")}, LISTENER: {"l": body("to c1")}}
     stream = opened(old, CLUSTER, LISTENER)
