@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from mycel.envoy.logs import LOG_TUNNELS
-from mycel.envoy.parts import router
+from mycel.envoy.parts import SERVERS_MAY_BEGIN, router, tcp_proxy
 
 Json = dict[str, Any]
 
 _TYPE = "type.googleapis.com/envoy.extensions."
-# Who has said nothing by then is not seen: the server may have to speak first.
-_FIRST_WORD = "1s"
 _HEADERS_KB, _HEADERS = 8192, 65535
 
 
@@ -24,10 +22,9 @@ def looking(name: str, cluster: str, logs: Sequence[Any]) -> Json:
     seen = {"application_protocols": ["http/1.1", "h2c"]}
     filters = [{"name": "http", "typed_config": _manager(cluster, logs)}]
     return {
-        "listener_filters_timeout": _FIRST_WORD,
-        "continue_on_listener_filters_timeout": True,
+        **SERVERS_MAY_BEGIN,
         "filter_chains": [{"name": name, "filter_chain_match": seen, "filters": filters}],
-        "default_filter_chain": {"filters": [{"name": "tcp", "typed_config": _unseen(cluster)}]},
+        "default_filter_chain": {"filters": [tcp_proxy(cluster, stat_prefix="look")]},
     }
 
 
@@ -35,11 +32,6 @@ def tells_http() -> Json:
     """The listener filter that knows HTTP by its first line."""
     kind = f"{_TYPE}filters.listener.http_inspector.v3.HttpInspector"
     return {"name": "http_inspector", "typed_config": {"@type": kind}}
-
-
-def _unseen(cluster: str) -> Json:
-    kind = f"{_TYPE}filters.network.tcp_proxy.v3.TcpProxy"
-    return {"@type": kind, "stat_prefix": "look", "cluster": cluster, "idle_timeout": "0s"}
 
 
 def _manager(cluster: str, logs: Sequence[Any]) -> Json:

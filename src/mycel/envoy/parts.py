@@ -26,6 +26,17 @@ CERTIFICATE_ADS: Json = ADS | {"initial_fetch_timeout": "1s"}
 """What waits for a certificate does so no longer: without it the connections it is for are closed, others are not."""
 
 
+SERVERS_MAY_BEGIN: Json = {"listener_filters_timeout": "1s", "continue_on_listener_filters_timeout": True}
+"""A listener that tells what is spoken by its first bytes lets go on who has said nothing by then."""
+
+
+def tcp_proxy(cluster: str, *, stat_prefix: str, **fields: Any) -> dict[str, Any]:
+    """The filter that passes bytes on, as long as both ends like."""
+    kind = f"{_TYPE}filters.network.tcp_proxy.v3.TcpProxy"
+    config = {"@type": kind, "stat_prefix": stat_prefix, "cluster": cluster, "idle_timeout": "0s", **fields}
+    return {"name": "tcp", "typed_config": config}
+
+
 def listener_fields(port: int, mark: int | None) -> Json:
     """Where a listener is, and the two filters that keep the client's address on both of its sides.
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from mycel.envoy.logs import Shown, tls_logs
 from mycel.envoy.matchers import Json, Unsupported
+from mycel.envoy.parts import SERVERS_MAY_BEGIN, tcp_proxy
 from mycel.envoy.request_log import DENIED, NO_TLS
 from mycel.policy.l7 import is_server_name, server_names
 from mycel.policy.requests import ANY_REQUEST
@@ -20,8 +21,6 @@ from mycel.policy.rules import L7
 _TYPE = "type.googleapis.com/envoy.extensions."
 _INPUTS = f"{_TYPE}matching.common_inputs.network.v3."
 _LABELS = {"": "", "*.": r"[^.]+\.", "**.": r"(?:[^.]+\.)+"}
-# Where everything passes, who has said nothing by then goes on: the server may have to speak first.
-_SERVERS_MAY_BEGIN: Json = {"listener_filters_timeout": "1s", "continue_on_listener_filters_timeout": True}
 _NOWHERE = "denied"  # no cluster has this name: Envoy ends what is sent there
 
 
@@ -71,7 +70,7 @@ def by_server_name(
     return {
         "filter_chains": chains,
         "filter_chain_matcher": {"matcher_list": {"matchers": matchers}, "on_no_match": _to(for_plain)},
-        **(_SERVERS_MAY_BEGIN if everything and plain is None else {}),
+        **(SERVERS_MAY_BEGIN if everything and plain is None else {}),
     }
 
 
@@ -81,15 +80,8 @@ def _to_server(cluster: str, rule: str, shown: Shown) -> Json:
 
 
 def _proxy(cluster: str, logs: Sequence[Mapping[str, object]]) -> Json:
-    proxy: Json = {
-        "@type": f"{_TYPE}filters.network.tcp_proxy.v3.TcpProxy",
-        "stat_prefix": "policy",
-        "cluster": cluster,
-        "idle_timeout": "0s",
-        "access_log": logs,
-        "access_log_options": {"flush_access_log_on_connected": True},
-    }
-    return {"name": "tcp", "typed_config": proxy}
+    when = {"flush_access_log_on_connected": True}
+    return tcp_proxy(cluster, stat_prefix="policy", access_log=logs, access_log_options=when)
 
 
 def _chain(name: str, filter: Json) -> Json:
